@@ -1,0 +1,284 @@
+//! Appending: the fast path is a few lines, what goes wrong is elsewhere.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ledger_shm::append::Clock;
+use ledger_shm::record::Payload;
+use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
+
+use crate::context::Context;
+use crate::error::AppendError;
+use crate::shared::Shared;
+
+/// How long [`Appender::append`] waits for room unless told otherwise.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(1);
+/// How often a waiting append looks whether another process made room.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How many entries of a batch share one look at the bell.
+const BATCH_PER_RING: usize = 64;
+
+struct WallClock;
+
+impl Clock for WallClock {
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        // A clock before 1970 or beyond 2554 says nothing: the time is for
+        // information, and an append must not fail for it.
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| {
+                u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+            })
+    }
+}
+
+/// Appends to one context. Belongs to one thread (`Send`, not `Sync`).
+#[derive(Debug)]
+pub struct Appender {
+    tail: Tail,
+    bell: Option<Arc<Bell>>,
+    bell_version: u64,
+    wait: Duration,
+    context: Context,
+    /// Not `Sync`: two threads would share one block.
+    _one_thread: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+/// How far a batch came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{appended} entries of the batch were appended, then: {error}")]
+pub struct BatchError {
+    /// Entries that are in the log.
+    pub appended: usize,
+    /// Why the next one is not.
+    pub error: AppendError,
+}
+
+impl Appender {
+    pub(crate) fn new(context: Context) -> Result<Appender, AppendError> {
+        let shared = context.shared();
+        if !shared.is_appendable {
+            return Err(AppendError::ReadOnly);
+        }
+        let made_in = shared.core.made_in;
+        if !made_in.is_current() {
+            return Err(Refused::Forked.into());
+        }
+        let newest = shared
+            .parts
+            .newest()
+            .ok_or_else(|| Refused::Corrupt(Corrupt::new("mapped parts", 0, 1)))?;
+        let tail = Tail::new(newest, made_in).map_err(Refused::Corrupt)?;
+        let bell_version = shared.bell_version();
+        let bell = shared.bell();
+        Ok(Appender {
+            tail,
+            bell,
+            bell_version,
+            wait: WAIT_DEFAULT,
+            context,
+            _one_thread: std::marker::PhantomData,
+        })
+    }
+
+    /// How long [`append`](Self::append) waits for room. Default: 1 s.
+    pub fn set_wait(&mut self, wait: Duration) {
+        self.wait = wait;
+    }
+
+    /// The context it appends to.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Appends one entry, at once or not at all.
+    ///
+    /// Lock-free; no allocation; no system call while nobody sleeps on the
+    /// context (and once per segment, to ask for the next one). A crash
+    /// anywhere leaves either nothing or the whole entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room right now; other [`Refused`] if the entry
+    /// can never be appended. Nothing was written.
+    #[inline]
+    pub fn try_append<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+    ) -> Result<Appended, AppendError> {
+        let appended = self.publish(entry)?;
+        self.ring();
+        Ok(appended)
+    }
+
+    /// Appends one entry, waiting for room if there is none: at most
+    /// [`set_wait`](Self::set_wait).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_append`](Self::try_append), after the wait.
+    #[inline]
+    pub fn append<P: Payload>(&mut self, entry: &NewEntry<'_, P>) -> Result<Appended, AppendError> {
+        match self.try_append(entry) {
+            Err(error) if error.is_full() => self.append_contended(entry),
+            outcome => outcome,
+        }
+    }
+
+    #[cold]
+    fn append_contended<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+    ) -> Result<Appended, AppendError> {
+        let deadline = Instant::now() + self.wait;
+        loop {
+            let seen = self.context.shared().arrivals();
+            match self.try_append(entry) {
+                Err(error) if error.is_full() => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    self.context
+                        .shared()
+                        .wait_for_arrival(seen, left.min(LOOK_AGAIN));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Appends entries one after the other; others may append between them.
+    /// Watchers are told once per 64 entries and at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] says how many were appended before one was refused.
+    pub fn try_append_batch<'e, P: Payload + 'e>(
+        &mut self,
+        entries: impl IntoIterator<Item = NewEntry<'e, P>>,
+    ) -> Result<usize, BatchError> {
+        self.batch(entries, Self::publish)
+    }
+
+    /// As [`try_append_batch`](Self::try_append_batch), waiting for room as
+    /// [`append`](Self::append) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_append_batch`](Self::try_append_batch), after the wait.
+    pub fn append_batch<'e, P: Payload + 'e>(
+        &mut self,
+        entries: impl IntoIterator<Item = NewEntry<'e, P>>,
+    ) -> Result<usize, BatchError> {
+        self.batch(entries, |appender, entry| match appender.publish(entry) {
+            Err(error) if error.is_full() => appender.append_contended(entry),
+            outcome => outcome,
+        })
+    }
+
+    fn batch<'e, P: Payload + 'e>(
+        &mut self,
+        entries: impl IntoIterator<Item = NewEntry<'e, P>>,
+        mut publish: impl FnMut(&mut Self, &NewEntry<'e, P>) -> Result<Appended, AppendError>,
+    ) -> Result<usize, BatchError> {
+        let mut appended = 0;
+        for entry in entries {
+            if let Err(error) = publish(self, &entry) {
+                self.ring();
+                return Err(BatchError { appended, error });
+            }
+            appended += 1;
+            if appended % BATCH_PER_RING == 0 {
+                self.ring();
+            }
+        }
+        self.ring();
+        Ok(appended)
+    }
+
+    /// Appends like [`try_append`](Self::try_append) without telling parked
+    /// watchers, who then see it within their sleep's bound of 40 ms or after
+    /// [`ring`](Self::ring): for those who want another thread to pay for
+    /// wake-ups.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_append`](Self::try_append).
+    #[inline]
+    pub fn try_append_quietly<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+    ) -> Result<Appended, AppendError> {
+        self.publish(entry)
+    }
+
+    /// Tells parked watchers to look, if there are any.
+    #[inline]
+    pub fn ring(&mut self) {
+        if self.bell_version != self.context.shared().bell_version() {
+            self.take_new_bell();
+        }
+        if let Some(bell) = &self.bell {
+            bell.ring_if_parked();
+        }
+    }
+
+    #[cold]
+    fn take_new_bell(&mut self) {
+        self.bell_version = self.context.shared().bell_version();
+        self.bell = self.context.shared().bell();
+    }
+
+    #[inline]
+    fn publish<P: Payload>(&mut self, entry: &NewEntry<'_, P>) -> Result<Appended, AppendError> {
+        let shared: &Shared = self.context.shared();
+        let limits = shared.control.limits();
+        match self
+            .tail
+            .try_append(entry, &limits, &shared.parts, &WallClock)
+        {
+            Ok(appended) => {
+                if self.tail.take_wants_spare() {
+                    shared.want(0);
+                }
+                Ok(appended)
+            }
+            Err(refused) => self.publish_cold(entry, refused),
+        }
+    }
+
+    /// Asks for what was missing, and goes to where the log went on if that is
+    /// known already.
+    #[cold]
+    fn publish_cold<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+        refused: Refused,
+    ) -> Result<Appended, AppendError> {
+        let shared = self.context.shared();
+        let Refused::Full(why) = refused else {
+            return Err(refused.into());
+        };
+        if matches!(why, Full::Rolling | Full::Reopening)
+            && let Some(newest) = shared.parts.newest()
+            && newest.base_seq() > self.tail.segment().base_seq()
+        {
+            self.tail = Tail::new(newest, shared.core.made_in).map_err(Refused::Corrupt)?;
+            match self
+                .tail
+                .try_append(entry, &shared.control.limits(), &shared.parts, &WallClock)
+            {
+                Err(Refused::Full(_)) => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+        if shared.control.state().map_err(Refused::Corrupt)? == ledger_shm::control::State::Dropped
+        {
+            return Err(Refused::Closed.into());
+        }
+        shared.want(self.tail.missing_len());
+        Err(Refused::Full(why).into())
+    }
+}

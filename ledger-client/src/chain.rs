@@ -1,0 +1,203 @@
+//! The chain of segments that are in memory, as one process has mapped it for
+//! reading: finds the segment that holds a seq.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ledger_shm::control::State;
+use ledger_shm::format::WITHDRAWN;
+use ledger_shm::object::{Instance, MapError, Name, Object};
+use ledger_shm::read::Link;
+use ledger_shm::slot::Slot;
+use ledger_shm::{Control, Corrupt, Segment};
+
+use crate::error::ReadError;
+
+/// How often a reader starts again because segments retired while it looked.
+const RETRIES_MAX: usize = 64;
+
+/// Where a seq is, or why it is nowhere.
+#[derive(Debug)]
+pub(crate) enum Located {
+    /// In this segment, or not yet anywhere and then next in this one.
+    In(Link),
+    /// The log is closed before it.
+    Closed(Link),
+}
+
+/// Links in order: each one's base seq follows from the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    links: RwLock<Vec<Link>>,
+}
+
+impl Chain {
+    /// The segment in which `seq` is, or will be if nothing else happens.
+    pub(crate) fn locate(
+        &self,
+        instance: &Instance,
+        control: &Control,
+        seq: u64,
+    ) -> Result<Located, ReadError> {
+        if let Some(link) = self.known(seq) {
+            return Ok(Located::In(link));
+        }
+        for _ in 0..RETRIES_MAX {
+            match self.search(instance, control, seq) {
+                Err(ReadError::Map(error)) if error.is_not_found() => self.forget(),
+                outcome => return outcome,
+            }
+        }
+        Err(Corrupt::new("chain of parts", control.first_part(), 0).into())
+    }
+
+    /// The last segment of the log, and how many entries it has.
+    pub(crate) fn last(
+        &self,
+        instance: &Instance,
+        control: &Control,
+    ) -> Result<(Link, u64), ReadError> {
+        let (Located::In(link) | Located::Closed(link)) =
+            self.locate(instance, control, u64::MAX)?;
+        let entries = link.segment.frontier()? as u64;
+        Ok((link, entries))
+    }
+
+    /// The first seq that is in memory.
+    pub(crate) fn first_available(
+        &self,
+        instance: &Instance,
+        control: &Control,
+    ) -> Result<u64, ReadError> {
+        match self.locate(instance, control, 0) {
+            Err(ReadError::Evicted {
+                first_available, ..
+            }) => Ok(first_available),
+            Ok(Located::In(link) | Located::Closed(link)) => Ok(link.base_seq),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops the segments that the daemon has retired.
+    pub(crate) fn trim(&self, first_part: u64) {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(retired) = links
+            .iter()
+            .position(|link| link.segment.part() == first_part)
+        {
+            links.drain(..retired);
+        }
+    }
+
+    fn forget(&self) {
+        self.links
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    fn known(&self, seq: u64) -> Option<Link> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let after = links.partition_point(|link| link.base_seq <= seq);
+        let link = links.get(after.checked_sub(1)?)?;
+        // Where the last one ends is not known, but what it holds is its own.
+        let index = usize::try_from(seq - link.base_seq).ok()?;
+        let is_here = after < links.len()
+            || index < link.segment.geometry().slot_capacity
+                && matches!(link.segment.look(index), Ok(Slot::Entry(_)));
+        is_here.then(|| link.clone())
+    }
+
+    fn search(
+        &self,
+        instance: &Instance,
+        control: &Control,
+        seq: u64,
+    ) -> Result<Located, ReadError> {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        if links.is_empty() {
+            links.push(first_link(instance, control)?);
+        }
+        if seq < links[0].base_seq {
+            let first = first_link(instance, control)?;
+            if seq < first.base_seq {
+                return Err(ReadError::Evicted {
+                    seq,
+                    first_available: first.base_seq,
+                });
+            }
+            *links = vec![first];
+        }
+        loop {
+            let last = links.last().expect("a chain has a first link").clone();
+            match successor(instance, &last)? {
+                Next::Link(link) => {
+                    let is_found = seq < link.base_seq;
+                    links.push(link);
+                    if is_found {
+                        return Ok(Located::In(last));
+                    }
+                }
+                Next::Open => return Ok(Located::In(last)),
+                Next::Closed => return Ok(Located::Closed(last)),
+            }
+        }
+    }
+}
+
+enum Next {
+    Link(Link),
+    Open,
+    Closed,
+}
+
+fn successor(instance: &Instance, link: &Link) -> Result<Next, ReadError> {
+    let frontier = link.segment.frontier()?;
+    let part = match link.segment.look(frontier)? {
+        Slot::Empty | Slot::Entry(_) => return Ok(Next::Open),
+        Slot::Seal(part) => part,
+        Slot::Closed => match link.segment.successor() {
+            Some(part) => part,
+            None => return Ok(Next::Closed),
+        },
+    };
+    let segment = open_part(instance, &link.segment, part)?;
+    Ok(Next::Link(Link {
+        segment,
+        base_seq: link.base_seq + frontier as u64,
+    }))
+}
+
+fn open_part(instance: &Instance, sibling: &Segment, part: u64) -> Result<Arc<Segment>, MapError> {
+    map_part(
+        instance,
+        ledger_shm::object::Epoch(sibling.epoch()),
+        part,
+        false,
+    )
+}
+
+/// Maps one part of a context by name.
+pub(crate) fn map_part(
+    instance: &Instance,
+    epoch: ledger_shm::object::Epoch,
+    part: u64,
+    writable: bool,
+) -> Result<Arc<Segment>, MapError> {
+    let object = Object::open(instance, Name::Part(epoch, part), writable)?;
+    let segment = Segment::map(&object, writable)?;
+    if segment.epoch() != epoch.0 || segment.part() != part {
+        return Err(Corrupt::new("part number in a header", segment.part(), part).into());
+    }
+    Ok(Arc::new(segment))
+}
+
+fn first_link(instance: &Instance, control: &Control) -> Result<Link, ReadError> {
+    if control.state()? == State::Dropped {
+        return Err(ReadError::Closed);
+    }
+    let segment = map_part(instance, control.epoch(), control.first_part(), false)?;
+    match segment.base_seq() {
+        base @ (0 | WITHDRAWN) => Err(Corrupt::new("base seq of the first part", base, 1).into()),
+        base_seq => Ok(Link { segment, base_seq }),
+    }
+}

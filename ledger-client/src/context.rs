@@ -1,0 +1,225 @@
+//! One context: open it, read it, make appenders and watchers of it.
+
+use std::sync::Arc;
+
+use ledger_shm::control::{InvalidName, State};
+use ledger_shm::entry::Limits;
+use ledger_shm::object::Epoch;
+use ledger_shm::read::Found;
+use ledger_shm::{Control, Entry};
+
+use crate::appender::Appender;
+use crate::chain::Located;
+use crate::error::{AppendError, OpenError, ReadError};
+use crate::ledger::Ledger;
+use crate::provision;
+use crate::range::Range;
+use crate::shared::Shared;
+use crate::watcher::Watcher;
+use crate::wire::{Reply, Request};
+
+/// How a context is opened.
+#[derive(Debug)]
+#[must_use = "call one of the open methods"]
+pub struct ContextOptions<'a> {
+    ledger: &'a Ledger,
+    name: &'a [u8],
+}
+
+impl<'a> ContextOptions<'a> {
+    pub(crate) fn new(ledger: &'a Ledger, name: &'a [u8]) -> ContextOptions<'a> {
+        ContextOptions { ledger, name }
+    }
+
+    /// Opens the context, making it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: the name is none, no daemon, no room, no right.
+    pub fn open_or_create(self) -> Result<Context, OpenError> {
+        self.attach(true, true)
+    }
+
+    /// Opens an existing context for appending and reading.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unknown`] if there is none; others as for
+    /// [`open_or_create`](Self::open_or_create).
+    pub fn open(self) -> Result<Context, OpenError> {
+        self.attach(false, true)
+    }
+
+    /// Opens an existing context for reading. Its memory is mapped read-only.
+    /// Works without a daemon, and then finds the context by its memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unknown`] if there is none; others as for
+    /// [`open_or_create`](Self::open_or_create).
+    pub fn open_read_only(self) -> Result<Context, OpenError> {
+        match self.attach(false, false) {
+            Err(OpenError::Connect(_)) => self.find_in_memory(),
+            outcome => outcome,
+        }
+    }
+
+    fn attach(&self, create: bool, append: bool) -> Result<Context, OpenError> {
+        let name = InvalidName::check(self.name)?;
+        let request = Request::Open {
+            name: name.to_owned(),
+            epoch: None,
+            create,
+            append,
+        };
+        let core = self.ledger.core();
+        let (reply, bell) = core.ask(&request)?;
+        let (epoch, current) = match reply {
+            Reply::Opened { epoch, current, .. } => (epoch, current),
+            Reply::Refused(refusal) => return Err(OpenError::refused(name, refusal)),
+            _ => return Err(OpenError::Daemon("an answer to another question".into())),
+        };
+        let control = Control::open(&core.instance, Epoch(epoch), false)?;
+        let shared = Arc::new(Shared::new(Arc::clone(core), control, append));
+        let bell = bell.ok_or_else(|| OpenError::Daemon("an answer without a bell".into()))?;
+        shared.set_bell(bell)?;
+        core.register(&shared);
+        if append {
+            provision::map_for_appending(&shared, current)?;
+            shared.want(0);
+        }
+        Ok(Context {
+            shared,
+            ledger: self.ledger.clone(),
+        })
+    }
+
+    fn find_in_memory(&self) -> Result<Context, OpenError> {
+        let name = InvalidName::check(self.name)?;
+        let core = self.ledger.core();
+        let (controls, _) = core.controls()?;
+        let control = controls
+            .into_iter()
+            .filter(|control| control.name() == name)
+            .filter(|control| control.state() != Ok(State::Dropped))
+            .max_by_key(Control::created_at_ns)
+            .ok_or_else(|| OpenError::Unknown {
+                name: name.to_owned(),
+            })?;
+        let shared = Arc::new(Shared::new(Arc::clone(core), control, false));
+        core.register(&shared);
+        Ok(Context {
+            shared,
+            ledger: self.ledger.clone(),
+        })
+    }
+}
+
+/// One append-only log.
+///
+/// Cheap to clone; clones share what is mapped.
+#[derive(Clone, Debug)]
+pub struct Context {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+}
+
+impl Context {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.shared.control.name()
+    }
+
+    /// Its epoch: tells two contexts of one name apart.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.control.epoch()
+    }
+
+    /// What its entries may weigh.
+    pub fn limits(&self) -> Limits {
+        self.shared.control.limits()
+    }
+
+    /// Whether and how it can be used right now.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Corrupt`] on damage.
+    pub fn state(&self) -> Result<State, ReadError> {
+        Ok(self.shared.control.state()?)
+    }
+
+    /// The connection it was opened over.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// An appender. Make one per thread: it is `Send`, not `Sync`.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::ReadOnly`] on a context opened for reading.
+    pub fn appender(&self) -> Result<Appender, AppendError> {
+        Appender::new(self.clone())
+    }
+
+    /// The entry at `seq`; `None` if there is none yet. O(1).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Evicted`] if it has left memory; others on damage.
+    pub fn get(&self, seq: u64) -> Result<Option<Entry<'static>>, ReadError> {
+        loop {
+            let (instance, control) = (&self.shared.core.instance, &self.shared.control);
+            let (Located::In(link) | Located::Closed(link)) =
+                self.shared.chain.locate(instance, control, seq)?;
+            match link.get(seq)? {
+                Ok(entry) => return Ok(Some(entry)),
+                // It was the last segment when it was located: look again.
+                Err(Found::Seal(_)) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Entries from `first_seq` on, in order, up to the end of the log as it
+    /// is when it is reached. 0 and 1 both mean the first one ever.
+    pub fn range(&self, first_seq: u64) -> Range {
+        Range::new(self.watch(first_seq))
+    }
+
+    /// Entries from `first_seq` on, in order, and then every new one. 0 and 1
+    /// both mean the first one ever.
+    pub fn watch(&self, first_seq: u64) -> Watcher {
+        Watcher::new(self.clone(), first_seq.max(1))
+    }
+
+    /// The seq of the last entry; 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] on damage.
+    pub fn latest(&self) -> Result<u64, ReadError> {
+        let (link, entries) = self
+            .shared
+            .chain
+            .last(&self.shared.core.instance, &self.shared.control)?;
+        Ok(link.base_seq + entries - 1)
+    }
+
+    /// The seq of the oldest entry in memory, or of the next one if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] on damage.
+    pub fn first_available(&self) -> Result<u64, ReadError> {
+        self.shared
+            .chain
+            .first_available(&self.shared.core.instance, &self.shared.control)
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong, per verb. Every message says what happened, with which
+//! value, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use ledger_shm::control::InvalidName;
+use ledger_shm::object::{InvalidInstance, MapError};
+use ledger_shm::{Corrupt, Full, Refused};
+
+use crate::wire::{Hello, Refusal};
+
+/// Why no daemon answers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The instance's name is none.
+    #[error(transparent)]
+    InvalidInstance(#[from] InvalidInstance),
+    /// Nobody listens.
+    #[error("no ledger daemon at {}: {source}; start one with `ledgerd run`", socket.display())]
+    DaemonDown {
+        /// Where one was expected.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The daemon was built from another version.
+    #[error("the daemon speaks {theirs:?}, this program {ours:?}; use the same release on both sides", ours = Hello::OURS)]
+    Version {
+        /// What the daemon says it speaks.
+        theirs: Hello,
+    },
+    /// The daemon said something that is no message.
+    #[error("the daemon at {} sent {what}", socket.display())]
+    Protocol {
+        /// Which daemon.
+        socket: PathBuf,
+        /// What it sent.
+        what: &'static str,
+    },
+    /// This process could not be set up.
+    #[error("cannot set up the connection: {0}")]
+    Setup(#[source] io::Error),
+}
+
+/// Why a context could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The name is none.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// No context has this name.
+    #[error("there is no context {name:?}; append to it to create it")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// This uid has no right to it.
+    #[error("uid {uid} may not use this instance; ask the owner of the daemon")]
+    NotAllowed {
+        /// Who asked.
+        uid: u32,
+    },
+    /// The context is damaged and readable only.
+    #[error("the context is quarantined: {reason}; it can be read with `open_read_only`")]
+    Quarantined {
+        /// What the daemon found.
+        reason: String,
+    },
+    /// There is no memory for it.
+    #[error("no room for the context: {0}")]
+    Full(Full),
+    /// The daemon does not answer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The daemon failed.
+    #[error("the daemon failed: {0}")]
+    Daemon(String),
+    /// Its memory could not be mapped.
+    #[error("cannot map the context's memory: {0}")]
+    Map(#[from] MapError),
+}
+
+impl OpenError {
+    pub(crate) fn refused(name: &str, refusal: Refusal) -> OpenError {
+        match refusal {
+            Refusal::UnknownContext => OpenError::Unknown {
+                name: name.to_owned(),
+            },
+            Refusal::NotAllowed { uid } => OpenError::NotAllowed { uid },
+            Refusal::Quarantined(reason) => OpenError::Quarantined { reason },
+            Refusal::Budget | Refusal::NoMemory => OpenError::Full(refusal.as_full()),
+            Refusal::InvalidName(reason) | Refusal::Internal(reason) => OpenError::Daemon(reason),
+        }
+    }
+
+    /// Whether no context has the name that was asked for.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, OpenError::Unknown { .. })
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Map(error.into())
+    }
+}
+
+/// Why an entry was not appended. Nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The log refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The context was opened for reading.
+    #[error("the context was opened for reading only; open it with `open` or `open_or_create`")]
+    ReadOnly,
+}
+
+impl AppendError {
+    /// Whether there was no room, and trying again later can help.
+    pub fn is_full(&self) -> bool {
+        matches!(self, AppendError::Refused(Refused::Full(_)))
+    }
+}
+
+/// Why an entry could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It has left memory.
+    #[error("entry {seq} has left memory; the oldest one there is {first_available}")]
+    Evicted {
+        /// What was asked for.
+        seq: u64,
+        /// The oldest entry that can be read.
+        first_available: u64,
+    },
+    /// The context was dropped.
+    #[error("the context was dropped; open it again to begin a new one")]
+    Closed,
+    /// Its bytes cannot be right.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// Its memory could not be mapped.
+    #[error("cannot map the context's memory: {0}")]
+    Map(#[from] MapError),
+}
+
+impl ReadError {
+    /// Whether what was asked for has left memory.
+    pub fn is_evicted(&self) -> bool {
+        matches!(self, ReadError::Evicted { .. })
+    }
+}

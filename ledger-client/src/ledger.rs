@@ -1,0 +1,264 @@
+//! An instance of the ledger, as one process is connected to it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use ledger_shm::Control;
+use ledger_shm::fork::Generation;
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::connection::{ANSWER_TIMEOUT, Connection};
+use crate::context::ContextOptions;
+use crate::error::ConnectError;
+use crate::place;
+use crate::provision::Provisioner;
+use crate::shared::Shared;
+use crate::wire::{Reply, Request};
+
+/// A connection to an instance: the place to open contexts.
+///
+/// Cheap to clone; all clones share one connection and one background thread.
+/// If the daemon dies, what is open stays usable and the connection is made
+/// again by itself.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    core: Arc<Core>,
+    _running: Arc<Running>,
+}
+
+/// How to connect.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    instance: Option<String>,
+    runtime_dir: Option<PathBuf>,
+    uid: Option<u32>,
+    is_daemon_optional: bool,
+}
+
+impl Builder {
+    /// The instance's name. Default: `LEDGER_INSTANCE`, else `default`.
+    pub fn instance(mut self, name: impl Into<String>) -> Builder {
+        self.instance = Some(name.into());
+        self
+    }
+
+    /// The directory of the daemon's socket. Default: see [`place::runtime_dir`].
+    pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Builder {
+        self.runtime_dir = Some(dir.into());
+        self
+    }
+
+    /// The uid that the instance belongs to. Default: this process's.
+    pub fn uid(mut self, uid: u32) -> Builder {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Succeed although no daemon answers: contexts in memory can be read, and
+    /// the connection is made when there is a daemon. Default: false.
+    pub fn daemon_optional(mut self, is_optional: bool) -> Builder {
+        self.is_daemon_optional = is_optional;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::DaemonDown`] if no daemon answers (unless that is
+    /// optional), others if it cannot be talked to.
+    pub fn connect(self) -> Result<Ledger, ConnectError> {
+        let uid = self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
+        let name = match self.instance {
+            Some(name) => name,
+            None => place::instance_name()?,
+        };
+        let instance = Instance::new(uid, &name)?;
+        let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
+        let socket = place::socket_path(&runtime_dir, &instance);
+        let connection = match Connection::open(&socket, ANSWER_TIMEOUT) {
+            Ok(connection) => Some(connection),
+            Err(ConnectError::DaemonDown { .. }) if self.is_daemon_optional => None,
+            Err(error) => return Err(error),
+        };
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|error| ConnectError::Setup(error.into()))?;
+        let made_in = Generation::current().map_err(ConnectError::Setup)?;
+        let core = Arc::new(Core {
+            instance,
+            socket,
+            connection: Mutex::new(connection),
+            contexts: Mutex::default(),
+            released: Mutex::default(),
+            wake,
+            is_stopped: AtomicBool::new(false),
+            made_in,
+        });
+        let thread = Provisioner::start(Arc::clone(&core)).map_err(ConnectError::Setup)?;
+        let running = Running {
+            core: Arc::clone(&core),
+            thread: Some(thread),
+        };
+        Ok(Ledger {
+            core,
+            _running: Arc::new(running),
+        })
+    }
+}
+
+impl Ledger {
+    /// Connects to the instance that the environment names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    pub fn connect() -> Result<Ledger, ConnectError> {
+        Ledger::builder().connect()
+    }
+
+    /// Connects with options.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The context of this name, to be opened in one way or another.
+    ///
+    /// Names are 1 to 1024 bytes of UTF-8; anything else is refused when the
+    /// context is opened.
+    pub fn context<'a>(&'a self, name: &'a (impl AsRef<[u8]> + ?Sized)) -> ContextOptions<'a> {
+        ContextOptions::new(self, name.as_ref())
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The instance this is connected to.
+    pub fn instance(&self) -> &Instance {
+        &self.core.instance
+    }
+
+    /// The control objects of all contexts in memory, read without the daemon,
+    /// and the names of those that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the memory file system cannot be listed.
+    pub fn controls(&self) -> std::io::Result<(Vec<Control>, Vec<(Epoch, MapError)>)> {
+        self.core.controls()
+    }
+}
+
+/// Ends the background thread with the last clone.
+#[derive(Debug)]
+struct Running {
+    core: Arc<Core>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // A fork's child has inherited the handle but not the thread.
+        if !self.core.made_in.is_current() {
+            std::mem::forget(thread);
+            return;
+        }
+        self.core.is_stopped.store(true, Ordering::Release);
+        self.core.wake_provisioner();
+        // A panic of that thread was reported by the panic hook already.
+        drop(thread.join());
+    }
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) instance: Instance,
+    pub(crate) socket: PathBuf,
+    connection: Mutex<Option<Connection>>,
+    contexts: Mutex<Vec<Weak<Shared>>>,
+    released: Mutex<Vec<Epoch>>,
+    pub(crate) wake: EventFd,
+    is_stopped: AtomicBool,
+    pub(crate) made_in: Generation,
+}
+
+impl Core {
+    /// The connection, or what is left of one.
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the daemon, connecting first if need be.
+    pub(crate) fn ask(&self, request: &Request) -> Result<(Reply, Option<OwnedFd>), ConnectError> {
+        let mut slot = self.connection();
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => Connection::open(&self.socket, ANSWER_TIMEOUT)?,
+        };
+        // After a failure the next answer could belong to this question.
+        let answer = connection.ask(request)?;
+        *slot = Some(connection);
+        Ok(answer)
+    }
+
+    /// Has the background thread look for work.
+    pub(crate) fn wake_provisioner(&self) {
+        // Fails only when the counter is at its maximum, and then it is awake.
+        let _ = self.wake.write(1);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// The contexts that somebody in this process has open.
+    pub(crate) fn contexts(&self) -> Vec<Arc<Shared>> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        contexts.retain(|shared| shared.strong_count() > 0);
+        contexts.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn register(&self, shared: &Arc<Shared>) {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        contexts.push(Arc::downgrade(shared));
+    }
+
+    /// Has the daemon told that a context is not used here any more.
+    pub(crate) fn release(&self, epoch: Epoch) {
+        self.released
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(epoch);
+        self.wake_provisioner();
+    }
+
+    pub(crate) fn take_released(&self) -> Vec<Epoch> {
+        std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn controls(&self) -> io::Result<(Vec<Control>, Vec<(Epoch, MapError)>)> {
+        let mut readable = Vec::new();
+        let mut unreadable = Vec::new();
+        for name in object::list(&self.instance)? {
+            let Name::Control(epoch) = name else { continue };
+            match Control::open(&self.instance, epoch, false) {
+                Ok(control) => readable.push(control),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => unreadable.push((epoch, error)),
+            }
+        }
+        readable.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok((readable, unreadable))
+    }
+}

@@ -1,0 +1,44 @@
+//! Append to, read and watch the contexts of a Converge ledger.
+//!
+//! A context is one append-only log in shared memory. Any number of processes
+//! append to it, read it and watch it at the same time, without asking each
+//! other or the daemon that owns the memory.
+//!
+//! Reading order:
+//!
+//! 1. [`Ledger`] connects to an instance and opens contexts;
+//! 2. [`Context`] is one log: read it here, or make an appender or a watcher;
+//! 3. [`Appender`] appends;
+//! 4. [`Range`] and [`Watcher`] read, the second one without an end;
+//! 5. `chain` finds the segment that holds a seq;
+//! 6. `shared` is what one process knows of one context;
+//! 7. `provision` is the thread that fetches memory before it is needed;
+//! 8. [`wire`], `connection` and [`place`]: how to reach the daemon;
+//! 9. [`inspect`]: the drawing of a context;
+//! 10. `converge` (feature): recording a run of converge-core.
+
+#![forbid(unsafe_code)]
+
+mod appender;
+mod chain;
+mod connection;
+mod context;
+#[cfg(feature = "converge")]
+pub mod converge;
+mod error;
+pub mod inspect;
+mod ledger;
+pub mod place;
+mod provision;
+mod range;
+mod shared;
+mod watcher;
+pub mod wire;
+
+pub use appender::{Appender, BatchError};
+pub use context::{Context, ContextOptions};
+pub use error::{AppendError, ConnectError, OpenError, ReadError};
+pub use ledger::{Builder, Ledger};
+pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry};
+pub use range::Range;
+pub use watcher::Watcher;

@@ -1,0 +1,83 @@
+//! Where an instance is found: its name and its socket.
+
+use std::env;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use ledger_shm::object::{Instance, InvalidInstance};
+
+/// The instance that is meant when nobody says otherwise.
+pub const DEFAULT_INSTANCE: &str = "default";
+
+/// The instance's name from `LEDGER_INSTANCE`, else `default`.
+///
+/// # Errors
+///
+/// [`InvalidInstance`] if the variable holds no valid name.
+pub fn instance_name() -> Result<String, InvalidInstance> {
+    match env::var_os("LEDGER_INSTANCE") {
+        None => Ok(DEFAULT_INSTANCE.to_owned()),
+        Some(name) => name
+            .into_string()
+            .map_err(|name| InvalidInstance(name.to_string_lossy().into_owned())),
+    }
+}
+
+/// The directory of the instance's socket: `$LEDGER_RUNTIME_DIR`, else
+/// `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
+/// `/tmp/ledgerd-<uid>`.
+pub fn runtime_dir(uid: u32) -> PathBuf {
+    let named = |variable| {
+        env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    named("LEDGER_RUNTIME_DIR")
+        .or_else(|| named("RUNTIME_DIRECTORY"))
+        .or_else(|| named("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
+        .unwrap_or_else(|| PathBuf::from(format!("/tmp/ledgerd-{uid}")))
+}
+
+/// The socket of an instance in its runtime directory.
+pub fn socket_path(runtime_dir: &Path, instance: &Instance) -> PathBuf {
+    runtime_dir.join(format!("{}.sock", instance.name()))
+}
+
+/// Makes the runtime directory if it is missing, mode 0700, and checks that
+/// nobody else could have prepared it: our own, no symlink, not writable by
+/// others.
+///
+/// # Errors
+///
+/// The kernel's, or `PermissionDenied` with what is wrong with the directory.
+pub fn prepare_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
+    match std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+    {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(dir)?;
+    let fault = if found.is_symlink() {
+        "is a symbolic link".to_owned()
+    } else if !found.is_dir() {
+        "is no directory".to_owned()
+    } else if found.uid() != uid {
+        format!("belongs to uid {}, not to {uid}", found.uid())
+    } else if found.mode() & 0o022 != 0 {
+        format!(
+            "has mode {:o} and can be written by others",
+            found.mode() & 0o7777
+        )
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "runtime directory {} {fault}; name another with LEDGER_RUNTIME_DIR",
+        dir.display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}

@@ -1,0 +1,219 @@
+//! The thread that does what an append must not: talk to the daemon, map and
+//! fault in memory, unmap what is over, connect again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ledger_shm::control::State;
+use ledger_shm::{Full, Segment};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::chain::map_part;
+use crate::error::{ConnectError, OpenError};
+use crate::ledger::Core;
+use crate::shared::Shared;
+use crate::wire::{Reply, Request};
+
+/// Memory is faulted in this many bytes at a time: one large step would hold
+/// the process's mmap lock for tens of milliseconds.
+const POPULATE_STEP: usize = 256 << 10;
+/// How soon the daemon is tried again after it was found gone.
+const RECONNECT_MIN: Duration = Duration::from_millis(20);
+const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// How soon an unmet wish is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+pub(crate) struct Provisioner {
+    core: Arc<Core>,
+    reconnect_in: Duration,
+}
+
+impl Provisioner {
+    pub(crate) fn start(core: Arc<Core>) -> io::Result<JoinHandle<()>> {
+        let provisioner = Provisioner {
+            core,
+            reconnect_in: RECONNECT_MIN,
+        };
+        std::thread::Builder::new()
+            .name("ledger-provision".into())
+            .spawn(move || provisioner.run())
+    }
+
+    fn run(mut self) {
+        while !self.core.is_stopped() {
+            let contexts = self.core.contexts();
+            let is_connected = self.stay_connected(&contexts);
+            let mut is_settled = is_connected || contexts.is_empty();
+            for shared in &contexts {
+                is_settled &= provide(shared);
+            }
+            drop(contexts);
+            self.release();
+            self.wait(is_connected, is_settled);
+        }
+    }
+
+    /// Sleeps until there is something to do: a wish, the daemon's end, or, if
+    /// something could not be had, a while.
+    fn wait(&mut self, is_connected: bool, is_settled: bool) {
+        let timeout = match (is_connected, is_settled) {
+            (true, true) => None,
+            (true, false) => Some(RETRY),
+            (false, _) => {
+                let pause = self.reconnect_in;
+                self.reconnect_in = (pause * 2).min(RECONNECT_MAX);
+                Some(pause)
+            }
+        };
+        let timeout = timeout.map_or(PollTimeout::NONE, |pause| {
+            PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX)
+        });
+        // The end of the daemon is reported whatever is asked for (poll(2),
+        // POLLHUP). Duplicated, so that nobody's request has to wait for this thread.
+        let socket = self
+            .core
+            .connection()
+            .as_ref()
+            .and_then(|connection| connection.as_fd().try_clone_to_owned().ok());
+        let mut fds = vec![PollFd::new(self.core.wake.as_fd(), PollFlags::POLLIN)];
+        if let Some(socket) = &socket {
+            fds.push(PollFd::new(socket.as_fd(), PollFlags::empty()));
+        }
+        // An interrupted poll is a look around too many, no more.
+        let _ = poll(&mut fds, timeout);
+        let is_hung_up = fds
+            .get(1)
+            .and_then(PollFd::revents)
+            .is_some_and(|events| !events.is_empty());
+        let _ = self.core.wake.read();
+        if is_hung_up {
+            self.core.connection().take();
+        }
+    }
+
+    /// Tells the daemon what nobody here uses any more. If it is gone, so is
+    /// what it knew of us.
+    fn release(&self) {
+        for epoch in self.core.take_released() {
+            if self.core.connection().is_some() {
+                drop(self.core.ask(&Request::Release { epoch: epoch.0 }));
+            }
+        }
+    }
+
+    /// Connects again if the daemon was gone, and attaches every context that
+    /// this process has open. Returns whether there is a connection.
+    fn stay_connected(&mut self, contexts: &[Arc<Shared>]) -> bool {
+        let was_connected = self.core.connection().is_some();
+        if was_connected {
+            self.reconnect_in = RECONNECT_MIN;
+            return true;
+        }
+        for shared in contexts {
+            match attach_again(shared) {
+                Ok(()) => shared.arrived(None),
+                Err(OpenError::Connect(_)) => {
+                    shared.arrived(Some(Full::DaemonDown));
+                    return false;
+                }
+                // Dropped, or quarantined: appends and reads find out by
+                // themselves what has become of it.
+                Err(_) => {}
+            }
+        }
+        self.core.connection().is_some()
+    }
+}
+
+/// Takes a context to the daemon that has come back: a fresh bell.
+fn attach_again(shared: &Shared) -> Result<(), OpenError> {
+    let request = Request::Open {
+        name: shared.control.name().to_owned(),
+        epoch: Some(shared.control.epoch().0),
+        create: false,
+        append: shared.is_appendable,
+    };
+    match shared.core.ask(&request)? {
+        (Reply::Opened { .. }, Some(bell)) => shared.set_bell(bell),
+        (Reply::Refused(refusal), _) => Err(OpenError::refused(shared.control.name(), refusal)),
+        _ => Err(OpenError::Daemon("an answer to another question".into())),
+    }
+}
+
+/// Fetches what appenders of a context have asked for, and lets go of what
+/// nobody needs. Returns whether there is nothing left to try again.
+fn provide(shared: &Shared) -> bool {
+    if shared
+        .control
+        .state()
+        .is_ok_and(|state| state != State::Dropped)
+    {
+        shared.chain.trim(shared.control.first_part());
+    }
+    shared.parts.trim();
+    let Some(record_len) = shared.take_wanted() else {
+        return true;
+    };
+    if !shared.is_appendable {
+        return true;
+    }
+    let outcome = fetch(shared, record_len);
+    shared.parts.trim();
+    let why_not = match outcome {
+        Ok(why_not) => why_not,
+        Err(OpenError::Connect(ConnectError::DaemonDown { .. })) => Some(Full::DaemonDown),
+        Err(_) => Some(Full::NoSpare),
+    };
+    if why_not.is_some() && shared.parts.spare_count() == 0 {
+        // Keep asking without being told: room may come back by itself.
+        shared.want_again(record_len);
+        shared.arrived(why_not);
+        return false;
+    }
+    shared.arrived(why_not);
+    true
+}
+
+/// Maps the part in which the log ends and every spare there is.
+fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> {
+    // First what needs nobody's help: follow the log to its end.
+    let (last, _) = shared
+        .chain
+        .last(&shared.core.instance, &shared.control)
+        .map_err(|error| match error {
+            crate::error::ReadError::Map(error) => OpenError::Map(error),
+            error => OpenError::Daemon(error.to_string()),
+        })?;
+    map_for_appending(shared, last.segment.part())?;
+    let request = Request::Spares {
+        epoch: shared.control.epoch().0,
+        record_len: record_len as u64,
+    };
+    match shared.core.ask(&request)?.0 {
+        Reply::Spares { current, parts } => {
+            map_for_appending(shared, current)?;
+            for part in parts {
+                map_for_appending(shared, part)?;
+            }
+            Ok(None)
+        }
+        Reply::Refused(refusal) => Ok(Some(refusal.as_full())),
+        _ => Err(OpenError::Daemon("an answer to another question".into())),
+    }
+}
+
+/// Maps a part for writing and faults its memory in, unless that was done.
+pub(crate) fn map_for_appending(shared: &Shared, part: u64) -> Result<Arc<Segment>, OpenError> {
+    if let Some(segment) = ledger_shm::Parts::mapped(&shared.parts, part) {
+        return Ok(segment);
+    }
+    let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+    for offset in (0..segment.geometry().segment_len).step_by(POPULATE_STEP) {
+        segment.populate(offset, POPULATE_STEP)?;
+    }
+    shared.parts.add(Arc::clone(&segment));
+    Ok(segment)
+}

@@ -1,0 +1,250 @@
+//! What one process knows of one context, shared by its appenders, watchers
+//! and the thread that provisions them.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_utils::CachePadded;
+use ledger_shm::format::WITHDRAWN;
+use ledger_shm::{Bell, Control, Full, Parts, Segment};
+
+use crate::chain::Chain;
+use crate::error::OpenError;
+use crate::ledger::Core;
+
+/// One context as this process sees it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) control: Control,
+    pub(crate) chain: Chain,
+    /// What may be appended to; empty in a context opened for reading.
+    pub(crate) parts: WritableParts,
+    pub(crate) is_appendable: bool,
+    bell: ArcSwapOption<Bell>,
+    /// Changes with the bell. Read on every append, written hardly ever.
+    bell_version: CachePadded<AtomicU64>,
+    wanted: Wanted,
+    arrivals: Arrivals,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Arc<Core>, control: Control, is_appendable: bool) -> Shared {
+        Shared {
+            core,
+            control,
+            chain: Chain::default(),
+            parts: WritableParts::default(),
+            is_appendable,
+            bell: ArcSwapOption::empty(),
+            bell_version: CachePadded::new(AtomicU64::new(0)),
+            wanted: Wanted::default(),
+            arrivals: Arrivals::default(),
+        }
+    }
+
+    pub(crate) fn bell(&self) -> Option<Arc<Bell>> {
+        self.bell.load_full()
+    }
+
+    #[inline]
+    pub(crate) fn bell_version(&self) -> u64 {
+        self.bell_version.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the bell that a daemon has made, and has whoever sleeps on
+    /// the one before look up.
+    pub(crate) fn set_bell(&self, fd: OwnedFd) -> Result<(), OpenError> {
+        let bell = Bell::map(fd, self.control.epoch().0)?;
+        let before = self.bell.swap(Some(Arc::new(bell)));
+        self.bell_version.fetch_add(1, Ordering::Release);
+        if let Some(before) = before {
+            before.ring_all();
+        }
+        Ok(())
+    }
+
+    /// Asks for memory for a record of this length. Wakes the provisioning
+    /// thread once, however often it is asked before it looks.
+    pub(crate) fn want(&self, record_len: usize) {
+        self.wanted
+            .record_len
+            .fetch_max(record_len, Ordering::Relaxed);
+        if !self.wanted.is_wanted.swap(true, Ordering::AcqRel) {
+            self.core.wake_provisioner();
+        }
+    }
+
+    /// Keeps a wish that could not be met, without waking anybody.
+    pub(crate) fn want_again(&self, record_len: usize) {
+        self.wanted
+            .record_len
+            .fetch_max(record_len, Ordering::Relaxed);
+        self.wanted.is_wanted.store(true, Ordering::Release);
+    }
+
+    /// What was asked for since the last time, if anything was.
+    pub(crate) fn take_wanted(&self) -> Option<usize> {
+        let is_wanted = self.wanted.is_wanted.swap(false, Ordering::AcqRel);
+        is_wanted.then(|| self.wanted.record_len.swap(0, Ordering::Relaxed))
+    }
+
+    /// Tells who waits that memory has arrived, or why it has not.
+    pub(crate) fn arrived(&self, why_not: Option<Full>) {
+        self.parts.set_why(why_not.unwrap_or(Full::NoSpare));
+        let mut count = self
+            .arrivals
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        self.arrivals.changed.notify_all();
+    }
+
+    pub(crate) fn arrivals(&self) -> u64 {
+        *self
+            .arrivals
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something arrived after `seen`, at most `timeout`.
+    pub(crate) fn wait_for_arrival(&self, seen: u64, timeout: Duration) {
+        let count = self
+            .arrivals
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.arrivals
+                .changed
+                .wait_timeout_while(count, timeout, |count| *count == seen),
+        );
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.core.made_in.is_current() {
+            self.core.release(self.control.epoch());
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    is_wanted: AtomicBool,
+    record_len: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Arrivals {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+/// The segments that this process has mapped for appending, by age.
+#[derive(Debug)]
+pub(crate) struct WritableParts {
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    /// Why there is no spare, as the last answer of the daemon had it.
+    why: AtomicUsize,
+}
+
+const REASONS: [Full; 6] = [
+    Full::NoSpare,
+    Full::Rolling,
+    Full::Reopening,
+    Full::Budget,
+    Full::NoMemory,
+    Full::DaemonDown,
+];
+
+impl Default for WritableParts {
+    fn default() -> WritableParts {
+        WritableParts {
+            segments: ArcSwap::default(),
+            why: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl WritableParts {
+    pub(crate) fn set_why(&self, why: Full) {
+        let index = REASONS
+            .iter()
+            .position(|reason| *reason == why)
+            .unwrap_or(0);
+        self.why.store(index, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, segment: Arc<Segment>) {
+        self.segments.rcu(|segments| {
+            let mut segments = Vec::clone(segments);
+            segments.push(Arc::clone(&segment));
+            segments
+        });
+    }
+
+    /// The part in which the log ended when last seen.
+    pub(crate) fn newest(&self) -> Option<Arc<Segment>> {
+        self.segments
+            .load()
+            .iter()
+            .filter(|segment| !matches!(segment.base_seq(), 0 | WITHDRAWN))
+            .max_by_key(|segment| segment.base_seq())
+            .cloned()
+    }
+
+    /// How many spares are mapped.
+    pub(crate) fn spare_count(&self) -> usize {
+        self.segments
+            .load()
+            .iter()
+            .filter(|segment| segment.is_spare())
+            .count()
+    }
+
+    /// Lets go of what neither is a spare nor comes after the newest part's
+    /// predecessor. Unmapping is slow, so this is not for appenders to do.
+    pub(crate) fn trim(&self) {
+        let Some(newest) = self.newest() else { return };
+        let is_old = |segment: &Segment| match segment.base_seq() {
+            0 => false,
+            WITHDRAWN => true,
+            base_seq => base_seq < newest.base_seq(),
+        };
+        if self.segments.load().iter().any(|segment| is_old(segment)) {
+            self.segments.rcu(|segments| {
+                segments
+                    .iter()
+                    .filter(|segment| !is_old(segment))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            });
+        }
+    }
+}
+
+impl Parts for WritableParts {
+    fn mapped(&self, part: u64) -> Option<Arc<Segment>> {
+        self.segments
+            .load()
+            .iter()
+            .find(|segment| segment.part() == part)
+            .cloned()
+    }
+
+    fn spare(&self, record_len: usize) -> Result<Arc<Segment>, Full> {
+        self.segments
+            .load()
+            .iter()
+            .find(|segment| segment.is_spare() && segment.geometry().fits(record_len))
+            .cloned()
+            .ok_or_else(|| REASONS[self.why.load(Ordering::Relaxed)])
+    }
+}

@@ -1,0 +1,201 @@
+//! A watcher: a cursor that goes on for ever. History first, then live, no gap
+//! and no duplicate, in order.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::Backoff;
+use ledger_shm::Entry;
+use ledger_shm::bell::SLEEP_MAX;
+use ledger_shm::control::State;
+use ledger_shm::read::{Cursor, Filter, Found};
+
+use crate::chain::Located;
+use crate::context::Context;
+use crate::error::ReadError;
+
+/// Reads one context from some seq on and waits at its end.
+///
+/// It never slows an appender and is never dropped by one. If it falls so far
+/// behind that what it wants has left memory, it says so and can be moved.
+#[derive(Debug)]
+pub struct Watcher {
+    context: Context,
+    filter: Filter,
+    next_seq: u64,
+    cursor: Option<Cursor>,
+}
+
+impl Watcher {
+    pub(crate) fn new(context: Context, next_seq: u64) -> Watcher {
+        Watcher {
+            context,
+            filter: Filter::default(),
+            next_seq,
+            cursor: None,
+        }
+    }
+
+    /// Only entries with exactly this key.
+    pub fn key(mut self, key: impl Into<String>) -> Watcher {
+        self.filter = Filter::with_key(key);
+        self
+    }
+
+    /// The seq of the first entry that has not been looked at.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Goes on from another seq.
+    pub fn seek(&mut self, next_seq: u64) {
+        self.next_seq = next_seq.max(1);
+        self.cursor = None;
+    }
+
+    /// The next entry, if there is one already. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; after [`ReadError::Evicted`] the watcher can be moved
+    /// with [`seek`](Self::seek).
+    #[inline]
+    pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
+        if !self.advance()? {
+            return Ok(None);
+        }
+        self.current()
+    }
+
+    /// The next entry, waiting for it if need be: spins briefly, then sleeps.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_next`](Self::try_next).
+    pub fn next(&mut self) -> Result<Entry<'_>, ReadError> {
+        self.wait_until(None)?;
+        let entry = self.current()?;
+        Ok(entry.expect("an untimed wait ends with an entry"))
+    }
+
+    /// As [`next`](Self::next), but `None` after `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_next`](Self::try_next).
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Entry<'_>>, ReadError> {
+        if !self.wait_until(Instant::now().checked_add(timeout))? {
+            return Ok(None);
+        }
+        self.current()
+    }
+
+    /// The entry that the last advance stopped at.
+    #[inline]
+    fn current(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
+        match &mut self.cursor {
+            Some(cursor) => Ok(cursor.entry()?),
+            None => Ok(None),
+        }
+    }
+
+    /// Moves behind the next entry that is wanted; false if there is none yet.
+    #[inline]
+    fn advance(&mut self) -> Result<bool, ReadError> {
+        loop {
+            let Some(cursor) = &mut self.cursor else {
+                self.locate()?;
+                continue;
+            };
+            let found = cursor.step(&self.filter);
+            self.next_seq = cursor.next_seq();
+            match found? {
+                Found::Entry => return Ok(true),
+                Found::Nothing => return Ok(false),
+                Found::Seal(_) | Found::Closed | Found::Beyond => {
+                    if !self.follow()? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn locate(&mut self) -> Result<(), ReadError> {
+        let shared = self.context.shared();
+        let (Located::In(link) | Located::Closed(link)) =
+            shared
+                .chain
+                .locate(&shared.core.instance, &shared.control, self.next_seq)?;
+        self.cursor = Some(Cursor::new(link, self.next_seq));
+        Ok(())
+    }
+
+    /// Goes to the segment that follows; false if the log is closed here.
+    #[cold]
+    fn follow(&mut self) -> Result<bool, ReadError> {
+        let shared = self.context.shared();
+        match shared
+            .chain
+            .locate(&shared.core.instance, &shared.control, self.next_seq)?
+        {
+            Located::In(link) => {
+                let here = self
+                    .cursor
+                    .as_ref()
+                    .map(|cursor| cursor.link().segment.part());
+                let is_new = here != Some(link.segment.part());
+                if let Some(cursor) = &mut self.cursor {
+                    cursor.follow(link);
+                }
+                Ok(is_new)
+            }
+            Located::Closed(_) if shared.control.state()? == State::Dropped => {
+                Err(ReadError::Closed)
+            }
+            Located::Closed(_) => Ok(false),
+        }
+    }
+
+    /// Advances, waiting until `deadline` at most; without one, for ever.
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, ReadError> {
+        let backoff = Backoff::new();
+        loop {
+            if self.advance()? {
+                return Ok(true);
+            }
+            if !backoff.is_completed() {
+                backoff.snooze();
+                continue;
+            }
+            let left = match deadline {
+                None => SLEEP_MAX,
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            };
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.sleep(left)?;
+        }
+    }
+
+    fn sleep(&mut self, left: Duration) -> Result<(), ReadError> {
+        let Some(bell) = self.context.shared().bell() else {
+            // No daemon has made a bell: look again as often as a sleep may
+            // take at most.
+            std::thread::sleep(left.min(SLEEP_MAX));
+            return Ok(());
+        };
+        let parked = bell.park();
+        let is_settled = match &self.cursor {
+            Some(cursor) => matches!(cursor.peek()?, Found::Nothing | Found::Closed),
+            None => false,
+        };
+        if is_settled {
+            parked.sleep(left)
+        } else {
+            parked.found()
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! What client and daemon say to each other.
+//!
+//! A connection begins with one fixed greeting in each direction, readable by
+//! every version there will ever be. After it, each request is one packet, and
+//! each is answered by one packet: small rkyv archives, validated on a copy.
+//! Descriptors travel from the daemon to the client only.
+#![allow(
+    missing_docs,
+    reason = "the derives make archived twins of documented fields"
+)]
+
+use rkyv::rancor::Error;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use ledger_shm::Full;
+use ledger_shm::format::{ARCHIVE_FORMAT, FORMAT_VERSION};
+
+/// Version of the messages in this file.
+pub const WIRE_VERSION: u32 = 1;
+
+const GREETING: [u8; 8] = *b"LEDGWIRE";
+
+/// The first packet in each direction: fixed bytes, not an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// [`WIRE_VERSION`] of the sender.
+    pub wire: u32,
+    /// Its version of the objects in memory.
+    pub format: u32,
+    /// Its rkyv layout.
+    pub archive: u32,
+}
+
+impl Hello {
+    /// What this program speaks.
+    pub const OURS: Hello = Hello {
+        wire: WIRE_VERSION,
+        format: FORMAT_VERSION,
+        archive: ARCHIVE_FORMAT,
+    };
+
+    /// The packet.
+    pub fn encode(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&GREETING);
+        bytes[8..12].copy_from_slice(&self.wire.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.format.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.archive.to_le_bytes());
+        bytes
+    }
+
+    /// The greeting in a packet, if it is one.
+    pub fn decode(packet: &[u8]) -> Option<Hello> {
+        let numbers = packet.strip_prefix(&GREETING)?;
+        let (numbers, rest) = numbers.as_chunks::<4>();
+        let [wire, format, archive] = numbers else {
+            return None;
+        };
+        let number = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes);
+        let hello = Hello {
+            wire: number(wire),
+            format: number(format),
+            archive: number(archive),
+        };
+        rest.is_empty().then_some(hello)
+    }
+}
+
+/// What a client asks.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub enum Request {
+    /// Attach to a context.
+    Open {
+        /// Its name.
+        name: String,
+        /// The epoch it must have: set when a client attaches again.
+        epoch: Option<[u8; 16]>,
+        /// Make it if there is none.
+        create: bool,
+        /// Memory to append to is wanted.
+        append: bool,
+    },
+    /// A spare for a record of this length is wanted.
+    Spares {
+        /// Which context.
+        epoch: [u8; 16],
+        /// Bytes of the largest record that found no room; 0 for any.
+        record_len: u64,
+    },
+    /// The client is done with a context.
+    Release {
+        /// Which context.
+        epoch: [u8; 16],
+    },
+}
+
+/// What the daemon answers.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub enum Reply {
+    /// Attached. The bell's descriptor comes with it.
+    Opened {
+        /// The context's epoch.
+        epoch: [u8; 16],
+        /// Whether this request made it.
+        created: bool,
+        /// The part in which the log currently ends.
+        current: u64,
+    },
+    /// The parts that no seal has named yet.
+    Spares {
+        /// The part in which the log currently ends.
+        current: u64,
+        /// Their numbers.
+        parts: Vec<u64>,
+    },
+    /// Done.
+    Released,
+    /// Not done.
+    Refused(Refusal),
+}
+
+/// Why the daemon did not do what was asked.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub enum Refusal {
+    /// There is no context of that name or epoch.
+    UnknownContext,
+    /// The name is none.
+    InvalidName(String),
+    /// This uid has no right to that.
+    NotAllowed {
+        /// The uid that the kernel says the client has.
+        uid: u32,
+    },
+    /// The context is damaged and readable only.
+    Quarantined(String),
+    /// The memory budget is spent.
+    Budget,
+    /// The memory file system is full.
+    NoMemory,
+    /// The daemon failed in a way that has no name here.
+    Internal(String),
+}
+
+impl Refusal {
+    /// The reason an appender gives when this keeps it from getting a spare.
+    pub(crate) fn as_full(&self) -> Full {
+        match self {
+            Refusal::Budget => Full::Budget,
+            Refusal::NoMemory => Full::NoMemory,
+            _ => Full::NoSpare,
+        }
+    }
+}
+
+macro_rules! packet {
+    ($message:ty) => {
+        impl $message {
+            /// The packet.
+            pub fn encode(&self) -> AlignedVec {
+                rkyv::to_bytes::<Error>(self).expect("a message in memory serialises")
+            }
+
+            /// The message in a packet, if it is one.
+            pub fn decode(packet: &[u8]) -> Option<$message> {
+                let mut aligned = AlignedVec::<16>::with_capacity(packet.len());
+                aligned.extend_from_slice(packet);
+                rkyv::from_bytes::<$message, Error>(&aligned).ok()
+            }
+        }
+    };
+}
+
+packet!(Request);
+packet!(Reply);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greetings_are_read_and_everything_else_is_not() {
+        assert_eq!(Hello::decode(&Hello::OURS.encode()), Some(Hello::OURS));
+        assert_eq!(Hello::decode(&Hello::OURS.encode()[..19]), None);
+        assert_eq!(Hello::decode(b""), None);
+        assert_eq!(Hello::decode(b"LEDGWIRX0000000000000"), None);
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went() {
+        let request = Request::Open {
+            name: "run".into(),
+            epoch: Some([3; 16]),
+            create: true,
+            append: false,
+        };
+        assert_eq!(Request::decode(&request.encode()), Some(request));
+        let reply = Reply::Refused(Refusal::InvalidName("why".into()));
+        assert_eq!(Reply::decode(&reply.encode()), Some(reply));
+    }
+
+    #[test]
+    fn cut_messages_are_refused() {
+        let whole = Request::Spares {
+            epoch: [9; 16],
+            record_len: 77,
+        }
+        .encode();
+        for len in 0..whole.len() {
+            assert_eq!(Request::decode(&whole[..len]), None, "{len} bytes");
+        }
+    }
+}

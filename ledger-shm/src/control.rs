@@ -1,0 +1,304 @@
+//! The control object: what the daemon tells everybody about one context.
+//!
+//! Only the daemon writes. With this object and the segments' headers, any tool
+//! of the same user can read a context whose daemon is dead.
+
+use std::mem::offset_of;
+
+use crate::entry::Limits;
+use crate::error::Corrupt;
+use crate::format::{
+    ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, NAME_LEN_MAX,
+    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+};
+use crate::object::{Epoch, Instance, MapError, Name, Object};
+use crate::region::Region;
+use crate::sync::{AtomicU64, Label, Ordering};
+
+/// The name of a context: 1 to 1024 bytes of UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidName {
+    /// No name at all.
+    #[error("the context name is empty; it needs 1 to {NAME_LEN_MAX} bytes of UTF-8")]
+    Empty,
+    /// Longer than [`NAME_LEN_MAX`].
+    #[error("the context name has {len} bytes, the limit is {NAME_LEN_MAX}")]
+    TooLong {
+        /// What was given, in bytes.
+        len: usize,
+    },
+    /// Bytes that are no text.
+    #[error("the context name is not UTF-8 from byte {valid_up_to} on")]
+    NotUtf8 {
+        /// How many bytes are fine.
+        valid_up_to: usize,
+    },
+}
+
+impl InvalidName {
+    /// The name in these bytes, if they are one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub fn check(bytes: &[u8]) -> Result<&str, InvalidName> {
+        match bytes.len() {
+            0 => return Err(InvalidName::Empty),
+            len if len > NAME_LEN_MAX => return Err(InvalidName::TooLong { len }),
+            _ => {}
+        }
+        std::str::from_utf8(bytes).map_err(|error| InvalidName::NotUtf8 {
+            valid_up_to: error.valid_up_to(),
+        })
+    }
+}
+
+/// Whether and how a context can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Appends are welcome.
+    Open,
+    /// Closed for idleness; an appender that opens it has it continued.
+    Idle,
+    /// Damaged: readable as far as it validates, never written again.
+    Quarantined,
+    /// Gone for good.
+    Dropped,
+}
+
+impl State {
+    /// Its name, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Open => "open",
+            State::Idle => "idle",
+            State::Quarantined => "quarantined",
+            State::Dropped => "dropped",
+        }
+    }
+
+    fn word(self) -> u64 {
+        match self {
+            State::Open => STATE_OPEN,
+            State::Idle => STATE_IDLE,
+            State::Quarantined => STATE_QUARANTINED,
+            State::Dropped => STATE_DROPPED,
+        }
+    }
+}
+
+/// A mapped control object.
+#[derive(Debug)]
+pub struct Control {
+    region: Region,
+    epoch: Epoch,
+    name: String,
+    limits: Limits,
+    created_at_ns: u64,
+}
+
+/// What is fixed when a context is created.
+#[derive(Clone, Debug)]
+pub struct NewControl<'a> {
+    /// The context's name, already checked.
+    pub name: &'a str,
+    /// Its random epoch.
+    pub epoch: Epoch,
+    /// What its entries may weigh.
+    pub limits: Limits,
+    /// Wall clock, nanoseconds since 1970.
+    pub created_at_ns: u64,
+    /// The daemon's current generation.
+    pub generation: u64,
+}
+
+impl Control {
+    /// Creates a control object, everything but its magic.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; nothing is left behind.
+    pub fn create(instance: &Instance, new: &NewControl<'_>) -> Result<Control, MapError> {
+        let object = Object::create(instance, Name::Control(new.epoch), CONTROL_LEN)?;
+        let region = object.map(true)?;
+        let set = |at, value: u64| region.word(at).store(value, Ordering::Relaxed);
+        set(
+            offset_of!(ControlHeader, version),
+            u64::from(FORMAT_VERSION) | u64::from(ARCHIVE_FORMAT) << 32,
+        );
+        set_bytes(&region, offset_of!(ControlHeader, epoch), &new.epoch.0);
+        set(offset_of!(ControlHeader, created_at_ns), new.created_at_ns);
+        set(
+            offset_of!(ControlHeader, payload_len_max),
+            new.limits.payload_len_max as u64,
+        );
+        set(
+            offset_of!(ControlHeader, metadata_len_max),
+            new.limits.metadata_len_max as u64,
+        );
+        set(offset_of!(ControlHeader, name_len), new.name.len() as u64);
+        set(offset_of!(ControlHeader, state_word), STATE_OPEN);
+        set(offset_of!(ControlHeader, next_part_word), 1);
+        set(offset_of!(ControlHeader, generation_word), new.generation);
+        set_bytes(
+            &region,
+            offset_of!(ControlHeader, name),
+            new.name.as_bytes(),
+        );
+        Ok(Control {
+            region,
+            epoch: new.epoch,
+            name: new.name.to_owned(),
+            limits: new.limits,
+            created_at_ns: new.created_at_ns,
+        })
+    }
+
+    /// Writes the magic: from here on the context exists.
+    pub fn finish(&self) {
+        // ORDER(create): after everything else in this object and its first part.
+        self.word(offset_of!(ControlHeader, magic_word))
+            .store(CONTROL_MAGIC, Label::Create.at(Ordering::Release));
+    }
+
+    /// Maps a control object and validates what is fixed in it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or what is wrong with it.
+    pub fn open(instance: &Instance, epoch: Epoch, writable: bool) -> Result<Control, MapError> {
+        let object = Object::open(instance, Name::Control(epoch), writable)?;
+        let region = object.map(writable)?;
+        let word = |at| region.word(at).load(Ordering::Relaxed);
+        let magic = word(offset_of!(ControlHeader, magic_word));
+        // ORDER(create): the magic is written last.
+        Label::Create.fence(Ordering::Acquire);
+        if magic == 0 {
+            return Err(MapError::Unfinished);
+        }
+        Corrupt::check("control magic", magic, CONTROL_MAGIC)?;
+        let version = word(offset_of!(ControlHeader, version)) as u32;
+        if version != FORMAT_VERSION {
+            return Err(MapError::Version {
+                found: version,
+                expected: FORMAT_VERSION,
+            });
+        }
+        Corrupt::check("control length", region.len() as u64, CONTROL_LEN as u64)?;
+        let archive = word(offset_of!(ControlHeader, version)) >> 32;
+        Corrupt::check("control archive format", archive, ARCHIVE_FORMAT.into())?;
+        let name_len = word(offset_of!(ControlHeader, name_len)) as u32 as usize;
+        let mut name = vec![0; name_len.min(NAME_LEN_MAX)];
+        region.copy_to(offset_of!(ControlHeader, name), &mut name);
+        let name = InvalidName::check(&name)
+            .map_err(|_| Corrupt::new("context name", name_len as u64, NAME_LEN_MAX as u64))?
+            .to_owned();
+        let limits = Limits {
+            payload_len_max: word(offset_of!(ControlHeader, payload_len_max)) as usize,
+            metadata_len_max: word(offset_of!(ControlHeader, metadata_len_max)) as usize,
+        };
+        let created_at_ns = word(offset_of!(ControlHeader, created_at_ns));
+        Ok(Control {
+            region,
+            epoch,
+            name,
+            limits,
+            created_at_ns,
+        })
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        self.region.word(at)
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        let value = self.word(at).load(Ordering::Relaxed);
+        // ORDER(control): the mapping may be read-only; a fence, as in `look`.
+        Label::Control.fence(Ordering::Acquire);
+        value
+    }
+
+    fn set(&self, at: usize, value: u64) {
+        // ORDER(control): after whatever the value tells of.
+        self.word(at)
+            .store(value, Label::Control.at(Ordering::Release));
+    }
+
+    /// The context's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The context's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its entries may weigh.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Wall clock at creation, nanoseconds since 1970.
+    pub fn created_at_ns(&self) -> u64 {
+        self.created_at_ns
+    }
+
+    /// Whether it can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a word that no daemon writes.
+    pub fn state(&self) -> Result<State, Corrupt> {
+        match self.get(offset_of!(ControlHeader, state_word)) {
+            STATE_OPEN => Ok(State::Open),
+            STATE_IDLE => Ok(State::Idle),
+            STATE_QUARANTINED => Ok(State::Quarantined),
+            STATE_DROPPED => Ok(State::Dropped),
+            other => Err(Corrupt::new("context state", other, STATE_OPEN)),
+        }
+    }
+
+    /// Says whether it can be used.
+    pub fn set_state(&self, state: State) {
+        self.set(offset_of!(ControlHeader, state_word), state.word());
+    }
+
+    /// The oldest part in memory.
+    pub fn first_part(&self) -> u64 {
+        self.get(offset_of!(ControlHeader, first_part_word))
+    }
+
+    /// Moves the oldest part in memory, before what was older is unlinked.
+    pub fn set_first_part(&self, part: u64) {
+        self.set(offset_of!(ControlHeader, first_part_word), part);
+    }
+
+    /// A part number that was never used and never will be again.
+    pub fn take_part_number(&self) -> u64 {
+        let part = self.get(offset_of!(ControlHeader, next_part_word));
+        self.set(offset_of!(ControlHeader, next_part_word), part + 1);
+        part
+    }
+
+    /// Changes whenever a daemon takes the context over.
+    pub fn generation(&self) -> u64 {
+        self.get(offset_of!(ControlHeader, generation_word))
+    }
+
+    /// Tells everybody that another daemon has taken over.
+    pub fn set_generation(&self, generation: u64) {
+        self.set(offset_of!(ControlHeader, generation_word), generation);
+    }
+}
+
+fn set_bytes(region: &Region, at: usize, bytes: &[u8]) {
+    for (index, chunk) in bytes.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        region
+            .word(at + index * 8)
+            .store(u64::from_le_bytes(word), Ordering::Relaxed);
+    }
+}

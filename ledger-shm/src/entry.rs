@@ -1,0 +1,387 @@
+//! An entry on its way in, and an entry as it is read.
+#![allow(
+    unsafe_code,
+    reason = "an entry keeps the memory that it borrows from alive"
+)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use rkyv::api::low::LowValidator;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Failure;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Portable};
+
+use crate::error::{Corrupt, Refused};
+use crate::format::{KEY_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
+use crate::record::{self, ArchivedBody, Payload, Typed};
+use crate::segment::Segment;
+use crate::slot::Extent;
+
+/// The largest Lamport time that can be received, exclusive: a clock that was
+/// pushed further could run out of numbers.
+pub const LAMPORT_RECEIVED_MAX: u64 = 1 << 63;
+
+/// What one entry may weigh. The daemon states them in the control object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest payload in bytes, inclusive.
+    pub payload_len_max: usize,
+    /// Largest metadata in bytes, inclusive: keys, values, and 16 for each pair.
+    pub metadata_len_max: usize,
+}
+
+impl Default for Limits {
+    /// Payloads of 4 MiB, metadata of 64 KiB.
+    fn default() -> Limits {
+        Limits {
+            payload_len_max: 4 << 20,
+            metadata_len_max: 64 << 10,
+        }
+    }
+}
+
+/// An entry that is about to be appended: a key, a payload, and what else the
+/// caller knows.
+///
+/// ```
+/// use ledger_shm::NewEntry;
+///
+/// let entry = NewEntry::new("facts", b"the applicant exists")
+///     .metadata(&[("agent", "identity")])
+///     .received_lamport(17);
+/// assert_eq!(entry.key(), "facts");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a, P = &'a [u8]> {
+    key: &'a str,
+    payload: P,
+    metadata: &'a [(&'a str, &'a str)],
+    received_lamport: u64,
+}
+
+impl<'a> NewEntry<'a> {
+    /// An entry with a payload of plain bytes, possibly none.
+    pub fn new(key: &'a str, payload: &'a (impl AsRef<[u8]> + ?Sized)) -> NewEntry<'a> {
+        NewEntry {
+            key,
+            payload: payload.as_ref(),
+            metadata: &[],
+            received_lamport: 0,
+        }
+    }
+}
+
+impl<'a, T: Archive> NewEntry<'a, Typed<'a, T>> {
+    /// An entry whose payload is a value in rkyv's format, written straight
+    /// into shared memory and read there without copying.
+    pub fn typed(key: &'a str, payload: &'a T) -> NewEntry<'a, Typed<'a, T>> {
+        NewEntry {
+            key,
+            payload: Typed(payload),
+            metadata: &[],
+            received_lamport: 0,
+        }
+    }
+}
+
+impl<'a, P> NewEntry<'a, P> {
+    /// Adds string pairs, kept in this order. Names may repeat.
+    pub fn metadata(self, metadata: &'a [(&'a str, &'a str)]) -> Self {
+        NewEntry { metadata, ..self }
+    }
+
+    /// The Lamport time of a message that caused this entry: the entry's own
+    /// will be greater. Below 2^63.
+    pub fn received_lamport(self, received_lamport: u64) -> Self {
+        NewEntry {
+            received_lamport,
+            ..self
+        }
+    }
+
+    /// The key it was made with.
+    pub fn key(&self) -> &'a str {
+        self.key
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received_lamport
+    }
+
+    pub(crate) fn pairs(&self) -> &'a [(&'a str, &'a str)] {
+        self.metadata
+    }
+
+    pub(crate) fn payload(&self) -> &P {
+        &self.payload
+    }
+}
+
+impl<P: Payload> NewEntry<'_, P> {
+    /// Checks everything that can be checked before the payload is written.
+    #[inline]
+    pub(crate) fn validate(&self, limits: &Limits) -> Result<(), Refused> {
+        let too_large = |what, len, max| Err(Refused::TooLarge { what, len, max });
+        if self.key.is_empty() {
+            return Err(Refused::EmptyKey);
+        }
+        if self.key.len() > KEY_LEN_MAX {
+            return too_large("key", self.key.len(), KEY_LEN_MAX);
+        }
+        let metadata_len = self
+            .metadata
+            .iter()
+            .map(|(key, value)| key.len() + value.len() + size_of::<record::ArchivedPair>())
+            .sum();
+        if metadata_len > limits.metadata_len_max {
+            return too_large("metadata", metadata_len, limits.metadata_len_max);
+        }
+        if self.received_lamport >= LAMPORT_RECEIVED_MAX {
+            return Err(Refused::LamportTooLarge {
+                received: self.received_lamport,
+            });
+        }
+        match self.payload.known_len() {
+            Some(len) => limits.check_payload(len),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Limits {
+    #[inline]
+    pub(crate) fn check_payload(&self, len: usize) -> Result<(), Refused> {
+        if len <= self.payload_len_max {
+            return Ok(());
+        }
+        Err(Refused::TooLarge {
+            what: "payload",
+            len,
+            max: self.payload_len_max,
+        })
+    }
+}
+
+/// What keeps the memory that an entry refers to where it is.
+enum Hold {
+    /// The borrow itself: a cursor's segment or buffer.
+    Borrow,
+    /// A segment, mapped for as long as the entry lives.
+    Segment { _segment: Arc<Segment> },
+    /// A verified copy.
+    Copy { _bytes: AlignedVec<RECORD_ALIGN> },
+}
+
+/// One entry of a log.
+///
+/// Its bytes lie in shared memory where only this process's own uid can write
+/// it, and in a verified copy otherwise; the type and the methods are the same.
+/// They never change while the entry exists.
+pub struct Entry<'a> {
+    header: RecordHeader,
+    record: &'a [u8],
+    body: &'a ArchivedBody,
+    _hold: Hold,
+}
+
+impl Entry<'_> {
+    /// Position in the context: 1, 2, 3 … without gaps.
+    pub fn seq(&self) -> u64 {
+        self.header.seq
+    }
+
+    /// Lamport time: greater than the predecessor's and any received one.
+    pub fn lamport(&self) -> u64 {
+        self.header.lamport
+    }
+
+    /// Wall clock when it was appended, nanoseconds since 1970. Clocks jump:
+    /// order by [`seq`](Self::seq).
+    pub fn appended_at_ns(&self) -> u64 {
+        self.header.appended_at_ns
+    }
+
+    /// The key it was appended under.
+    pub fn key(&self) -> &str {
+        self.body.key.as_str()
+    }
+
+    /// The payload's bytes.
+    pub fn payload(&self) -> &[u8] {
+        self.body.payload.as_slice()
+    }
+
+    /// Name and value pairs, in the order in which they were given.
+    pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.body
+            .metadata
+            .iter()
+            .map(|pair| (pair.key.as_str(), pair.value.as_str()))
+    }
+
+    /// The payload as the archived form of `T`, where it lies, after one
+    /// validation.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the payload is not an archive of `T`.
+    pub fn typed<T>(&self) -> Result<&T::Archived, Corrupt>
+    where
+        T: Archive,
+        T::Archived: Portable + for<'v> CheckBytes<LowValidator<'v, Failure>>,
+    {
+        record::access_typed(self.payload())
+    }
+
+    /// Header and archive as they lie in memory: what checksums and digests
+    /// are taken over.
+    pub fn record_bytes(&self) -> &[u8] {
+        self.record
+    }
+
+    /// Verifies both checksums.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] names the one that does not hold.
+    pub fn verify(&self) -> Result<(), Corrupt> {
+        RecordHeader::verify(self.record).map(drop)
+    }
+}
+
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("seq", &self.seq())
+            .field("lamport", &self.lamport())
+            .field("appended_at_ns", &self.appended_at_ns())
+            .field("key", &self.key())
+            .field("payload_len", &self.payload().len())
+            .field("metadata", &self.body.metadata.len())
+            .finish()
+    }
+}
+
+/// A record whose place and header have been checked, and nothing else yet:
+/// what a filter looks at before it touches a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) extent: Extent,
+    pub(crate) header: RecordHeader,
+}
+
+impl Candidate {
+    #[inline]
+    pub(crate) fn at(segment: &Segment, extent: Extent, seq: u64) -> Result<Candidate, Corrupt> {
+        let header = segment.read_header(extent)?;
+        Corrupt::check("record seq", header.seq, seq)?;
+        Corrupt::check(
+            "record length",
+            u64::from(header.body_len) + RECORD_HEADER_LEN as u64,
+            extent.len as u64,
+        )?;
+        Ok(Candidate { extent, header })
+    }
+
+    /// The entry, borrowing from the segment or from a copy in `buffer`.
+    ///
+    /// # Safety
+    ///
+    /// This candidate came out of a slot of this very segment.
+    #[inline]
+    pub(crate) unsafe fn borrow<'a>(
+        self,
+        segment: &'a Segment,
+        buffer: &'a mut AlignedVec<RECORD_ALIGN>,
+    ) -> Result<Entry<'a>, Corrupt> {
+        if segment.is_trusted() {
+            // SAFETY: published by the caller's contract, and only our own uid
+            // could write the memory.
+            let record = unsafe { segment.record(self.extent) }?;
+            Entry::view(record, Hold::Borrow)
+        } else {
+            self.copy_verified(segment, buffer)?;
+            Entry::view(buffer, Hold::Borrow)
+        }
+    }
+
+    /// The entry, keeping what it refers to alive by itself.
+    ///
+    /// # Safety
+    ///
+    /// As for [`borrow`](Self::borrow).
+    pub(crate) unsafe fn hold(self, segment: &Arc<Segment>) -> Result<Entry<'static>, Corrupt> {
+        if segment.is_trusted() {
+            // SAFETY: as in `borrow`.
+            let record = unsafe { segment.record(self.extent) }?;
+            // SAFETY: the entry holds the segment, whose mapping neither moves
+            // nor goes away while it is held, and hands out references only
+            // for as long as the entry itself is borrowed.
+            let record = unsafe { &*std::ptr::from_ref(record) };
+            Entry::view(
+                record,
+                Hold::Segment {
+                    _segment: Arc::clone(segment),
+                },
+            )
+        } else {
+            let mut buffer = AlignedVec::new();
+            self.copy_verified(segment, &mut buffer)?;
+            // SAFETY: the entry holds the buffer, whose heap bytes do not move
+            // with it; references are handed out as above.
+            let record = unsafe { &*std::ptr::from_ref(buffer.as_slice()) };
+            Entry::view(record, Hold::Copy { _bytes: buffer })
+        }
+    }
+
+    #[cfg(not(loom))]
+    fn copy_verified(
+        &self,
+        segment: &Segment,
+        buffer: &mut AlignedVec<RECORD_ALIGN>,
+    ) -> Result<(), Corrupt> {
+        buffer.clear();
+        buffer.resize(self.extent.len, 0);
+        segment.copy_record(self.extent, buffer)?;
+        let header = RecordHeader::verify(buffer)?;
+        Corrupt::check("record seq", header.seq, self.header.seq)
+    }
+
+    #[cfg(loom)]
+    fn copy_verified(&self, _: &Segment, _: &mut AlignedVec<RECORD_ALIGN>) -> Result<(), Corrupt> {
+        unreachable!("models trust their memory")
+    }
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    fn view(record: &'a [u8], hold: Hold) -> Result<Entry<'a>, Corrupt> {
+        let (header, body) = record.split_first_chunk().ok_or_else(|| {
+            Corrupt::new(
+                "record length",
+                record.len() as u64,
+                RECORD_HEADER_LEN as u64,
+            )
+        })?;
+        let body = record::access_body(body)?;
+        Ok(Entry {
+            header: RecordHeader::decode(header),
+            record,
+            body,
+            _hold: hold,
+        })
+    }
+
+    /// Views the bytes of one whole record, wherever they came from, after
+    /// verifying its checksums.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] names what does not hold.
+    pub fn from_bytes(record: &'a [u8]) -> Result<Entry<'a>, Corrupt> {
+        RecordHeader::verify(record)?;
+        Entry::view(record, Hold::Borrow)
+    }
+}

@@ -1,0 +1,116 @@
+//! What can go wrong with bytes and room. Policies live further up.
+
+use std::fmt;
+
+/// Bytes that another process wrote and that cannot be right. Never a panic:
+/// the context they belong to is damaged, the reader is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is damaged: found {found:#x}, expected {expected:#x}")]
+#[non_exhaustive]
+pub struct Corrupt {
+    /// What was looked at.
+    pub what: &'static str,
+    /// The value that lies there.
+    pub found: u64,
+    /// The value, or the limit, that should hold.
+    pub expected: u64,
+}
+
+impl Corrupt {
+    /// Something that holds `found` where `expected` (or at most that) belongs.
+    #[cold]
+    pub fn new(what: &'static str, found: u64, expected: u64) -> Corrupt {
+        Corrupt {
+            what,
+            found,
+            expected,
+        }
+    }
+
+    pub(crate) fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Corrupt> {
+        if found == expected {
+            Ok(())
+        } else {
+            Err(Corrupt::new(what, found, expected))
+        }
+    }
+}
+
+/// Why there is no room for an entry right now. Trying again later can help;
+/// nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Full {
+    /// No spare that fits has arrived yet.
+    NoSpare,
+    /// The log has moved to a part that this process has not mapped yet.
+    Rolling,
+    /// The context was closed for idleness and is being reopened.
+    Reopening,
+    /// The instance's memory budget is spent.
+    Budget,
+    /// The memory file system is full.
+    NoMemory,
+    /// The daemon that would bring a spare cannot be reached.
+    DaemonDown,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::NoSpare => "no spare segment that fits has arrived yet; try again",
+            Full::Rolling => "the log rolled to a segment that is not mapped yet; try again",
+            Full::Reopening => "the context was closed for idleness and is being reopened; try again",
+            Full::Budget => {
+                "the instance's memory budget is spent; raise `--memory-budget` or let entries retire"
+            }
+            Full::NoMemory => "the memory file system is full; free or enlarge /dev/shm",
+            Full::DaemonDown => {
+                "the daemon that provides memory is not reachable; start `ledgerd run`"
+            }
+        })
+    }
+}
+
+/// Why an append was refused. Nothing was written, and no sequence was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// No room at the moment.
+    #[error("no room: {0}")]
+    Full(Full),
+    /// A part of the entry is larger than its limit.
+    #[error("{what} has {len} bytes, the limit is {max}")]
+    TooLarge {
+        /// Payload, key, metadata or record.
+        what: &'static str,
+        /// What was given, in bytes.
+        len: usize,
+        /// What is allowed, in bytes.
+        max: usize,
+    },
+    /// A key has at least one byte.
+    #[error("the key is empty; it needs 1 to 1024 bytes of UTF-8")]
+    EmptyKey,
+    /// A received Lamport time so large that no clock could ever pass it.
+    #[error("received Lamport time {received} is not below 2^63: the sender's clock is wrong")]
+    LamportTooLarge {
+        /// What was given.
+        received: u64,
+    },
+    /// The payload could not be serialised.
+    #[error("the typed payload cannot be serialised: {reason}")]
+    Unserializable {
+        /// What its `Serialize` said.
+        reason: String,
+    },
+    /// The context was dropped.
+    #[error("the context was closed for good; open it again to begin a new one")]
+    Closed,
+    /// This process is a fork's child and must not use its parent's appender.
+    #[error("this process is a fork of the one that made the appender; make a new one")]
+    Forked,
+    /// The log itself is damaged.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}

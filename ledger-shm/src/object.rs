@@ -1,0 +1,364 @@
+//! Named memory objects: create, open, list, unlink.
+//!
+//! | name in the memory file system | what |
+//! |---|---|
+//! | `ledger-<uid>-<instance>-lock` | one daemon per instance |
+//! | `ledger-<uid>-<instance>-<epoch>-control` | control object of a context |
+//! | `ledger-<uid>-<instance>-<epoch>-<part>` | one segment |
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::str::FromStr;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::error::Corrupt;
+use crate::format::PAGE_LEN;
+use crate::region::Region;
+use crate::sys;
+
+/// Where Linux keeps POSIX shared memory (shm_overview(7)).
+pub const MEMORY_DIR: &str = "/dev/shm";
+
+/// Who an instance belongs to and what it is called: the first half of every
+/// object's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Instance {
+    uid: u32,
+    name: String,
+}
+
+/// A name that is not `[A-Za-z0-9_]{1,32}`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("instance name {0:?} is not 1 to 32 of the characters A-Z, a-z, 0-9 and _")]
+pub struct InvalidInstance(pub String);
+
+impl Instance {
+    /// The instance of this name that belongs to `uid`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInstance`] unless the name is `[A-Za-z0-9_]{1,32}`.
+    pub fn new(uid: u32, name: &str) -> Result<Instance, InvalidInstance> {
+        let valid = (1..=32).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !valid {
+            return Err(InvalidInstance(name.to_owned()));
+        }
+        Ok(Instance {
+            uid,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The instance of this name that belongs to this process's effective uid.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::new`].
+    pub fn own(name: &str) -> Result<Instance, InvalidInstance> {
+        Instance::new(sys::own_uid(), name)
+    }
+
+    /// Whose it is.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A context's epoch as it appears in names and cursors.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub [u8; 16]);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Epoch, Self::Err> {
+        u128::from_str_radix(text, 16).map(|value| Epoch(value.to_be_bytes()))
+    }
+}
+
+/// One object of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Name {
+    /// The daemon's lock.
+    Lock,
+    /// A context's control object.
+    Control(Epoch),
+    /// One segment of a context.
+    Part(Epoch, u64),
+}
+
+impl Name {
+    /// The name within the memory file system, without a slash.
+    pub fn in_instance(self, instance: &Instance) -> String {
+        let Instance { uid, name } = instance;
+        match self {
+            Name::Lock => format!("ledger-{uid}-{name}-lock"),
+            Name::Control(epoch) => format!("ledger-{uid}-{name}-{epoch}-control"),
+            Name::Part(epoch, part) => format!("ledger-{uid}-{name}-{epoch}-{part}"),
+        }
+    }
+
+    /// The object that a file name means, if it is one of this instance's.
+    pub fn parse(instance: &Instance, file_name: &str) -> Option<Name> {
+        let rest =
+            file_name.strip_prefix(&format!("ledger-{}-{}-", instance.uid, instance.name))?;
+        if rest == "lock" {
+            return Some(Name::Lock);
+        }
+        let (epoch, kind) = rest.split_once('-')?;
+        let epoch = (epoch.len() == 32).then(|| epoch.parse().ok())??;
+        let name = match kind {
+            "control" => Name::Control(epoch),
+            part => Name::Part(epoch, part.parse().ok()?),
+        };
+        (name.in_instance(instance) == file_name).then_some(name)
+    }
+}
+
+/// Every object of an instance, by name, in no order.
+///
+/// # Errors
+///
+/// The kernel's, when the memory file system cannot be listed.
+pub fn list(instance: &Instance) -> io::Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(MEMORY_DIR)? {
+        names.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| Name::parse(instance, name)),
+        );
+    }
+    Ok(names)
+}
+
+/// Why an object could not be mapped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its creation was cut short; the daemon removes it.
+    #[error("the object has no magic: its creation was cut short")]
+    Unfinished,
+    /// It was made by another version of this program.
+    #[error("the object has format version {found}, this program speaks {expected}")]
+    Version {
+        /// What it says.
+        found: u32,
+        /// What we can read.
+        expected: u32,
+    },
+    /// It does not belong to whom it should, or others could write it.
+    #[error(
+        "the object belongs to uid {uid} with mode {mode:o}, expected uid {expected} with mode 600"
+    )]
+    Foreign {
+        /// Its owner.
+        uid: u32,
+        /// Its permissions.
+        mode: u32,
+        /// The instance's owner.
+        expected: u32,
+    },
+    /// Its header cannot be right.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+impl MapError {
+    /// Whether there is no object of that name.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, MapError::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// An open memory object, not yet mapped.
+#[derive(Debug)]
+pub struct Object {
+    fd: OwnedFd,
+    len: usize,
+    uid: u32,
+}
+
+impl Object {
+    /// Creates an object of `len` bytes, zeroed, its memory committed, mode
+    /// 0600. On failure nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull` when the memory file system is, `AlreadyExists`, others.
+    pub fn create(instance: &Instance, name: Name, len: usize) -> io::Result<Object> {
+        let os_id = format!("/{}", name.in_instance(instance));
+        let mut memory = shared_memory::ShmemConf::new()
+            .os_id(&os_id)
+            .size(len)
+            .create()
+            .map_err(|error| create_error(error, &os_id))?;
+        let object = Object::open(instance, name, true)?;
+        // Without its memory a later touch would raise SIGBUS: commit it now,
+        // while failing is still possible. Dropping `memory` unlinks it then.
+        sys::commit(&object.fd, len)?;
+        // From here on the object outlives this process.
+        memory.set_owner(false);
+        Ok(object)
+    }
+
+    /// Opens an object by name.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `PermissionDenied`, others; `InvalidData` if it is not a
+    /// whole number of pages.
+    pub fn open(instance: &Instance, name: Name, writable: bool) -> io::Result<Object> {
+        let access = if writable {
+            OFlag::O_RDWR
+        } else {
+            OFlag::O_RDONLY
+        };
+        let path = format!("/{}", name.in_instance(instance));
+        // shm_open(3) sets close-on-exec by itself.
+        let fd = nix::sys::mman::shm_open(path.as_str(), access, Mode::empty())?;
+        let (len, uid, mode) = sys::size_and_owner(&fd)?;
+        if uid != instance.uid || mode & 0o077 != 0 {
+            let foreign = MapError::Foreign {
+                uid,
+                mode,
+                expected: instance.uid,
+            };
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, foreign));
+        }
+        Ok(Object { fd, len, uid })
+    }
+
+    /// Bytes of the object.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the object has no bytes: a creation that was cut short.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it belongs to this process's uid.
+    pub fn is_own(&self) -> bool {
+        self.uid == sys::own_uid()
+    }
+
+    pub(crate) fn map(&self, writable: bool) -> Result<Region, MapError> {
+        if self.len < PAGE_LEN || !self.len.is_multiple_of(PAGE_LEN) {
+            return Err(MapError::Unfinished);
+        }
+        Ok(Region::map(&self.fd, self.len, writable)?)
+    }
+}
+
+impl AsFd for Object {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn create_error(error: shared_memory::ShmemError, os_id: &str) -> io::Error {
+    use shared_memory::ShmemError;
+    match error {
+        ShmemError::MappingIdExists => {
+            io::Error::new(io::ErrorKind::AlreadyExists, format!("{os_id} exists"))
+        }
+        ShmemError::MapCreateFailed(errno) | ShmemError::UnknownOsError(errno) => {
+            io::Error::from_raw_os_error(errno.cast_signed())
+        }
+        other => io::Error::other(other),
+    }
+}
+
+/// Removes an object's name. Its memory lives on in whoever still maps it.
+///
+/// # Errors
+///
+/// The kernel's; an object that is gone already is fine.
+pub fn unlink(instance: &Instance, name: Name) -> io::Result<()> {
+    match nix::sys::mman::shm_unlink(format!("/{}", name.in_instance(instance)).as_str()) {
+        Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bytes that the memory file system could still give out.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn free_len() -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(Path::new(MEMORY_DIR))?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back_to_what_they_name() {
+        let instance = Instance::new(1000, "blue_1").expect("a valid name");
+        let epoch = Epoch([7; 16]);
+        for name in [Name::Lock, Name::Control(epoch), Name::Part(epoch, 12)] {
+            assert_eq!(
+                Name::parse(&instance, &name.in_instance(&instance)),
+                Some(name)
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        let instance = Instance::new(1000, "blue").expect("a valid name");
+        for name in [
+            "ledger-1000-blue2-lock",
+            "ledger-1001-blue-lock",
+            "ledger-1000-blue-0707-control",
+            "ledger-1000-blue-07070707070707070707070707070707-012",
+            "ledger-1000-blue-07070707070707070707070707070707-",
+            "unrelated",
+        ] {
+            assert_eq!(Name::parse(&instance, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn instance_names_are_checked() {
+        for name in ["", "a-b", "a/b", "ä", "x".repeat(33).as_str()] {
+            assert_eq!(
+                Instance::new(1, name),
+                Err(InvalidInstance(name.to_owned()))
+            );
+        }
+    }
+}

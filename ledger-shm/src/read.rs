@@ -1,0 +1,221 @@
+//! Reading one segment: find its frontier, look at a slot, name what is there.
+//!
+//! The slots of a segment are a run of ENTRY, then at most one SEAL or CLOSED,
+//! then EMPTY for ever. That is why a binary search finds the frontier, and why
+//! a reader that stops at the first slot that is not ENTRY has missed nothing.
+
+#![allow(
+    unsafe_code,
+    reason = "a cursor vouches that what it found is in its segment"
+)]
+
+use std::sync::Arc;
+
+use rkyv::util::AlignedVec;
+
+use crate::entry::{Candidate, Entry};
+use crate::error::Corrupt;
+use crate::format::RECORD_ALIGN;
+use crate::record::crc32c;
+use crate::segment::Segment;
+use crate::slot::{Extent, Slot};
+
+/// A segment and where it stands in its log.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The mapped segment.
+    pub segment: Arc<Segment>,
+    /// Seq of its first entry.
+    pub base_seq: u64,
+}
+
+/// What lies at a seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// An entry.
+    Entry,
+    /// Nothing yet.
+    Nothing,
+    /// The log goes on in this part, beginning with the seq that was asked for.
+    Seal(u64),
+    /// The log is closed here.
+    Closed,
+    /// The seq lies behind this segment's frontier, so not in this segment.
+    Beyond,
+}
+
+impl Segment {
+    /// The first slot that is not ENTRY, found by bisection.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot word that nobody writes.
+    pub fn frontier(&self) -> Result<usize, Corrupt> {
+        let mut entries = 0;
+        let mut limit = self.geometry().slot_capacity;
+        while entries < limit {
+            let middle = entries + (limit - entries) / 2;
+            match self.look(middle)? {
+                Slot::Entry(_) => entries = middle + 1,
+                Slot::Empty | Slot::Seal(_) | Slot::Closed => limit = middle,
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The extent of the entry at a slot, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot word that nobody writes.
+    pub fn extent(&self, index: usize) -> Result<Option<Extent>, Corrupt> {
+        match self.look(index)? {
+            Slot::Entry(extent) => Ok(Some(extent)),
+            Slot::Empty | Slot::Seal(_) | Slot::Closed => Ok(None),
+        }
+    }
+}
+
+impl Link {
+    fn find(&self, seq: u64) -> Result<(Found, Option<Candidate>), Corrupt> {
+        let index = usize::try_from(seq.saturating_sub(self.base_seq)).unwrap_or(usize::MAX);
+        let capacity = self.segment.geometry().slot_capacity;
+        if index > capacity {
+            return Ok((Found::Beyond, None));
+        }
+        match self.segment.look(index)? {
+            Slot::Entry(extent) if index < capacity => Ok((
+                Found::Entry,
+                Some(Candidate::at(&self.segment, extent, seq)?),
+            )),
+            Slot::Entry(extent) => Err(Corrupt::new(
+                "seal slot",
+                extent.offset as u64,
+                capacity as u64,
+            )),
+            Slot::Empty => Ok((Found::Nothing, None)),
+            Slot::Seal(part) => Ok((Found::Seal(part), None)),
+            Slot::Closed => Ok((Found::Closed, None)),
+        }
+    }
+
+    /// The entry at `seq`, or what is there instead. O(1). The entry keeps the
+    /// memory it lies in mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot or record that cannot be right.
+    pub fn get(&self, seq: u64) -> Result<Result<Entry<'static>, Found>, Corrupt> {
+        match self.find(seq)? {
+            // SAFETY: the candidate comes from this link's segment.
+            (_, Some(candidate)) => Ok(Ok(unsafe { candidate.hold(&self.segment) }?)),
+            (found, None) => Ok(Err(found)),
+        }
+    }
+}
+
+/// Which entries a cursor stops at.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    key: Option<(String, u32)>,
+}
+
+impl Filter {
+    /// Only entries with exactly this key.
+    pub fn with_key(key: impl Into<String>) -> Filter {
+        let key = key.into();
+        let hash = crc32c(key.as_bytes());
+        Filter {
+            key: Some((key, hash)),
+        }
+    }
+}
+
+/// A place in a log, moving towards its end, one segment at a time.
+#[derive(Debug)]
+pub struct Cursor {
+    link: Link,
+    next_seq: u64,
+    /// What `step` found in `link`'s segment at `next_seq - 1`.
+    found: Option<Candidate>,
+    buffer: AlignedVec<RECORD_ALIGN>,
+}
+
+impl Cursor {
+    /// A cursor that will look at `seq` first, which is not before the link.
+    pub fn new(link: Link, seq: u64) -> Cursor {
+        Cursor {
+            link,
+            next_seq: seq,
+            found: None,
+            buffer: AlignedVec::new(),
+        }
+    }
+
+    /// The segment it is in.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The seq it will look at next.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Goes on in another segment, at the same seq.
+    pub fn follow(&mut self, link: Link) {
+        self.found = None;
+        self.link = link;
+    }
+
+    /// Moves behind the next entry that the filter lets through, or says what
+    /// is there instead.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot or record that cannot be right.
+    #[inline]
+    pub fn step(&mut self, filter: &Filter) -> Result<Found, Corrupt> {
+        loop {
+            self.found = None;
+            let (found, candidate) = self.link.find(self.next_seq)?;
+            let Some(candidate) = candidate else {
+                return Ok(found);
+            };
+            self.found = Some(candidate);
+            self.next_seq += 1;
+            match &filter.key {
+                None => return Ok(Found::Entry),
+                Some((key, hash)) if candidate.header.key_hash == *hash => {
+                    if self.entry()?.is_some_and(|entry| entry.key() == key) {
+                        return Ok(Found::Entry);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether something lies at the next seq, without moving.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot that cannot be right.
+    pub fn peek(&self) -> Result<Found, Corrupt> {
+        self.link.find(self.next_seq).map(|(found, _)| found)
+    }
+
+    /// The entry that the last [`step`](Self::step) stopped at.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if its archive, or in a copy a checksum, does not hold.
+    #[inline]
+    pub fn entry(&mut self) -> Result<Option<Entry<'_>>, Corrupt> {
+        let Some(candidate) = self.found else {
+            return Ok(None);
+        };
+        // SAFETY: `found` is only ever set from `link`, and cleared with it.
+        unsafe { candidate.borrow(&self.link.segment, &mut self.buffer) }.map(Some)
+    }
+}

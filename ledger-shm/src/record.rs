@@ -1,0 +1,383 @@
+//! The bytes of one entry: a header with its checksums, then an rkyv archive
+//! of payload, key and metadata, written straight into shared memory.
+//!
+//! ```text
+//!  0        48                48 + payload_len                  48 + body_len
+//!  +--------+-----------------+-----+----------+------------+------+
+//!  | header | payload         | key | metadata | (key,value)| root |
+//!  |        | 16-byte aligned |     | strings  | references |      |
+//!  +--------+-----------------+-----+----------+------------+------+
+//! ```
+//!
+//! The payload comes first so that it lies on a 16-byte boundary whatever else
+//! is in the entry: a typed payload is used where it lies. Strings of up to
+//! eight bytes live inside their reference. Padding is zero.
+#![allow(
+    unsafe_code,
+    reason = "a validated archive is viewed without a second validation"
+)]
+
+use std::mem::MaybeUninit;
+
+use rkyv::api::low::LowValidator;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Failure, Fallible, Source, Strategy};
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::{Allocator, Positional, Serializer, Writer, WriterExt as _};
+use rkyv::string::{ArchivedString, StringResolver};
+use rkyv::vec::{ArchivedVec, VecResolver};
+use rkyv::{Archive, Place, Portable, Serialize, munge::munge};
+
+use crate::error::Corrupt;
+use crate::format::{RECORD_HEADER_LEN, RecordHeader};
+
+/// CRC32C (Castagnoli), the checksum of every record.
+#[inline]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+const HEADER_CRC_AT: usize = RECORD_HEADER_LEN - size_of::<u32>();
+
+impl RecordHeader {
+    /// The header's bytes, its own checksum computed over the rest.
+    #[inline]
+    pub fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        bytes[0..4].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.appended_at_ns.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.lamport.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.key_hash.to_le_bytes());
+        let crc = crc32c(&bytes[..HEADER_CRC_AT]);
+        bytes[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header that lies in these bytes, believed for nothing yet.
+    #[inline]
+    pub fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> RecordHeader {
+        fn field<const N: usize>(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> [u8; N] {
+            bytes[at..at + N]
+                .try_into()
+                .expect("a field inside the header")
+        }
+        RecordHeader {
+            body_len: u32::from_le_bytes(field(bytes, 0)),
+            body_crc: u32::from_le_bytes(field(bytes, 4)),
+            seq: u64::from_le_bytes(field(bytes, 8)),
+            appended_at_ns: u64::from_le_bytes(field(bytes, 16)),
+            lamport: u64::from_le_bytes(field(bytes, 24)),
+            key_hash: u32::from_le_bytes(field(bytes, 32)),
+            reserved: field(bytes, 36),
+            header_crc: u32::from_le_bytes(field(bytes, HEADER_CRC_AT)),
+        }
+    }
+
+    /// Verifies both checksums of a whole record.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] names the checksum that does not hold.
+    pub fn verify(record: &[u8]) -> Result<RecordHeader, Corrupt> {
+        let Some((header_bytes, body)) = record.split_first_chunk::<RECORD_HEADER_LEN>() else {
+            return Err(Corrupt::new(
+                "record length",
+                record.len() as u64,
+                RECORD_HEADER_LEN as u64,
+            ));
+        };
+        let header = RecordHeader::decode(header_bytes);
+        let crc = crc32c(&header_bytes[..HEADER_CRC_AT]);
+        Corrupt::check(
+            "record header checksum",
+            header.header_crc.into(),
+            crc.into(),
+        )?;
+        Corrupt::check(
+            "record body length",
+            header.body_len.into(),
+            body.len() as u64,
+        )?;
+        Corrupt::check(
+            "record body checksum",
+            header.body_crc.into(),
+            crc32c(body).into(),
+        )?;
+        Ok(header)
+    }
+}
+
+/// One key and value of an entry's metadata, where it lies.
+#[derive(Debug, Portable, CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct ArchivedPair {
+    /// The name.
+    pub key: ArchivedString,
+    /// What it says.
+    pub value: ArchivedString,
+}
+
+/// Payload, key and metadata of an entry, where they lie.
+#[derive(Debug, Portable, CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct ArchivedBody {
+    /// Any bytes; starts on a 16-byte boundary.
+    pub payload: ArchivedVec<u8>,
+    /// 1 to 1024 bytes.
+    pub key: ArchivedString,
+    /// In the order in which they were given.
+    pub metadata: ArchivedVec<ArchivedPair>,
+}
+
+/// Views the archive at the end of a record's body after checking every
+/// pointer, length and string in it.
+///
+/// # Errors
+///
+/// [`Corrupt`] if it is not a valid archive.
+#[inline]
+pub fn access_body(body: &[u8]) -> Result<&ArchivedBody, Corrupt> {
+    rkyv::api::low::access::<ArchivedBody, Failure>(body)
+        .map_err(|Failure| Corrupt::new("record body archive", body.len() as u64, 0))
+}
+
+/// Views a typed payload after checking every pointer and value in it.
+///
+/// # Errors
+///
+/// [`Corrupt`] if the payload is not a valid archive of `T`.
+pub fn access_typed<T>(payload: &[u8]) -> Result<&T, Corrupt>
+where
+    T: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>>,
+{
+    rkyv::api::low::access::<T, Failure>(payload)
+        .map_err(|Failure| Corrupt::new("typed payload archive", payload.len() as u64, 0))
+}
+
+/// Where an archive goes: into a run of shared memory, or, to learn how long
+/// it will be, nowhere.
+#[derive(Debug)]
+pub struct BodyWriter<'a> {
+    target: Option<&'a mut [u8]>,
+    len: usize,
+}
+
+impl Positional for BodyWriter<'_> {
+    #[inline]
+    fn pos(&self) -> usize {
+        self.len
+    }
+}
+
+impl<E: Source> Writer<E> for BodyWriter<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        let end = self.len + bytes.len();
+        if let Some(target) = &mut self.target {
+            let Some(range) = target.get_mut(self.len..end) else {
+                rkyv::rancor::fail!(BlockEnds { len: end });
+            };
+            range.copy_from_slice(bytes);
+        }
+        self.len = end;
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the archive has at least {len} bytes, the block ends before")]
+struct BlockEnds {
+    len: usize,
+}
+
+/// What typed payloads are serialised with: no heap, no shared pointers.
+pub type EntrySerializer<'a> =
+    Strategy<Serializer<BodyWriter<'a>, SubAllocator<'a>, ()>, rkyv::rancor::Error>;
+
+/// What an entry can carry: plain bytes, or a value in rkyv's format.
+pub trait Payload {
+    /// The exact length, if it is known without serialising.
+    fn known_len(&self) -> Option<usize>;
+    /// Writes the payload at the serialiser's current position.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the value's `Serialize` says, or that the block ended.
+    fn write(&self, serializer: &mut EntrySerializer<'_>) -> Result<(), rkyv::rancor::Error>;
+}
+
+impl Payload for &[u8] {
+    #[inline]
+    fn known_len(&self) -> Option<usize> {
+        Some(self.len())
+    }
+
+    #[inline]
+    fn write(&self, serializer: &mut EntrySerializer<'_>) -> Result<(), rkyv::rancor::Error> {
+        serializer.write(self)
+    }
+}
+
+/// A payload in rkyv's format, read in place by whoever knows the type.
+#[derive(Debug)]
+pub struct Typed<'a, T>(pub &'a T);
+
+impl<T> Payload for Typed<'_, T>
+where
+    T: for<'s> Serialize<EntrySerializer<'s>>,
+{
+    fn known_len(&self) -> Option<usize> {
+        None
+    }
+
+    fn write(&self, serializer: &mut EntrySerializer<'_>) -> Result<(), rkyv::rancor::Error> {
+        const { assert!(align_of::<T::Archived>() <= crate::format::RECORD_ALIGN) };
+        serializer.serialize_aligned(self.0)
+    }
+}
+
+/// Writes a value's out-of-line parts and then the value itself, aligned.
+trait SerializeAligned: Fallible + Writer {
+    fn serialize_aligned<T: Serialize<Self>>(&mut self, value: &T) -> Result<(), Self::Error>;
+}
+
+impl<S: Fallible + Writer + ?Sized> SerializeAligned for S {
+    fn serialize_aligned<T: Serialize<S>>(&mut self, value: &T) -> Result<(), S::Error> {
+        let resolver = value.serialize(self)?;
+        self.align_for::<T::Archived>()?;
+        // SAFETY: `resolver` is `value`'s, and the position was just aligned.
+        unsafe { self.resolve_aligned(value, resolver) }?;
+        Ok(())
+    }
+}
+
+struct Pair<'a>(&'a str, &'a str);
+
+impl Archive for Pair<'_> {
+    type Archived = ArchivedPair;
+    type Resolver = (StringResolver, StringResolver);
+
+    fn resolve(&self, (key, value): Self::Resolver, out: Place<ArchivedPair>) {
+        munge!(let ArchivedPair { key: key_out, value: value_out } = out);
+        ArchivedString::resolve_from_str(self.0, key, key_out);
+        ArchivedString::resolve_from_str(self.1, value, value_out);
+    }
+}
+
+impl<S: Fallible + Writer + ?Sized> Serialize<S> for Pair<'_>
+where
+    S::Error: Source,
+{
+    fn serialize(&self, serializer: &mut S) -> Result<Self::Resolver, S::Error> {
+        Ok((
+            ArchivedString::serialize_from_str(self.0, serializer)?,
+            ArchivedString::serialize_from_str(self.1, serializer)?,
+        ))
+    }
+}
+
+/// Key and metadata around a payload that lies at the start of the archive.
+struct Body<'a> {
+    payload_len: usize,
+    key: &'a str,
+    metadata: &'a [(&'a str, &'a str)],
+}
+
+struct BodyResolver {
+    key: StringResolver,
+    metadata: VecResolver,
+}
+
+impl Archive for Body<'_> {
+    type Archived = ArchivedBody;
+    type Resolver = BodyResolver;
+
+    fn resolve(&self, resolver: BodyResolver, out: Place<ArchivedBody>) {
+        munge!(let ArchivedBody { payload, key, metadata } = out);
+        ArchivedVec::resolve_from_len(self.payload_len, VecResolver::from_pos(0), payload);
+        ArchivedString::resolve_from_str(self.key, resolver.key, key);
+        ArchivedVec::resolve_from_len(self.metadata.len(), resolver.metadata, metadata);
+    }
+}
+
+impl<S: Fallible + Writer + Allocator + ?Sized> Serialize<S> for Body<'_>
+where
+    S::Error: Source,
+{
+    #[inline]
+    fn serialize(&self, serializer: &mut S) -> Result<BodyResolver, S::Error> {
+        let key = ArchivedString::serialize_from_str(self.key, serializer)?;
+        let pairs = self.metadata.iter().map(|(key, value)| Pair(key, value));
+        let metadata = ArchivedVec::serialize_from_iter::<Pair<'_>, _, _>(pairs, serializer)?;
+        Ok(BodyResolver { key, metadata })
+    }
+}
+
+/// Bytes of scratch that serialising this many metadata pairs takes.
+pub fn scratch_len(pairs: usize) -> usize {
+    pairs * size_of::<(StringResolver, StringResolver)>() + align_of::<StringResolver>()
+}
+
+/// How long an archive is, and the payload in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLen {
+    /// The payload.
+    pub payload: usize,
+    /// All of it.
+    pub body: usize,
+}
+
+/// Writes an entry's archive to the start of `target`, or only measures it.
+/// No heap allocation unless it fails.
+///
+/// # Errors
+///
+/// The archive is longer than `target`, or the payload cannot be serialised.
+#[inline]
+pub fn write_body<P: Payload>(
+    target: Option<&mut [u8]>,
+    payload: &P,
+    key: &str,
+    metadata: &[(&str, &str)],
+    scratch: &mut [MaybeUninit<u8>],
+) -> Result<BodyLen, rkyv::rancor::Error> {
+    let writer = BodyWriter { target, len: 0 };
+    let mut serializer = Serializer::new(writer, SubAllocator::new(scratch), ());
+    let strategy: &mut EntrySerializer<'_> = Strategy::wrap(&mut serializer);
+    payload.write(strategy)?;
+    let body = Body {
+        payload_len: strategy.pos(),
+        key,
+        metadata,
+    };
+    strategy.serialize_aligned(&body)?;
+    Ok(BodyLen {
+        payload: body.payload_len,
+        body: serializer.into_writer().len,
+    })
+}
+
+/// The length of the archive that [`write_body`] makes of a payload of known
+/// length, without making it.
+#[inline]
+pub fn body_len(payload_len: usize, key: &str, metadata: &[(&str, &str)]) -> usize {
+    const INLINE_LEN: usize = size_of::<ArchivedString>();
+    let outside = |text: &str| {
+        if text.len() > INLINE_LEN {
+            text.len()
+        } else {
+            0
+        }
+    };
+    let strings: usize = metadata
+        .iter()
+        .map(|(key, value)| outside(key) + outside(value))
+        .sum();
+    let references =
+        (payload_len + outside(key) + strings).next_multiple_of(align_of::<ArchivedPair>());
+    references + metadata.len() * size_of::<ArchivedPair>() + size_of::<ArchivedBody>()
+}

@@ -1,0 +1,273 @@
+//! A range of shared memory with checked access: a mapping, or a model of one.
+//!
+//! Offsets come from constants and from geometry that was validated once when
+//! an object was opened, so a check that fails here is a bug of this crate and
+//! asserts. Nothing read from memory is ever an offset without validation.
+#![allow(unsafe_code, reason = "mapped bytes become references here")]
+
+#[cfg(not(loom))]
+pub(crate) use mapped::Region;
+#[cfg(loom)]
+pub(crate) use modelled::Region;
+
+#[cfg(not(loom))]
+mod mapped {
+    use crate::fork::Generation;
+    use crate::sync::{AtomicU32, AtomicU64, Ordering};
+    use crate::sys;
+    use std::io;
+    use std::num::NonZeroUsize;
+    use std::os::fd::AsFd;
+    use std::ptr::NonNull;
+    use std::sync::atomic::AtomicU8;
+
+    /// A shared mapping, unmapped when dropped.
+    #[derive(Debug)]
+    pub(crate) struct Region {
+        address: NonNull<u8>,
+        len: usize,
+        writable: bool,
+        made_in: Generation,
+    }
+
+    // SAFETY: the range is shared with other processes anyway. Words are only
+    // reached as atomics, and bytes only under the contracts below.
+    unsafe impl Send for Region {}
+    // SAFETY: as for Send.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        pub(crate) fn map(fd: impl AsFd, len: usize, writable: bool) -> io::Result<Region> {
+            let len =
+                NonZeroUsize::new(len).ok_or_else(|| io::Error::other("the object is empty"))?;
+            let made_in = Generation::current()?;
+            let address = sys::map_shared(fd, len, writable)?;
+            Ok(Region {
+                address,
+                len: len.get(),
+                writable,
+                made_in,
+            })
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.len
+        }
+
+        pub(crate) fn is_writable(&self) -> bool {
+            self.writable
+        }
+
+        /// Whether this mapping exists in this process.
+        #[inline]
+        pub(crate) fn is_mapped_here(&self) -> bool {
+            !self.writable || self.made_in.is_current()
+        }
+
+        #[inline]
+        fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
+            let end = offset.checked_add(len);
+            assert!(
+                end.is_some_and(|end| end <= self.len) && offset.is_multiple_of(align),
+                "{len} bytes at {offset} of {}, aligned to {align}",
+                self.len
+            );
+            // SAFETY: the range was just checked to lie inside the mapping.
+            unsafe { self.address.as_ptr().add(offset) }
+        }
+
+        #[inline]
+        pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+            // SAFETY: in bounds and aligned by `at`; the mapping lives as long
+            // as `self`; all access to shared words goes through atomics. On a
+            // read-only mapping callers only load, and only relaxed, which the
+            // documentation of std::sync::atomic allows there.
+            unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
+        }
+
+        #[inline]
+        pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
+            // SAFETY: as for `word`.
+            unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
+        }
+
+        /// Bytes that are published and never change again.
+        ///
+        /// # Safety
+        ///
+        /// Whoever wrote the range has published it, the caller has acquired
+        /// that, and nobody writes it while the reference lives.
+        #[inline]
+        pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+            // SAFETY: in bounds by `at`; initialised because memory objects
+            // begin zeroed; unchanging by the caller's contract.
+            unsafe { std::slice::from_raw_parts(self.at(offset, len, 1), len) }
+        }
+
+        /// Bytes that belong to the caller alone.
+        ///
+        /// # Safety
+        ///
+        /// The mapping is writable, and nobody else, in any process, accesses
+        /// the range while the reference lives.
+        #[inline]
+        #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
+        pub(crate) unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+            assert!(self.writable, "a write into a read-only mapping");
+            // SAFETY: in bounds by `at`, writable, exclusive by the contract.
+            unsafe { std::slice::from_raw_parts_mut(self.at(offset, len, 1), len) }
+        }
+
+        /// Copies bytes that another process may be changing meanwhile, word by
+        /// word. What arrives is worth nothing before its checksums are verified.
+        pub(crate) fn copy_to(&self, offset: usize, target: &mut [u8]) {
+            let (words, rest) = target.as_chunks_mut::<8>();
+            let rest_offset = offset + words.len() * 8;
+            for (index, word) in words.iter_mut().enumerate() {
+                *word = self
+                    .word(offset + index * 8)
+                    .load(Ordering::Relaxed)
+                    .to_le_bytes();
+            }
+            for (index, byte) in rest.iter_mut().enumerate() {
+                // SAFETY: in bounds by `at`; a racing store elsewhere is a race
+                // between atomics, which is defined.
+                let source = unsafe { AtomicU8::from_ptr(self.at(rest_offset + index, 1, 1)) };
+                *byte = source.load(Ordering::Relaxed);
+            }
+        }
+
+        /// As [`copy_to`](Self::copy_to), a few words by value.
+        #[inline]
+        pub(crate) fn copy_array<const N: usize>(&self, offset: usize) -> [u8; N] {
+            let mut copy = [0; N];
+            self.copy_to(offset, &mut copy);
+            copy
+        }
+
+        /// Enters the pages of a range into this process's page table.
+        pub(crate) fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+            let address = NonNull::new(self.at(offset, len, crate::format::PAGE_LEN))
+                .expect("an address inside a mapping");
+            // SAFETY: the range lies inside this mapping by `at`.
+            unsafe { sys::populate(address, len, self.writable) }
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            if self.is_mapped_here() {
+                // SAFETY: mapped by us in this process image, and a dropped
+                // region has no borrows.
+                unsafe { sys::unmap(self.address, self.len) }
+            }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod modelled {
+    use crate::format::LINE_LEN;
+    use crate::sync::{AtomicU32, AtomicU64};
+    use std::collections::BTreeMap;
+    use std::sync::OnceLock;
+
+    /// Memory whose every access loom sees: words are loom's atomics, and each
+    /// line of bytes has a cell that reports unordered access.
+    #[derive(Debug)]
+    pub(crate) struct Region {
+        words: BTreeMap<usize, AtomicU64>,
+        words32: BTreeMap<usize, AtomicU32>,
+        bytes: *mut u8,
+        len: usize,
+        lines: Vec<loom::cell::UnsafeCell<()>>,
+    }
+
+    // SAFETY: byte access is reported to loom, which fails the model on a race.
+    unsafe impl Send for Region {}
+    // SAFETY: as for Send.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// `len` zeroed bytes with atomics at the given offsets.
+        pub(crate) fn new(len: usize, words: &[usize], words32: &[usize]) -> Region {
+            let bytes = Box::leak(vec![0_u128; len.div_ceil(16)].into_boxed_slice());
+            Region {
+                words: words.iter().map(|at| (*at, AtomicU64::new(0))).collect(),
+                words32: words32.iter().map(|at| (*at, AtomicU32::new(0))).collect(),
+                bytes: bytes.as_mut_ptr().cast(),
+                len,
+                lines: (0..len.div_ceil(LINE_LEN))
+                    .map(|_| loom::cell::UnsafeCell::new(()))
+                    .collect(),
+            }
+        }
+
+        pub(crate) fn is_writable(&self) -> bool {
+            true
+        }
+
+        pub(crate) fn is_mapped_here(&self) -> bool {
+            true
+        }
+
+        pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+            &self.words[&offset]
+        }
+
+        pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
+            &self.words32[&offset]
+        }
+
+        fn touched(&self, offset: usize, len: usize) -> &[loom::cell::UnsafeCell<()>] {
+            assert!(
+                offset + len <= self.len,
+                "{len} bytes at {offset} of {}",
+                self.len
+            );
+            &self.lines[offset / LINE_LEN..(offset + len).div_ceil(LINE_LEN)]
+        }
+
+        pub(crate) fn copy_array<const N: usize>(&self, offset: usize) -> [u8; N] {
+            // SAFETY: models only copy what a slot has published.
+            let published = unsafe { self.bytes(offset, N) };
+            published.try_into().expect("N bytes")
+        }
+
+        /// # Safety
+        ///
+        /// As for the mapped region; loom checks it.
+        pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+            for line in self.touched(offset, len) {
+                line.with(|_| ());
+            }
+            // SAFETY: in bounds, initialised, and reported to loom.
+            unsafe { std::slice::from_raw_parts(self.bytes.add(offset), len) }
+        }
+
+        /// # Safety
+        ///
+        /// As for the mapped region; loom checks it.
+        #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
+        pub(crate) unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+            for line in self.touched(offset, len) {
+                line.with_mut(|_| ());
+            }
+            // SAFETY: in bounds, initialised, and reported to loom.
+            unsafe { std::slice::from_raw_parts_mut(self.bytes.add(offset), len) }
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            let words = self.len.div_ceil(16);
+            // SAFETY: leaked by `new` with exactly this type and length.
+            drop(unsafe {
+                Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+                    self.bytes.cast::<u128>(),
+                    words,
+                ))
+            });
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Packets, some with a descriptor, over a Unix socket.
+//!
+//! `SOCK_SEQPACKET` keeps the boundaries of messages and tells at once when the
+//! other side is gone. A packet that was cut, or that carries more than it may,
+//! is an error of whoever sent it.
+#![allow(unsafe_code, reason = "received descriptors become owned")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+/// Longest packet, in bytes.
+pub const PACKET_LEN_MAX: usize = 64 << 10;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Packets {
+    fd: OwnedFd,
+}
+
+/// A packet that arrived.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// The descriptor that came with it.
+    pub fd: Option<OwnedFd>,
+}
+
+fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    Ok(nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        flags,
+        None,
+    )?)
+}
+
+/// Listens on a fresh path that only this uid may connect to.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let fd = new_socket(SockFlag::SOCK_NONBLOCK)?;
+    nix::sys::socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd)
+}
+
+/// The next connection that waits, if one does.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn accept(listener: &impl AsFd) -> io::Result<Option<Packets>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    match nix::sys::socket::accept4(listener.as_fd().as_raw_fd(), flags) {
+        // SAFETY: a descriptor that the kernel has just made for us.
+        Ok(fd) => Ok(Some(Packets {
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+        })),
+        Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Packets {
+    /// Connects; every later call waits at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn connect(path: &Path, timeout: Duration) -> io::Result<Packets> {
+        let fd = new_socket(SockFlag::empty())?;
+        let limit = TimeVal::new(
+            timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            timeout.subsec_micros().into(),
+        );
+        nix::sys::socket::setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+        nix::sys::socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+        nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(Packets { fd })
+    }
+
+    /// Who is at the other end (unix(7), SO_PEERCRED).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        Ok(nix::sys::socket::getsockopt(&self.fd, sockopt::PeerCredentials)?.uid())
+    }
+
+    /// Sends one packet, with a descriptor if there is one to give.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `WouldBlock` when the other side does not read.
+    pub fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let fds: Vec<_> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &[][..] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        nix::sys::socket::sendmsg::<()>(
+            self.fd.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            control,
+            flags,
+            None,
+        )?;
+        Ok(())
+    }
+
+    /// Receives one packet; `None` when the other side is gone.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `WouldBlock` on a timeout; `InvalidData` on a packet that
+    /// was cut.
+    pub fn receive<'b>(
+        &self,
+        buffer: &'b mut [u8; PACKET_LEN_MAX],
+    ) -> io::Result<Option<Packet<'b>>> {
+        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let mut slices = [IoSliceMut::new(buffer)];
+        let message = nix::sys::socket::recvmsg::<()>(
+            self.fd.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            flags,
+        )?;
+        let mut fds = Vec::new();
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                // SAFETY: the kernel has just installed these for us, once.
+                fds.extend(
+                    raw.into_iter()
+                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                );
+            }
+        }
+        let (len, cut) = (message.bytes, message.flags);
+        if cut.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) || fds.len() > 1 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a packet was cut on its way",
+            ));
+        }
+        if len == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Packet {
+            bytes: &buffer[..len],
+            fd: fds.pop(),
+        }))
+    }
+}
+
+impl AsFd for Packets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,130 @@
+//! The command line: what can be asked, and how answers look.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// A shared-memory ledger: append-only contexts that co-located processes
+/// append to, read and watch.
+#[derive(Debug, Parser)]
+#[command(name = "ledgerd", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which instance.
+#[derive(Args, Debug)]
+pub(crate) struct InstanceArgs {
+    /// The instance: 1 to 32 of A-Z, a-z, 0-9 and _ [default: default]
+    #[arg(long, global = true, env = "LEDGER_INSTANCE")]
+    pub(crate) instance: Option<String>,
+    /// The directory of the daemon's socket [default: $RUNTIME_DIRECTORY,
+    /// $XDG_RUNTIME_DIR/ledgerd or /tmp/ledgerd-UID]
+    #[arg(long, global = true, env = "LEDGER_RUNTIME_DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Own an instance: provide its memory until SIGTERM or SIGINT
+    Run(commands::run::Args),
+    /// List the contexts in memory
+    Ls(OutputArgs),
+    /// Describe one context
+    Info(commands::info::Args),
+    /// Append one entry, creating the context if there is none
+    Append(commands::append::Args),
+    /// Print entries
+    Get(commands::get::Args),
+    /// Print the last entries, and new ones as they come
+    Tail(commands::tail::Args),
+    /// Draw a context's segments, frontier and bell
+    Inspect(commands::inspect::Args),
+    /// Free the memory of a stopped instance
+    Purge,
+}
+
+/// How entries and contexts are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// One aligned line each, for eyes
+    Short,
+    /// One JSON object per line
+    Jsonl,
+    /// Payloads only, byte for byte
+    Raw,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct OutputArgs {
+    /// How to print [default: short on a terminal, jsonl elsewhere]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+impl OutputArgs {
+    pub(crate) fn output(self) -> Output {
+        let is_terminal = io::stdout().is_terminal();
+        self.output.unwrap_or(if is_terminal {
+            Output::Short
+        } else {
+            Output::Jsonl
+        })
+    }
+}
+
+/// Why a command failed: the message for the user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Failure(pub(crate) String);
+
+macro_rules! failure_from {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure(error.to_string())
+            }
+        }
+    )*};
+}
+
+failure_from!(
+    io::Error,
+    crate::StartError,
+    ledger_client::ConnectError,
+    ledger_client::OpenError,
+    ledger_client::ReadError,
+    ledger_client::AppendError,
+    ledger_client::Corrupt,
+    ledger_shm::object::InvalidInstance,
+    serde_json::Error,
+);
+
+/// Parses the arguments, does what they say, and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(args) => commands::run::run(&cli.instance, args),
+        Command::Ls(args) => commands::ls::run(&cli.instance, args),
+        Command::Info(args) => commands::info::run(&cli.instance, args),
+        Command::Append(args) => commands::append::run(&cli.instance, args),
+        Command::Get(args) => commands::get::run(&cli.instance, args),
+        Command::Tail(args) => commands::tail::run(&cli.instance, args),
+        Command::Inspect(args) => commands::inspect::run(&cli.instance, args),
+        Command::Purge => commands::purge::run(&cli.instance),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            eprintln!("ledgerd: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

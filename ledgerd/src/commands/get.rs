@@ -1,0 +1,53 @@
+//! `ledgerd get`: one entry, or those that filters let through.
+
+use std::io::{self, BufWriter, Write};
+
+use crate::cli::{Failure, InstanceArgs, OutputArgs};
+use crate::commands::{connect, print};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The context's name
+    context: String,
+    /// Only the entry with this seq
+    #[arg(conflicts_with_all = ["key", "after", "limit"])]
+    seq: Option<u64>,
+    /// Only entries with exactly this key
+    #[arg(long)]
+    key: Option<String>,
+    /// Only entries after this seq
+    #[arg(long)]
+    after: Option<u64>,
+    /// At most this many entries
+    #[arg(long)]
+    limit: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
+    let ledger = connect(instance, true)?;
+    let context = ledger.context(&args.context).open_read_only()?;
+    let output = args.output.output();
+    let mut out = BufWriter::new(io::stdout().lock());
+    if let Some(seq) = args.seq {
+        let latest = context.latest()?;
+        let entry = context
+            .get(seq)?
+            .ok_or_else(|| Failure(format!("there is no entry {seq}; the latest is {latest}")))?;
+        print::entry(&mut out, output, &entry)?;
+    } else {
+        let first = args.after.map_or_else(
+            || context.first_available(),
+            |after| Ok(after.saturating_add(1)),
+        )?;
+        let mut range = context.range(first).limit(args.limit.unwrap_or(u64::MAX));
+        if let Some(key) = args.key {
+            range = range.key(key);
+        }
+        while let Some(entry) = range.next_entry()? {
+            print::entry(&mut out, output, &entry)?;
+        }
+    }
+    Ok(out.flush()?)
+}

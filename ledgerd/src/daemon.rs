@@ -1,0 +1,193 @@
+//! Starting and stopping a daemon.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use ledger_client::place;
+use ledger_shm::fork::Generation;
+use ledger_shm::object::{self, Instance, InvalidInstance};
+use ledger_shm::socket;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::lock::Lock;
+use crate::maker::Maker;
+use crate::options::Options;
+use crate::recover::recover;
+use crate::registry::Registry;
+use crate::server::Server;
+
+/// Why a daemon could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The instance's name is none.
+    #[error(transparent)]
+    InvalidInstance(#[from] InvalidInstance),
+    /// There is one already.
+    #[error(
+        "instance {instance:?} has a daemon already; stop it, or choose another with --instance"
+    )]
+    AlreadyRunning {
+        /// Which one.
+        instance: String,
+    },
+    /// The socket could not be made.
+    #[error("cannot listen at {}: {source}", socket.display())]
+    Socket {
+        /// Where.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The memory file system does not do what is needed.
+    #[error("cannot use shared memory: {source}")]
+    Memory {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A running daemon. Dropping it stops it; its contexts stay in memory, and
+/// attached clients go on.
+#[derive(Debug)]
+pub struct Daemon {
+    socket: PathBuf,
+    context_count: usize,
+    leftover_count: usize,
+    budget: u64,
+    wake: Arc<EventFd>,
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// Released last.
+    _lock: Lock,
+}
+
+impl Daemon {
+    /// Starts a daemon in threads of this process: takes the instance's lock,
+    /// finds what is in memory, and listens.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what is in the way.
+    pub fn start(options: Options) -> Result<Daemon, StartError> {
+        let instance = Instance::own(&options.instance)?;
+        let memory = |source| StartError::Memory { source };
+        let lock = Lock::take(&instance)?;
+        let mut generation = [0; 8];
+        getrandom::fill(&mut generation).map_err(|error| memory(io::Error::other(error)))?;
+        let generation = u64::from_le_bytes(generation);
+        let made_in = Generation::current().map_err(memory)?;
+
+        let found = recover(&instance, &options, generation).map_err(memory)?;
+        for (epoch, error) in &found.unreadable {
+            eprintln!("ledgerd: context of epoch {epoch} cannot be served: {error}");
+        }
+        let committed: u64 = found.logs.iter().map(crate::log::Log::committed_len).sum();
+        let budget = match options.memory_budget {
+            Some(budget) => budget,
+            None => (object::free_len().map_err(memory)? + committed) / 2,
+        };
+
+        let socket = place::socket_path(&options.runtime_dir, &instance);
+        let refused = |source| StartError::Socket {
+            socket: socket.clone(),
+            source,
+        };
+        place::prepare_runtime_dir(&options.runtime_dir, instance.uid()).map_err(refused)?;
+        // We hold the lock: whoever left a socket here is dead.
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+        let listener = socket::listen(&socket).map_err(refused)?;
+
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
+        let owner_uid = instance.uid();
+        let leftover_count = found.leftovers;
+        let mut registry = Registry::new(instance, options, budget, generation, made_in, maker);
+        for log in found.logs {
+            registry.adopt(log);
+        }
+        let context_count = registry.context_count();
+        let server = Server::new(
+            registry,
+            listener,
+            Arc::clone(&wake),
+            Arc::clone(&is_stopped),
+            owner_uid,
+        )
+        .map_err(memory)?;
+        let thread = std::thread::Builder::new()
+            .name("ledgerd-server".into())
+            .spawn(move || server.run())
+            .map_err(memory)?;
+        Ok(Daemon {
+            socket,
+            context_count,
+            leftover_count,
+            budget,
+            wake,
+            is_stopped,
+            thread: Some(thread),
+            _lock: lock,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// Contexts that were found in memory at the start.
+    pub fn context_count(&self) -> usize {
+        self.context_count
+    }
+
+    /// Objects that belonged to nothing and were removed at the start.
+    pub fn leftover_count(&self) -> usize {
+        self.leftover_count
+    }
+
+    /// Bytes of memory this instance may commit.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Stops. Contexts stay in memory.
+    ///
+    /// # Errors
+    ///
+    /// What ended the daemon's loop, if it was not this.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        self.is_stopped.store(true, Ordering::Release);
+        self.wake.write(1)?;
+        let outcome = thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the daemon's loop panicked")));
+        match std::fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => outcome.and(Err(error)),
+            _ => outcome,
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("ledgerd: stopping failed: {error}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The daemon of a Converge ledger, as a library: to run it, to embed it in a
+//! program, and to test it.
+//!
+//! The daemon owns an instance's memory and gives it out. It is not on the way
+//! of any append or read, and while it is down attached clients go on.
+//!
+//! Reading order:
+//!
+//! 1. [`Daemon`] starts and stops one;
+//! 2. [`Options`]: every limit, with its default;
+//! 3. `server`: the loop that answers clients;
+//! 4. `registry`: the contexts, and what is asked of them;
+//! 5. `log`: one context's parts: follow, retire, close, reopen;
+//! 6. `maker`: the thread that commits and frees memory;
+//! 7. `recover`: finding everything again after a death;
+//! 8. `lock`: one daemon per instance;
+//! 9. [`cli`] and its commands.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+mod commands;
+mod daemon;
+mod lock;
+mod log;
+mod maker;
+mod options;
+mod recover;
+mod registry;
+mod server;
+
+pub use daemon::{Daemon, StartError};
+pub use lock::purge;
+pub use options::Options;

@@ -1,0 +1,94 @@
+//! One daemon per instance: an advisory lock on a memory object.
+//!
+//! The lock is the kernel's and ends with its holder, however that ends. The
+//! object is only unlinked by `purge`, which holds the lock then; whoever has
+//! got a lock checks that the name still means what it locked.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use ledger_shm::object::{self, Instance, MEMORY_DIR, Name};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
+
+use crate::daemon::StartError;
+
+/// The lock of an instance, held until dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _flock: Flock<std::os::fd::OwnedFd>,
+}
+
+impl Lock {
+    pub(crate) fn take(instance: &Instance) -> Result<Lock, StartError> {
+        let path = format!("/{}", Name::Lock.in_instance(instance));
+        loop {
+            let fd = nix::sys::mman::shm_open(
+                path.as_str(),
+                OFlag::O_CREAT | OFlag::O_RDWR,
+                Mode::S_IRUSR | Mode::S_IWUSR,
+            )
+            .map_err(|error| StartError::Memory {
+                source: error.into(),
+            })?;
+            let flock = Flock::lock(fd, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, error)| match error {
+                    nix::Error::EWOULDBLOCK => StartError::AlreadyRunning {
+                        instance: instance.name().to_owned(),
+                    },
+                    error => StartError::Memory {
+                        source: error.into(),
+                    },
+                },
+            )?;
+            let locked =
+                nix::sys::stat::fstat(flock.as_fd()).map_err(|error| StartError::Memory {
+                    source: error.into(),
+                })?;
+            if locked.st_uid != geteuid().as_raw() {
+                let message = format!("{MEMORY_DIR}{path} belongs to uid {}", locked.st_uid);
+                return Err(StartError::Memory {
+                    source: io::Error::new(io::ErrorKind::PermissionDenied, message),
+                });
+            }
+            // A purge may have removed the name between opening and locking.
+            let named = nix::sys::stat::stat(&Path::new(MEMORY_DIR).join(&path[1..]));
+            if named.is_ok_and(|named| named.st_ino == locked.st_ino) {
+                return Ok(Lock { _flock: flock });
+            }
+        }
+    }
+}
+
+/// Removes every object of a stopped instance. Returns how many, and the bytes
+/// that are free once no process maps them any more.
+///
+/// # Errors
+///
+/// [`StartError::AlreadyRunning`] if a daemon owns the instance; the kernel's.
+pub fn purge(instance: &Instance) -> Result<(usize, u64), StartError> {
+    let _lock = Lock::take(instance)?;
+    let memory = |source| StartError::Memory { source };
+    let mut names = object::list(instance).map_err(memory)?;
+    // The control objects first: without them a cut purge leaves leftovers,
+    // which the next daemon removes, and never half a context.
+    names.sort_by_key(|name| match name {
+        Name::Control(_) => 0,
+        Name::Part(..) => 1,
+        Name::Lock => 2,
+    });
+    let mut freed = 0;
+    for name in &names {
+        if let Ok(found) = std::fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(instance)))
+        {
+            freed += found.len();
+        }
+        object::unlink(instance, *name).map_err(memory)?;
+    }
+    Ok((
+        names.iter().filter(|name| **name != Name::Lock).count(),
+        freed,
+    ))
+}

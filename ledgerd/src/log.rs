@@ -1,0 +1,243 @@
+//! One context's parts, as the daemon keeps them: follow the chain to its end,
+//! plan spares, retire what is old, close what is idle, reopen it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ledger_shm::control::State;
+use ledger_shm::fork::Generation;
+use ledger_shm::format::WITHDRAWN;
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
+use ledger_shm::read::Link;
+use ledger_shm::segment::Geometry;
+use ledger_shm::slot::Slot;
+use ledger_shm::{Bell, Control, Corrupt, Segment, Tail};
+
+use crate::maker::make;
+
+/// A part and the memory it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) number: u64,
+    pub(crate) segment_len: usize,
+}
+
+/// What is only needed while somebody is attached.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) control: Control,
+    pub(crate) bell_fd: OwnedFd,
+    pub(crate) bell: Bell,
+    /// The part in which the log ended when last seen.
+    current: Link,
+}
+
+/// One context.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) name: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) state: State,
+    /// Why it is quarantined.
+    pub(crate) damage: Option<String>,
+    /// The parts of the chain, oldest first; the last is the current one.
+    pub(crate) chain: VecDeque<Part>,
+    pub(crate) spares: Vec<Part>,
+    /// Spares that are being made.
+    pub(crate) making: Vec<Part>,
+    /// Bytes of the next spare, before any limit.
+    pub(crate) spare_len: usize,
+    pub(crate) attached_count: usize,
+    pub(crate) appender_count: usize,
+    pub(crate) idle_since: Instant,
+    pub(crate) live: Option<Live>,
+}
+
+/// Maps a part of a context for the daemon's own use.
+pub(crate) fn map(
+    instance: &Instance,
+    epoch: Epoch,
+    number: u64,
+) -> Result<Arc<Segment>, MapError> {
+    let object = Object::open(instance, Name::Part(epoch, number), true)?;
+    let segment = Segment::map(&object, true)?;
+    if segment.part() != number || segment.epoch() != epoch.0 {
+        return Err(Corrupt::new("part number in a header", segment.part(), number).into());
+    }
+    Ok(Arc::new(segment))
+}
+
+impl Log {
+    /// Bytes of memory that this context has committed or is about to.
+    pub(crate) fn committed_len(&self) -> u64 {
+        let parts = self.chain.iter().chain(&self.spares).chain(&self.making);
+        parts.map(|part| part.segment_len as u64).sum::<u64>()
+            + ledger_shm::format::CONTROL_LEN as u64
+    }
+
+    /// Maps what serving this context takes: once somebody attaches.
+    pub(crate) fn awake(
+        &mut self,
+        instance: &Instance,
+        generation: u64,
+    ) -> Result<&mut Live, MapError> {
+        if self.live.is_none() {
+            let control = Control::open(instance, self.epoch, true)?;
+            let segment = map(instance, self.epoch, self.chain[0].number)?;
+            let (bell_fd, bell) = Bell::create(self.epoch.0, generation)?;
+            let base_seq = segment.base_seq();
+            let current = Link { segment, base_seq };
+            self.live = Some(Live {
+                control,
+                bell_fd,
+                bell,
+                current,
+            });
+            self.follow(instance)?;
+        }
+        Ok(self.live.as_mut().expect("set above"))
+    }
+
+    /// Lets go of it when the last one left.
+    pub(crate) fn asleep(&mut self) {
+        self.live = None;
+    }
+
+    /// Moves the current part to the end of the chain, and completes every
+    /// successor on the way: nobody else may have come so far.
+    pub(crate) fn follow(&mut self, instance: &Instance) -> Result<(), MapError> {
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
+        while let Some(link) = next_link(instance, &live.current)? {
+            let number = link.segment.part();
+            if let Some(index) = self.spares.iter().position(|spare| spare.number == number) {
+                self.chain.push_back(self.spares.remove(index));
+            } else if !self.chain.iter().any(|part| part.number == number) {
+                let segment_len = link.segment.geometry().segment_len;
+                self.chain.push_back(Part {
+                    number,
+                    segment_len,
+                });
+            }
+            live.current = link;
+        }
+        Ok(())
+    }
+
+    /// The part in which the log ends, as last followed.
+    pub(crate) fn current(&self) -> u64 {
+        self.chain.back().expect("a context has a part").number
+    }
+
+    /// Retires the oldest sealed part: nobody looks for it afterwards. Its name
+    /// is the caller's to unlink.
+    pub(crate) fn retire_oldest(&mut self) -> Option<Part> {
+        let live = self.live.as_ref()?;
+        let next = self.chain.get(1)?;
+        // Every successor was completed by `follow`, so a newcomer can begin at
+        // the next part without having seen the seal that names it.
+        live.control.set_first_part(next.number);
+        self.chain.pop_front()
+    }
+
+    /// Ends the log for idleness, in this order: CLOSED at the frontier, so
+    /// that no seal can come any more; then every spare withdrawn; then their
+    /// names removed. Returns what is free now.
+    pub(crate) fn close(
+        &mut self,
+        instance: &Instance,
+        made_in: Generation,
+    ) -> Result<Vec<Part>, MapError> {
+        self.follow(instance)?;
+        let Some(live) = &mut self.live else {
+            return Ok(Vec::new());
+        };
+        let mut tail = Tail::new(Arc::clone(&live.current.segment), made_in)?;
+        if tail.close()?.is_err() {
+            // Sealed meanwhile: somebody is appending after all.
+            return Ok(Vec::new());
+        }
+        live.control.set_state(State::Idle);
+        self.state = State::Idle;
+        self.withdraw_spares(instance)
+    }
+
+    /// Withdraws and unlinks every spare of a closed log.
+    pub(crate) fn withdraw_spares(&mut self, instance: &Instance) -> Result<Vec<Part>, MapError> {
+        for spare in &self.spares {
+            let segment = map(instance, self.epoch, spare.number)?;
+            segment
+                .withdraw()
+                .map_err(|base| Corrupt::new("base seq of a spare of a closed log", base, 0))?;
+        }
+        let withdrawn = std::mem::take(&mut self.spares);
+        for spare in &withdrawn {
+            object::unlink(instance, Name::Part(self.epoch, spare.number))?;
+        }
+        Ok(withdrawn)
+    }
+
+    /// Continues a closed log in a new part.
+    pub(crate) fn reopen(
+        &mut self,
+        instance: &Instance,
+        geometry: Geometry,
+    ) -> Result<(), MapError> {
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
+        let closed = &live.current;
+        let frontier = closed.segment.frontier()?;
+        let base_seq = closed.base_seq + frontier as u64;
+        let base_lamport = closed.segment.lamport_before(frontier)?;
+        let number = live.control.take_part_number();
+        let segment = make(
+            instance,
+            self.epoch,
+            number,
+            geometry,
+            base_seq,
+            base_lamport,
+        )?;
+        // The part is complete before anything names it; a death here leaves a
+        // part outside the chain, which the next start removes.
+        closed.segment.set_successor(number);
+        self.chain.push_back(Part {
+            number,
+            segment_len: geometry.segment_len,
+        });
+        live.current = Link {
+            segment: Arc::new(segment),
+            base_seq,
+        };
+        live.control.set_state(State::Open);
+        self.state = State::Open;
+        live.bell.ring_all();
+        Ok(())
+    }
+}
+
+/// The part that follows in the chain, completed, if there is one.
+pub(crate) fn next_link(instance: &Instance, link: &Link) -> Result<Option<Link>, MapError> {
+    let frontier = link.segment.frontier()?;
+    let number = match link.segment.look(frontier)? {
+        Slot::Empty | Slot::Entry(_) => return Ok(None),
+        Slot::Seal(number) => number,
+        Slot::Closed => match link.segment.successor() {
+            Some(number) => number,
+            None => return Ok(None),
+        },
+    };
+    let segment = map(instance, Epoch(link.segment.epoch()), number)?;
+    let base_seq = link.base_seq + frontier as u64;
+    segment.complete(base_seq, link.segment.lamport_before(frontier)?)?;
+    Ok(Some(Link { segment, base_seq }))
+}
+
+/// What a part outside the chain is.
+pub(crate) fn is_spare(segment: &Segment) -> bool {
+    !matches!(segment.base_seq(), WITHDRAWN) && segment.is_spare()
+}

@@ -1,0 +1,172 @@
+//! Finding everything again after the daemon's death.
+//!
+//! What a context has in memory is found by name and never repaired by
+//! overwriting: the chain follows from the first part and the seals; outside
+//! it, a base seq of 0 means a spare, which stays, because an appender that was
+//! stopped for an hour may still name it; anything else is a leftover.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use ledger_shm::control::State;
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use ledger_shm::read::Link;
+use ledger_shm::slot::Slot;
+use ledger_shm::{Control, Corrupt};
+
+use crate::log::{Log, Part, is_spare, map, next_link};
+use crate::options::Options;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) logs: Vec<Log>,
+    /// Objects that were removed because they belong to nothing.
+    pub(crate) leftovers: usize,
+    /// Contexts that cannot be served, with the reason.
+    pub(crate) unreadable: Vec<(Epoch, MapError)>,
+}
+
+/// Looks at every object of the instance.
+pub(crate) fn recover(
+    instance: &Instance,
+    options: &Options,
+    generation: u64,
+) -> std::io::Result<Found> {
+    let mut controls = Vec::new();
+    let mut parts: BTreeMap<Epoch, Vec<u64>> = BTreeMap::new();
+    for name in object::list(instance)? {
+        match name {
+            Name::Lock => {}
+            Name::Control(epoch) => controls.push(epoch),
+            Name::Part(epoch, number) => parts.entry(epoch).or_default().push(number),
+        }
+    }
+    let mut found = Found::default();
+    for epoch in controls {
+        let numbers = parts.remove(&epoch).unwrap_or_default();
+        match Control::open(instance, epoch, true) {
+            Ok(control) if control.state() == Ok(State::Dropped) => {
+                found.leftovers += unlink_all(instance, epoch, numbers)?;
+            }
+            Ok(control) => found.logs.push(adopt(
+                instance,
+                options,
+                &control,
+                numbers,
+                generation,
+                &mut found.leftovers,
+            )),
+            Err(MapError::Unfinished) => found.leftovers += unlink_all(instance, epoch, numbers)?,
+            Err(error) => found.unreadable.push((epoch, error)),
+        }
+    }
+    for (epoch, numbers) in parts {
+        found.leftovers += unlink_all(instance, epoch, numbers)?;
+    }
+    Ok(found)
+}
+
+fn unlink_all(instance: &Instance, epoch: Epoch, numbers: Vec<u64>) -> std::io::Result<usize> {
+    let removed = numbers.len() + 1;
+    for number in numbers {
+        object::unlink(instance, Name::Part(epoch, number))?;
+    }
+    object::unlink(instance, Name::Control(epoch))?;
+    Ok(removed)
+}
+
+fn adopt(
+    instance: &Instance,
+    options: &Options,
+    control: &Control,
+    numbers: Vec<u64>,
+    generation: u64,
+    leftovers: &mut usize,
+) -> Log {
+    let mut log = Log {
+        name: control.name().to_owned(),
+        epoch: control.epoch(),
+        state: State::Open,
+        damage: None,
+        chain: VecDeque::new(),
+        spares: Vec::new(),
+        making: Vec::new(),
+        spare_len: options.spare_len_min,
+        attached_count: 0,
+        appender_count: 0,
+        idle_since: Instant::now(),
+        live: None,
+    };
+    let outcome = find_parts(instance, control, numbers, &mut log, leftovers);
+    // Only after everything has been found: attached clients fetch a new bell.
+    control.set_generation(generation);
+    if let Err(error) = outcome {
+        log.quarantine(&error);
+        control.set_state(State::Quarantined);
+        if log.chain.is_empty() {
+            log.chain.push_back(Part {
+                number: control.first_part(),
+                segment_len: 0,
+            });
+        }
+    }
+    log
+}
+
+fn find_parts(
+    instance: &Instance,
+    control: &Control,
+    numbers: Vec<u64>,
+    log: &mut Log,
+    leftovers: &mut usize,
+) -> Result<(), MapError> {
+    let segment = map(instance, log.epoch, control.first_part())?;
+    let base_seq = segment.base_seq();
+    if base_seq == 0 {
+        return Err(Corrupt::new("base seq of the first part", 0, 1).into());
+    }
+    let mut last = Link { segment, base_seq };
+    loop {
+        let number = last.segment.part();
+        if log.chain.iter().any(|part| part.number == number) {
+            return Err(Corrupt::new("a seal that names an earlier part", number, 0).into());
+        }
+        log.chain.push_back(Part {
+            number,
+            segment_len: last.segment.geometry().segment_len,
+        });
+        match next_link(instance, &last)? {
+            Some(link) => last = link,
+            None => break,
+        }
+    }
+    for number in numbers {
+        if log.chain.iter().any(|part| part.number == number) {
+            continue;
+        }
+        match map(instance, log.epoch, number) {
+            Ok(segment) if is_spare(&segment) => {
+                log.spares.push(Part {
+                    number,
+                    segment_len: segment.geometry().segment_len,
+                });
+            }
+            _ => {
+                object::unlink(instance, Name::Part(log.epoch, number))?;
+                *leftovers += 1;
+            }
+        }
+    }
+    log.spares.sort_by_key(|part| part.number);
+    if last.segment.look(last.segment.frontier()?)? == Slot::Closed {
+        // Closing may have been cut short after CLOSED: it is finished now.
+        control.set_state(State::Idle);
+        log.state = State::Idle;
+        *leftovers += log.withdraw_spares(instance)?.len();
+    }
+    if control.state()? == State::Quarantined {
+        return Err(Corrupt::new("context quarantined by an earlier daemon", 0, 0).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! The contexts of an instance, and what is asked of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ledger_client::wire::{Refusal, Reply};
+use ledger_shm::Control;
+use ledger_shm::control::{InvalidName, NewControl, State};
+use ledger_shm::fork::Generation;
+use ledger_shm::format::PAGE_LEN;
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use ledger_shm::segment::Geometry;
+
+use crate::log::{Log, Part};
+use crate::maker::{Job, Made, Maker, make};
+use crate::options::Options;
+
+/// Spares kept ready per context that is appended to.
+const SPARE_COUNT: usize = 2;
+/// No spare is larger than this fraction of the budget.
+const SPARES_PER_BUDGET_MIN: u64 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    instance: Instance,
+    options: Options,
+    budget: u64,
+    window_len: u64,
+    generation: u64,
+    made_in: Generation,
+    logs: HashMap<Epoch, Log>,
+    names: HashMap<String, Epoch>,
+    maker: Maker,
+}
+
+/// What came of asking for spares.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Spares {
+    /// This is the answer.
+    Now(Reply),
+    /// They are being made.
+    Later,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        instance: Instance,
+        options: Options,
+        budget: u64,
+        generation: u64,
+        made_in: Generation,
+        maker: Maker,
+    ) -> Registry {
+        let window_len = options.window_len.unwrap_or(budget / 4);
+        Registry {
+            instance,
+            options,
+            budget,
+            window_len,
+            generation,
+            made_in,
+            logs: HashMap::new(),
+            names: HashMap::new(),
+            maker,
+        }
+    }
+
+    pub(crate) fn adopt(&mut self, log: Log) {
+        self.names.insert(log.name.clone(), log.epoch);
+        self.logs.insert(log.epoch, log);
+    }
+
+    pub(crate) fn context_count(&self) -> usize {
+        self.logs.len()
+    }
+
+    fn committed_len(&self) -> u64 {
+        self.logs.values().map(Log::committed_len).sum()
+    }
+
+    /// Attaches a client to a context, making it if that was asked for.
+    pub(crate) fn open(
+        &mut self,
+        name: &str,
+        epoch: Option<Epoch>,
+        create: bool,
+        append: bool,
+    ) -> Result<(Epoch, Reply, OwnedFd), Refusal> {
+        let name = InvalidName::check(name.as_bytes())
+            .map_err(|error| Refusal::InvalidName(error.to_string()))?;
+        let (epoch, created) = match (self.names.get(name), epoch) {
+            (Some(found), None) => (*found, false),
+            (Some(found), Some(wanted)) if *found == wanted => (*found, false),
+            (None, None) if create => (self.create(name)?, true),
+            _ => return Err(Refusal::UnknownContext),
+        };
+        let log = self.logs.get_mut(&epoch).expect("names and logs agree");
+        if append && log.state == State::Quarantined {
+            return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
+        }
+        log.awake(&self.instance, self.generation)
+            .map_err(refusal)?;
+        log.follow(&self.instance).map_err(refusal)?;
+        if append && log.state == State::Idle {
+            let geometry = Geometry::of_len(self.options.first_len);
+            log.reopen(&self.instance, geometry).map_err(refusal)?;
+        }
+        let live = log.live.as_ref().expect("awake");
+        let bell = live
+            .bell_fd
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| refusal(error.into()))?;
+        log.attached_count += 1;
+        log.appender_count += usize::from(append);
+        let reply = Reply::Opened {
+            epoch: epoch.0,
+            created,
+            current: log.current(),
+        };
+        Ok((epoch, reply, bell))
+    }
+
+    fn create(&mut self, name: &str) -> Result<Epoch, Refusal> {
+        let geometry = Geometry::of_len(self.options.first_len);
+        let needed = (geometry.segment_len + ledger_shm::format::CONTROL_LEN) as u64;
+        if self.committed_len() + needed > self.budget {
+            return Err(Refusal::Budget);
+        }
+        let mut epoch = Epoch([0; 16]);
+        getrandom::fill(&mut epoch.0).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let new = NewControl {
+            name,
+            epoch,
+            limits: self.options.limits,
+            created_at_ns: now_ns(),
+            generation: self.generation,
+        };
+        let control = Control::create(&self.instance, &new).map_err(refusal)?;
+        let number = control.take_part_number();
+        let first = make(&self.instance, epoch, number, geometry, 1, 0).inspect_err(|_| {
+            let _ = object::unlink(&self.instance, Name::Control(epoch));
+        });
+        first.map_err(refusal)?;
+        control.set_first_part(number);
+        control.finish();
+        self.adopt(Log {
+            name: name.to_owned(),
+            epoch,
+            state: State::Open,
+            damage: None,
+            chain: VecDeque::from([Part {
+                number,
+                segment_len: geometry.segment_len,
+            }]),
+            spares: Vec::new(),
+            making: Vec::new(),
+            spare_len: self.options.spare_len_min,
+            attached_count: 0,
+            appender_count: 0,
+            idle_since: Instant::now(),
+            live: None,
+        });
+        Ok(epoch)
+    }
+
+    /// The spares of a context; has more made if there are too few, or none
+    /// that takes a record of this length.
+    pub(crate) fn spares(&mut self, epoch: Epoch, record_len: u64) -> Result<Spares, Refusal> {
+        let budget = self.budget;
+        let mut committed = self.committed_len();
+        let log = self.logs.get_mut(&epoch).ok_or(Refusal::UnknownContext)?;
+        if log.state == State::Quarantined {
+            return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
+        }
+        log.follow(&self.instance).map_err(refusal)?;
+        if log.state == State::Idle {
+            log.reopen(&self.instance, Geometry::of_len(self.options.first_len))
+                .map_err(refusal)?;
+        }
+        while sealed_len(log) > self.window_len {
+            let Some(retired) = log.retire_oldest() else {
+                break;
+            };
+            committed -= retired.segment_len as u64;
+            self.maker.give(Job::Unlink {
+                epoch,
+                part: retired.number,
+            });
+        }
+        let record_len = usize::try_from(record_len)
+            .unwrap_or(usize::MAX)
+            .min(log_record_len_max(log));
+        let needed = Geometry::for_record(record_len);
+        let mut refused = None;
+        loop {
+            let fits = |part: &Part| part.segment_len >= needed.segment_len;
+            let has_fitting = log.spares.iter().chain(&log.making).any(fits);
+            let ready = log.spares.len() + log.making.len();
+            if has_fitting && ready >= SPARE_COUNT {
+                break;
+            }
+            let smallest = if has_fitting {
+                Geometry::of_len(self.options.first_len)
+            } else {
+                needed
+            };
+            let largest = self
+                .options
+                .spare_len_max
+                .min((budget / SPARES_PER_BUDGET_MIN) as usize);
+            let mut geometry =
+                Geometry::of_len(log.spare_len.min(largest).max(smallest.segment_len));
+            while committed + geometry.segment_len as u64 > budget
+                && geometry.segment_len > smallest.segment_len
+            {
+                geometry = Geometry::of_len((geometry.segment_len / 2).max(smallest.segment_len));
+            }
+            if committed + geometry.segment_len as u64 > budget {
+                refused = Some(Refusal::Budget);
+                break;
+            }
+            let live = log.live.as_ref().ok_or(Refusal::UnknownContext)?;
+            let part = Part {
+                number: live.control.take_part_number(),
+                segment_len: geometry.segment_len,
+            };
+            log.making.push(part);
+            log.spare_len = (log.spare_len * 2).min(largest.max(self.options.spare_len_min));
+            committed += part.segment_len as u64;
+            self.maker.give(Job::Make {
+                epoch,
+                part: part.number,
+                geometry,
+            });
+        }
+        if !log.making.is_empty() {
+            return Ok(Spares::Later);
+        }
+        match refused {
+            Some(refusal)
+                if !log
+                    .spares
+                    .iter()
+                    .any(|part| part.segment_len >= needed.segment_len) =>
+            {
+                Err(refusal)
+            }
+            _ => Ok(Spares::Now(spares_reply(log))),
+        }
+    }
+
+    /// Takes over what the maker has made. Returns the context, and the answer
+    /// for those who wait for it, once nothing more is being made.
+    pub(crate) fn take_made(&mut self) -> Option<(Epoch, Option<Reply>)> {
+        let Made {
+            epoch,
+            part,
+            segment_len,
+            outcome,
+        } = self.maker.take_made()?;
+        let Some(log) = self.logs.get_mut(&epoch) else {
+            return Some((epoch, None));
+        };
+        log.making.retain(|making| making.number != part);
+        let failure = match outcome {
+            Ok(()) => {
+                log.spares.push(Part {
+                    number: part,
+                    segment_len,
+                });
+                None
+            }
+            Err(error) => Some(refusal(error)),
+        };
+        if !log.making.is_empty() {
+            return Some((epoch, None));
+        }
+        let reply = match failure {
+            Some(refusal) if log.spares.is_empty() => Reply::Refused(refusal),
+            _ => spares_reply(log),
+        };
+        Some((epoch, Some(reply)))
+    }
+
+    /// A client is done with a context, or gone: whoever sleeps there looks up,
+    /// because it may have died before it rang.
+    pub(crate) fn release(&mut self, epoch: Epoch, append: bool) {
+        let Some(log) = self.logs.get_mut(&epoch) else {
+            return;
+        };
+        if let Some(live) = &log.live {
+            live.bell.ring_all();
+        }
+        log.attached_count = log.attached_count.saturating_sub(1);
+        log.appender_count = log.appender_count.saturating_sub(usize::from(append));
+        log.idle_since = Instant::now();
+        if log.attached_count == 0 {
+            log.asleep();
+        }
+    }
+
+    /// Closes contexts whose appenders left long ago and that hold spares.
+    /// Returns when to look again.
+    pub(crate) fn close_idle(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut look_again = None;
+        for log in self.logs.values_mut() {
+            if log.state != State::Open || log.appender_count > 0 || log.spares.is_empty() {
+                continue;
+            }
+            let due = log.idle_since + self.options.idle_close_after;
+            if due > now {
+                look_again = Some(look_again.map_or(due, |earlier: Instant| earlier.min(due)));
+                continue;
+            }
+            let was_asleep = log.live.is_none();
+            let outcome = log
+                .awake(&self.instance, self.generation)
+                .map(drop)
+                .and_then(|()| log.close(&self.instance, self.made_in));
+            if let Err(error) = outcome {
+                log.quarantine(&error);
+            }
+            if was_asleep {
+                log.asleep();
+            }
+            log.idle_since = now;
+        }
+        look_again
+    }
+}
+
+impl Log {
+    /// Takes a damaged context out of use; the others go on.
+    pub(crate) fn quarantine(&mut self, error: &MapError) {
+        eprintln!("ledgerd: context {:?} is quarantined: {error}", self.name);
+        self.state = State::Quarantined;
+        self.damage = Some(error.to_string());
+        if let Some(live) = &self.live {
+            live.control.set_state(State::Quarantined);
+        }
+    }
+}
+
+fn sealed_len(log: &Log) -> u64 {
+    let sealed = log.chain.len().saturating_sub(1);
+    log.chain
+        .iter()
+        .take(sealed)
+        .map(|part| part.segment_len as u64)
+        .sum()
+}
+
+fn log_record_len_max(log: &Log) -> usize {
+    let limits = log
+        .live
+        .as_ref()
+        .map(|live| live.control.limits())
+        .unwrap_or_default();
+    // A page holds the header, the longest key and the root.
+    limits.payload_len_max + limits.metadata_len_max + PAGE_LEN
+}
+
+fn spares_reply(log: &Log) -> Reply {
+    let parts = log.spares.iter().map(|part| part.number).collect();
+    Reply::Spares {
+        current: log.current(),
+        parts,
+    }
+}
+
+/// What a client is told of a failure of the daemon's.
+pub(crate) fn refusal(error: MapError) -> Refusal {
+    match &error {
+        MapError::Io(io) if io.raw_os_error() == Some(nix::Error::ENOSPC as i32) => {
+            Refusal::NoMemory
+        }
+        MapError::Corrupt(_) => Refusal::Quarantined(error.to_string()),
+        _ => Refusal::Internal(error.to_string()),
+    }
+}
+
+fn now_ns() -> u64 {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}

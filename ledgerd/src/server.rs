@@ -1,0 +1,272 @@
+//! The loop that answers clients. It never blocks on one, and never does what
+//! takes long itself.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ledger_client::wire::{Hello, Refusal, Reply, Request};
+use ledger_shm::object::Epoch;
+use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use crate::registry::{Registry, Spares};
+
+const LISTENER: u64 = 0;
+const WAKE: u64 = 1;
+const FIRST_CLIENT: u64 = 2;
+/// Events taken at once.
+const EVENTS: usize = 64;
+
+/// Where a client is in the protocol.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not greeted yet.
+    Greeting,
+    /// It may ask.
+    Ready,
+    /// It asked for spares that are being made.
+    Waiting(Epoch),
+}
+
+#[derive(Debug)]
+struct Client {
+    packets: Packets,
+    uid: u32,
+    stage: Stage,
+    /// What it has open, once per open, and whether for appending.
+    open: Vec<(Epoch, bool)>,
+}
+
+pub(crate) struct Server {
+    pub(crate) registry: Registry,
+    pub(crate) listener: OwnedFd,
+    pub(crate) wake: Arc<EventFd>,
+    pub(crate) is_stopped: Arc<AtomicBool>,
+    pub(crate) owner_uid: u32,
+    epoll: Epoll,
+    clients: HashMap<u64, Client>,
+    next_client: u64,
+    buffer: Box<[u8; PACKET_LEN_MAX]>,
+}
+
+/// A client that is to be let go: it broke the protocol or is gone.
+struct Gone;
+
+impl Server {
+    pub(crate) fn new(
+        registry: Registry,
+        listener: OwnedFd,
+        wake: Arc<EventFd>,
+        is_stopped: Arc<AtomicBool>,
+        owner_uid: u32,
+    ) -> io::Result<Server> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        epoll.add(wake.as_ref(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        Ok(Server {
+            registry,
+            listener,
+            wake,
+            is_stopped,
+            owner_uid,
+            epoll,
+            clients: HashMap::new(),
+            next_client: FIRST_CLIENT,
+            buffer: Box::new([0; PACKET_LEN_MAX]),
+        })
+    }
+
+    /// Runs until stopped.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.is_stopped.load(Ordering::Acquire) {
+            let timeout = match self.registry.close_idle() {
+                None => EpollTimeout::NONE,
+                Some(due) => {
+                    let pause = due.saturating_duration_since(Instant::now());
+                    EpollTimeout::try_from(pause + std::time::Duration::from_millis(1))
+                        .unwrap_or(EpollTimeout::MAX)
+                }
+            };
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Err(nix::Error::EINTR) => 0,
+                outcome => outcome?,
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    WAKE => self.take_made(),
+                    client => self.serve(client),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        // A client that cannot be accepted or known is refused by closing; the
+        // next one may fare better, so there is nothing to give up here.
+        let Ok(Some(packets)) = socket::accept(&self.listener) else {
+            return;
+        };
+        let Ok(uid) = packets.peer_uid() else { return };
+        let id = self.next_client;
+        if self
+            .epoll
+            .add(&packets, EpollEvent::new(EpollFlags::EPOLLIN, id))
+            .is_ok()
+        {
+            self.next_client += 1;
+            self.clients.insert(
+                id,
+                Client {
+                    packets,
+                    uid,
+                    stage: Stage::Greeting,
+                    open: Vec::new(),
+                },
+            );
+        }
+    }
+
+    fn serve(&mut self, id: u64) {
+        let Some(mut client) = self.clients.remove(&id) else {
+            return;
+        };
+        match self.answer(&mut client) {
+            Ok(()) => {
+                self.clients.insert(id, client);
+            }
+            Err(Gone) => self.forget(client),
+        }
+    }
+
+    fn forget(&mut self, client: Client) {
+        // Closing the descriptor would do, but for a copy that somebody holds.
+        let _ = self.epoll.delete(&client.packets);
+        for (epoch, append) in client.open {
+            self.registry.release(epoch, append);
+        }
+    }
+
+    fn answer(&mut self, client: &mut Client) -> Result<(), Gone> {
+        let packet = match client.packets.receive(&mut self.buffer) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Err(Gone),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(Gone),
+        };
+        match client.stage {
+            Stage::Greeting => {
+                let theirs = Hello::decode(packet.bytes).ok_or(Gone)?;
+                // Said whatever they speak, so that they can name both versions.
+                send(client, &Hello::OURS.encode(), None)?;
+                if theirs != Hello::OURS {
+                    return Err(Gone);
+                }
+                client.stage = Stage::Ready;
+                Ok(())
+            }
+            Stage::Ready => {
+                let request = Request::decode(packet.bytes).ok_or(Gone)?;
+                self.handle(client, request)
+            }
+            // One question at a time.
+            Stage::Waiting(_) => Err(Gone),
+        }
+    }
+
+    fn handle(&mut self, client: &mut Client, request: Request) -> Result<(), Gone> {
+        if client.uid != self.owner_uid && client.uid != 0 {
+            let refusal = Refusal::NotAllowed { uid: client.uid };
+            return send(client, &Reply::Refused(refusal).encode(), None);
+        }
+        match request {
+            Request::Open {
+                name,
+                epoch,
+                create,
+                append,
+            } => match self.registry.open(&name, epoch.map(Epoch), create, append) {
+                Ok((epoch, reply, bell)) => {
+                    client.open.push((epoch, append));
+                    send(client, &reply.encode(), Some(bell))
+                }
+                Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+            },
+            Request::Spares { epoch, record_len } => {
+                let epoch = Epoch(epoch);
+                if !client.open.contains(&(epoch, true)) {
+                    return send(
+                        client,
+                        &Reply::Refused(Refusal::UnknownContext).encode(),
+                        None,
+                    );
+                }
+                match self.registry.spares(epoch, record_len) {
+                    Ok(Spares::Now(reply)) => send(client, &reply.encode(), None),
+                    Ok(Spares::Later) => {
+                        client.stage = Stage::Waiting(epoch);
+                        Ok(())
+                    }
+                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                }
+            }
+            Request::Release { epoch } => {
+                let epoch = Epoch(epoch);
+                if let Some(index) = client.open.iter().position(|(open, _)| *open == epoch) {
+                    let (_, append) = client.open.swap_remove(index);
+                    self.registry.release(epoch, append);
+                }
+                send(client, &Reply::Released.encode(), None)
+            }
+        }
+    }
+
+    fn take_made(&mut self) {
+        // Read before looking, so that what is made meanwhile wakes us again.
+        let _ = self.wake.read();
+        while let Some((epoch, reply)) = self.registry.take_made() {
+            let Some(reply) = reply else { continue };
+            let waiting: Vec<u64> = self
+                .clients
+                .iter()
+                .filter(|(_, client)| client.stage == Stage::Waiting(epoch))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in waiting {
+                let Some(mut client) = self.clients.remove(&id) else {
+                    continue;
+                };
+                client.stage = Stage::Ready;
+                match send(&client, &reply.encode(), None) {
+                    Ok(()) => drop(self.clients.insert(id, client)),
+                    Err(Gone) => self.forget(client),
+                }
+            }
+        }
+    }
+}
+
+/// Sends without waiting: a client has one answer outstanding at most, so one
+/// whose buffer is full does not read, and is let go.
+fn send(client: &Client, packet: &[u8], fd: Option<OwnedFd>) -> Result<(), Gone> {
+    client
+        .packets
+        .send(packet, fd.as_ref().map(AsFd::as_fd))
+        .map_err(|_| Gone)
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener.as_raw_fd())
+            .field("clients", &self.clients.len())
+            .finish_non_exhaustive()
+    }
+}
