@@ -97,8 +97,9 @@ impl<'a> ContextOptions<'a> {
     fn find_in_memory(&self) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
         let core = self.ledger.core();
-        let (controls, _) = core.controls()?;
-        let control = controls
+        let control = core
+            .controls()?
+            .readable
             .into_iter()
             .filter(|control| control.name() == name)
             .filter(|control| control.state() != Ok(State::Dropped))

@@ -143,15 +143,23 @@ impl Ledger {
         &self.core.instance
     }
 
-    /// The control objects of all contexts in memory, read without the daemon,
-    /// and the names of those that cannot be read.
+    /// The control objects of all contexts in memory, read without the daemon.
     ///
     /// # Errors
     ///
     /// The kernel's, when the memory file system cannot be listed.
-    pub fn controls(&self) -> std::io::Result<(Vec<Control>, Vec<(Epoch, MapError)>)> {
+    pub fn controls(&self) -> io::Result<Controls> {
         self.core.controls()
     }
+}
+
+/// The contexts in memory.
+#[derive(Debug, Default)]
+pub struct Controls {
+    /// Those that can be read, by name.
+    pub readable: Vec<Control>,
+    /// Those that cannot, and why.
+    pub unreadable: Vec<(Epoch, MapError)>,
 }
 
 /// Ends the background thread with the last clone.
@@ -247,18 +255,17 @@ impl Core {
         std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn controls(&self) -> io::Result<(Vec<Control>, Vec<(Epoch, MapError)>)> {
-        let mut readable = Vec::new();
-        let mut unreadable = Vec::new();
+    pub(crate) fn controls(&self) -> io::Result<Controls> {
+        let mut found = Controls::default();
         for name in object::list(&self.instance)? {
             let Name::Control(epoch) = name else { continue };
             match Control::open(&self.instance, epoch, false) {
-                Ok(control) => readable.push(control),
+                Ok(control) => found.readable.push(control),
                 Err(error) if error.is_not_found() => {}
-                Err(error) => unreadable.push((epoch, error)),
+                Err(error) => found.unreadable.push((epoch, error)),
             }
         }
-        readable.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok((readable, unreadable))
+        found.readable.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(found)
     }
 }

@@ -71,6 +71,10 @@ impl Watcher {
     /// # Errors
     ///
     /// As [`try_next`](Self::try_next).
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "what it returns borrows from it, which an Iterator cannot say"
+    )]
     pub fn next(&mut self) -> Result<Entry<'_>, ReadError> {
         self.wait_until(None)?;
         let entry = self.current()?;

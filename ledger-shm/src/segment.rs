@@ -338,6 +338,7 @@ impl Segment {
     /// The range came out of this segment's data tail, was given to this
     /// caller only, and nothing in it is named by a slot yet.
     #[inline]
+    #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
     pub(crate) unsafe fn block_mut(&self, offset: usize, len: usize) -> &mut [u8] {
         debug_assert!(
             offset + len <= self.geometry.data_len,

@@ -64,10 +64,11 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 pub fn accept(listener: &impl AsFd) -> io::Result<Option<Packets>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match nix::sys::socket::accept4(listener.as_fd().as_raw_fd(), flags) {
-        // SAFETY: a descriptor that the kernel has just made for us.
-        Ok(fd) => Ok(Some(Packets {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        })),
+        Ok(fd) => {
+            // SAFETY: a descriptor that the kernel has just made for us.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            Ok(Some(Packets { fd }))
+        }
         Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNABORTED) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -30,9 +30,9 @@ pub(super) fn summary(ledger: &Ledger, name: &str) -> Result<Summary, Failure> {
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
     let ledger = connect(instance, true)?;
-    let (controls, unreadable) = ledger.controls()?;
+    let found = ledger.controls()?;
     let mut out = io::stdout().lock();
-    for control in controls {
+    for control in found.readable {
         match summary(&ledger, control.name()) {
             Ok(summary) => match args.output() {
                 Output::Jsonl => {
@@ -49,7 +49,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
             Err(failure) => eprintln!("ledgerd: {}: {failure}", control.name()),
         }
     }
-    for (epoch, error) in unreadable {
+    for (epoch, error) in found.unreadable {
         eprintln!("ledgerd: context of epoch {epoch}: {error}");
     }
     Ok(())
