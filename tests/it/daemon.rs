@@ -1,0 +1,183 @@
+//! The daemon absent, killed, stopped, restarted, started twice.
+
+use std::time::{Duration, Instant};
+
+use ledger_client::{ConnectError, NewEntry};
+use ledger_tests::{Instance, eventually};
+use nix::sys::signal::{Signal, kill};
+
+use crate::{PROGRAMS, started};
+
+#[test]
+fn without_a_daemon_connecting_says_where_it_looked_and_what_to_do() {
+    let instance = Instance::new(PROGRAMS);
+    let error = instance.builder().connect().expect_err("no daemon");
+    assert!(
+        matches!(error, ConnectError::DaemonDown { .. }),
+        "{error:?}"
+    );
+    let said = error.to_string();
+    assert!(
+        said.contains(".sock") && said.contains("ledgerd run"),
+        "{said}"
+    );
+    let said = instance.complained(&["append", "c", "k", "v"]);
+    assert!(said.contains("ledgerd run"), "{said}");
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let instance = started(&[]);
+    let said = instance.complained(&["run"]);
+    assert!(said.contains("has a daemon already"), "{said}");
+    assert_eq!(
+        instance.printed(&["append", "c", "k", "v", "-o", "short"]),
+        "1\n"
+    );
+}
+
+#[test]
+fn clients_go_on_while_the_daemon_is_dead_and_after_it_is_back() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let (mut writer, mut watcher) = (instance.peer(), instance.peer());
+    writer.must("open log");
+    writer.must("fill 10 10");
+    watcher.must("read log");
+    watcher.must("watch 1");
+    for _ in 0..10 {
+        assert_eq!(watcher.ask("next"), "waiting");
+        assert!(watcher.hear().starts_with("ok"));
+    }
+    instance.kill_daemon();
+    writer.must("fill 50 10");
+    for seq in 11..=60 {
+        assert_eq!(watcher.ask("next"), "waiting");
+        assert_eq!(watcher.hear(), format!("ok {seq} fill"));
+    }
+    // Reading commands need nobody.
+    assert_eq!(
+        instance.printed(&["get", "log", "60", "-o", "raw"]),
+        "xxxxxxxxxx"
+    );
+    assert!(
+        instance
+            .printed(&["inspect", "log"])
+            .contains("the daemon is down")
+    );
+
+    instance.start(&["--spare-min", "64K", "--spare-max", "64K"]);
+    // More than all spares hold: only with a daemon.
+    writer.must("fill 3000 100");
+    assert!(writer.must("digest").starts_with("3060 "));
+    for seq in 61..=3060 {
+        assert_eq!(watcher.ask("next"), "waiting");
+        assert_eq!(watcher.hear(), format!("ok {seq} fill"));
+    }
+}
+
+#[test]
+fn without_a_daemon_appends_end_with_the_reason_when_the_spares_are_full() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(Duration::from_millis(200));
+    instance.kill_daemon();
+    let mut appended = 0;
+    let error = loop {
+        match appender.append(&NewEntry::new("k", &[7; 1000])) {
+            Ok(_) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_full(), "{error}");
+    assert!(error.to_string().contains("ledgerd run"), "{error}");
+    assert_eq!(context.latest().expect("readable"), appended);
+    instance.start(&[]);
+    appender.set_wait(ledger_tests::PATIENCE);
+    let seq = appender
+        .append(&NewEntry::new("k", b"back"))
+        .expect("room again")
+        .seq;
+    assert_eq!(seq, appended + 1);
+}
+
+#[test]
+fn a_stopped_daemon_delays_no_append_and_no_read() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender
+        .append(&NewEntry::new("k", b"before"))
+        .expect("room");
+    kill(instance.daemon_pid(), Signal::SIGSTOP).expect("our child");
+    let started = Instant::now();
+    for n in 2..=100 {
+        assert_eq!(
+            appender
+                .try_append(&NewEntry::new("k", b"during"))
+                .expect("room")
+                .seq,
+            n
+        );
+    }
+    assert_eq!(context.latest().expect("readable"), 100);
+    // Far less than any wait for the daemon would take.
+    assert!(started.elapsed() < Duration::from_secs(4));
+    kill(instance.daemon_pid(), Signal::SIGCONT).expect("our child");
+}
+
+#[test]
+fn a_graceful_stop_keeps_every_context_for_the_next_daemon() {
+    let mut instance = started(&[]);
+    instance.printed(&["append", "kept", "k", "v"]);
+    assert!(instance.stop_daemon().success());
+    instance.start(&[]);
+    assert_eq!(
+        instance.printed(&["append", "kept", "k", "v", "-o", "short"]),
+        "2\n"
+    );
+}
+
+#[test]
+fn a_killed_daemon_finds_chain_and_spares_again() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 3000 100");
+    let drawing = eventually("two spares", || {
+        let drawing = instance.printed(&["inspect", "log"]);
+        (drawing.matches("spare").count() == 2).then_some(drawing)
+    });
+    instance.kill_daemon();
+    instance.start(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let parts = |drawing: &str| {
+        drawing
+            .lines()
+            .filter(|line| line.contains("part "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        parts(&instance.printed(&["inspect", "log"])),
+        parts(&drawing)
+    );
+    writer.must("fill 3000 100");
+    assert!(writer.must("digest").starts_with("6000 "));
+}
+
+#[test]
+fn purge_frees_a_stopped_instance_and_refuses_a_running_one() {
+    let mut instance = started(&[]);
+    instance.printed(&["append", "c", "k", "v"]);
+    assert!(
+        instance
+            .complained(&["purge"])
+            .contains("has a daemon already")
+    );
+    instance.stop_daemon();
+    instance.printed(&["purge"]);
+    assert_eq!(
+        ledger_shm::object::list(&instance.objects()).expect("listed"),
+        []
+    );
+}

@@ -1,0 +1,21 @@
+//! The ledger's behaviour across processes. One module per kind of trouble;
+//! each test is a story with real processes in it.
+
+#![forbid(unsafe_code)]
+
+mod appenders;
+mod daemon;
+mod entries;
+mod names;
+
+use ledger_tests::Programs;
+
+/// The programs that these tests start.
+const PROGRAMS: Programs = Programs {
+    ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
+    peer: env!("CARGO_BIN_EXE_peer"),
+};
+
+fn started(args: &[&str]) -> ledger_tests::Instance {
+    ledger_tests::Instance::started(PROGRAMS, args)
+}

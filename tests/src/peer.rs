@@ -1,0 +1,137 @@
+//! Another process in a test: reads one command per line, does it, and answers
+//! `ok …` or `error …`.
+//!
+//! | command | does |
+//! |---|---|
+//! | `open CTX` | opens or creates a context, with an appender |
+//! | `read CTX` | opens a context for reading |
+//! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
+//! | `try KEY PAYLOAD` | appends at once or not at all |
+//! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
+//! | `watch FROM` | makes a watcher |
+//! | `next` | waits for the next entry; says `waiting` first |
+//! | `digest` | latest seq and a checksum over all records |
+//! | `fork-append` | forks; the child tries the parent's appender |
+//! | `end` | ends |
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{BufRead, Write};
+
+use ledger_client::{Appender, Context, Ledger, NewEntry, Watcher};
+
+#[derive(Default)]
+struct Peer {
+    ledger: Option<Ledger>,
+    context: Option<Context>,
+    appender: Option<Appender>,
+    watcher: Option<Watcher>,
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+impl Peer {
+    fn ledger(&mut self) -> Result<Ledger, Box<dyn Error>> {
+        if self.ledger.is_none() {
+            self.ledger = Some(Ledger::builder().daemon_optional(true).connect()?);
+        }
+        Ok(self.ledger.clone().expect("set above"))
+    }
+
+    fn context(&self) -> Result<&Context, Box<dyn Error>> {
+        self.context
+            .as_ref()
+            .ok_or_else(|| "no context is open".into())
+    }
+
+    fn appender(&mut self) -> Result<&mut Appender, Box<dyn Error>> {
+        self.appender
+            .as_mut()
+            .ok_or_else(|| "no context is open for appending".into())
+    }
+
+    fn obey(&mut self, line: &str) -> Result<String, Box<dyn Error>> {
+        let mut words = line.splitn(3, ' ');
+        let command = words.next().unwrap_or_default();
+        let mut word = || words.next().ok_or("a word is missing");
+        match command {
+            "open" => {
+                let context = self.ledger()?.context(word()?).open_or_create()?;
+                self.appender = Some(context.appender()?);
+                self.context = Some(context);
+                Ok(String::new())
+            }
+            "read" => {
+                self.context = Some(self.ledger()?.context(word()?).open_read_only()?);
+                Ok(String::new())
+            }
+            "append" | "try" => {
+                let entry = NewEntry::new(word()?, word()?);
+                let appender = self.appender()?;
+                let appended = if command == "try" {
+                    appender.try_append(&entry)
+                } else {
+                    appender.append(&entry)
+                }?;
+                Ok(appended.seq.to_string())
+            }
+            "fill" => {
+                let (count, len): (u64, usize) = (word()?.parse()?, word()?.parse()?);
+                let payload = vec![b'x'; len];
+                let mut last = 0;
+                for _ in 0..count {
+                    last = self
+                        .appender()?
+                        .append(&NewEntry::new("fill", &payload))?
+                        .seq;
+                }
+                Ok(last.to_string())
+            }
+            "watch" => {
+                self.watcher = Some(self.context()?.watch(word()?.parse()?));
+                Ok(String::new())
+            }
+            "next" => {
+                say("waiting")?;
+                let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
+                let entry = watcher.next()?;
+                Ok(format!("{} {}", entry.seq(), entry.key()))
+            }
+            "digest" => {
+                let mut range = self.context()?.range(1);
+                let (mut latest, mut digest) = (0, 0_u32);
+                while let Some(entry) = range.next_entry()? {
+                    if entry.seq() != latest + 1 {
+                        return Err(format!("{} follows {latest}", entry.seq()).into());
+                    }
+                    entry.verify()?;
+                    latest = entry.seq();
+                    digest =
+                        digest.rotate_left(7) ^ ledger_shm::record::crc32c(entry.record_bytes());
+                }
+                Ok(format!("{latest} {digest:08x}"))
+            }
+            other => Err(format!("unknown command {other:?}").into()),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut peer = Peer::default();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if line == "end" {
+            break;
+        }
+        match peer.obey(&line) {
+            Ok(answer) => say(format!("ok {answer}").trim_end())?,
+            Err(error) => say(&format!("error {error}"))?,
+        }
+    }
+    Ok(())
+}
