@@ -1,0 +1,45 @@
+//! A private instance with its daemon in this process.
+
+use std::path::PathBuf;
+
+use ledger_client::Ledger;
+use ledgerd::{Daemon, Options};
+
+/// Stops and removes everything when dropped.
+pub struct Instance {
+    pub name: String,
+    pub dir: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+impl Instance {
+    pub fn start(change: impl FnOnce(&mut Options)) -> Instance {
+        let name = format!("bench_{}", std::process::id());
+        let dir = std::env::temp_dir().join(format!("ledger-{name}"));
+        let mut options = Options::from_env().expect("a valid environment");
+        options.instance.clone_from(&name);
+        options.runtime_dir.clone_from(&dir);
+        change(&mut options);
+        let daemon = Daemon::start(options).expect("the daemon starts");
+        Instance { name, dir, daemon: Some(daemon) }
+    }
+
+    pub fn connect(&self) -> Ledger {
+        connect(&self.name, &self.dir.to_string_lossy())
+    }
+}
+
+pub fn connect(name: &str, dir: &str) -> Ledger {
+    Ledger::builder().instance(name).runtime_dir(dir).connect().expect("the daemon answers")
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        drop(self.daemon.take());
+        let instance = ledger_shm::object::Instance::own(&self.name).expect("a valid name");
+        if let Err(error) = ledgerd::purge(&instance) {
+            eprintln!("purge: {error}");
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,56 @@
+//! What the ledger costs, and in the same run what this machine can do at all.
+//!
+//! Every row runs in processes of its own, pinned to different cores, with
+//! payloads that are written and read. `--only NAME` runs one row.
+
+mod instance;
+mod limits;
+mod log;
+mod report;
+mod watch;
+
+use clap::Parser;
+
+/// Measures the ledger beside the machine's limits.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Run only rows whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Fewer repetitions: for a look, not for a record
+    #[arg(long)]
+    quick: bool,
+    /// Internal: the part that a child process plays
+    #[arg(long, hide = true)]
+    role: Option<String>,
+    /// Internal: what a child process needs to know
+    #[arg(hide = true)]
+    rest: Vec<String>,
+}
+
+fn main() {
+    let args = Args::parse();
+    if let Some(role) = &args.role {
+        watch::play(role, &args.rest);
+        return;
+    }
+    let scale = if args.quick { 10 } else { 1 };
+    let rows: [(&str, fn(u64)); 11] = [
+        ("limit/clock", limits::clock),
+        ("limit/cache-line", limits::cache_line),
+        ("limit/futex", limits::futex),
+        ("limit/commit", limits::commit),
+        ("log/append", log::append),
+        ("log/sustained", log::sustained),
+        ("log/scan", log::scan),
+        ("log/get", log::get),
+        ("log/open", log::open),
+        ("watch/spinning", watch::spinning),
+        ("watch/parked", watch::parked),
+    ];
+    for (name, row) in rows {
+        if name.contains(&args.only) {
+            row(scale);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Printing figures: one row each, the same columns everywhere.
+
+use hdrhistogram::Histogram;
+
+/// A histogram of nanoseconds up to a minute.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("valid bounds")
+}
+
+/// Prints the percentiles of one row.
+pub fn percentiles(name: &str, histogram: &Histogram<u64>) {
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    println!(
+        "{name:<34} n {:>9}  mean {:>9.1}  p50 {:>8}  p90 {:>8}  p99 {:>8}  p99.9 {:>9}  max {:>10} ns",
+        histogram.len(),
+        histogram.mean(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        histogram.max(),
+    );
+}
+
+/// Prints a mean over many.
+pub fn mean(name: &str, count: u64, elapsed: std::time::Duration) {
+    let ns = elapsed.as_nanos() as f64 / count as f64;
+    println!("{name:<34} n {count:>9}  mean {ns:>9.1} ns");
+}
+
+/// Pins this thread to a core.
+pub fn pin(core: usize) {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(core).expect("a core number");
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("the core exists");
+}
