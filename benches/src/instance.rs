@@ -21,7 +21,11 @@ impl Instance {
         options.runtime_dir.clone_from(&dir);
         change(&mut options);
         let daemon = Daemon::start(options).expect("the daemon starts");
-        Instance { name, dir, daemon: Some(daemon) }
+        Instance {
+            name,
+            dir,
+            daemon: Some(daemon),
+        }
     }
 
     pub fn connect(&self) -> Ledger {
@@ -30,7 +34,11 @@ impl Instance {
 }
 
 pub fn connect(name: &str, dir: &str) -> Ledger {
-    Ledger::builder().instance(name).runtime_dir(dir).connect().expect("the daemon answers")
+    Ledger::builder()
+        .instance(name)
+        .runtime_dir(dir)
+        .connect()
+        .expect("the daemon answers")
 }
 
 impl Drop for Instance {

@@ -3,10 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use nix::sys::wait::waitpid;
-
+use crate::memory::SharedMemory;
 use crate::report::{histogram, mean, percentiles, pin};
-use crate::watch::{spawn, SharedPage};
 
 /// The wall clock through the vDSO.
 pub fn clock(scale: u64) {
@@ -19,66 +17,32 @@ pub fn clock(scale: u64) {
     mean("limit/clock", count, start.elapsed());
 }
 
-/// One cache line there and back between two spinning processes.
-pub fn cache_line(scale: u64) {
-    let page = SharedPage::create("line");
-    let [there, back] = [page.word64(0), page.word64(128)];
-    let child = spawn("echo-line", &[page.name()]);
-    pin(0);
-    let mut latencies = histogram();
-    for n in 1..=1_000_000 / scale {
-        let start = Instant::now();
-        there.store(n, Ordering::Release);
-        while back.load(Ordering::Acquire) != n {
-            std::hint::spin_loop();
-        }
-        latencies.saturating_record(start.elapsed().as_nanos() as u64);
-    }
-    there.store(u64::MAX, Ordering::Release);
-    waitpid(child, None).expect("our child");
-    percentiles("limit/cache-line there and back", &latencies);
-}
-
-pub fn echo_line(there: &AtomicU64, back: &AtomicU64) {
-    let mut seen = 0;
-    while seen != u64::MAX {
-        let now = there.load(Ordering::Acquire);
-        if now != seen {
-            back.store(now, Ordering::Release);
-            seen = now;
-        }
+/// One cache line there and back between two spinning processes: our half.
+pub fn send_line([there, back]: [&AtomicU64; 2], n: u64) {
+    there.store(n, Ordering::Release);
+    while back.load(Ordering::Acquire) != n {
         std::hint::spin_loop();
     }
 }
 
-/// Park and wake, there and back, with nothing but a futex.
-pub fn futex(scale: u64) {
-    let page = SharedPage::create("futex");
-    let [there, back] = [page.word32(0), page.word32(128)];
-    let child = spawn("echo-futex", &[page.name()]);
-    pin(0);
-    let mut latencies = histogram();
-    for n in 1..=(20_000 / scale) as u32 {
-        let start = Instant::now();
-        wake(there, n);
-        wait(back, n);
-        latencies.saturating_record(start.elapsed().as_nanos() as u64);
+/// The other half of [`send_line`].
+pub fn answer_line([there, back]: [&AtomicU64; 2], n: u64) {
+    while there.load(Ordering::Acquire) != n {
+        std::hint::spin_loop();
     }
-    wake(there, u32::MAX);
-    waitpid(child, None).expect("our child");
-    percentiles("limit/futex there and back", &latencies);
+    back.store(n, Ordering::Release);
 }
 
-pub fn echo_futex(there: &AtomicU32, back: &AtomicU32) {
-    let mut next = 1;
-    loop {
-        wait(there, next);
-        if there.load(Ordering::Acquire) == u32::MAX {
-            return;
-        }
-        wake(back, next);
-        next += 1;
-    }
+/// Park and wake, there and back, with nothing but a futex: our half.
+pub fn send_futex([there, back]: [&AtomicU32; 2], n: u32) {
+    wake(there, n);
+    wait(back, n);
+}
+
+/// The other half of [`send_futex`].
+pub fn answer_futex([there, back]: [&AtomicU32; 2], n: u32) {
+    wait(there, n);
+    wake(back, n);
 }
 
 fn wake(word: &AtomicU32, value: u32) {
@@ -90,11 +54,54 @@ fn wake(word: &AtomicU32, value: u32) {
 fn wait(word: &AtomicU32, value: u32) {
     loop {
         let now = word.load(Ordering::Acquire);
-        if now == value || now == u32::MAX {
+        if now == value {
             return;
         }
         // SAFETY: the word outlives the call; no timeout is given.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, now, 0) };
+    }
+}
+
+/// Two dependent reads at random places of as much shared memory as `log/get`
+/// reads from: an offset out of an index, then two cache lines there.
+pub fn random_reads(scale: u64) {
+    for count in [20_000, 1_000_000 / scale] {
+        random_reads_of(count);
+    }
+}
+
+fn random_reads_of(count: u64) {
+    const RECORD_LEN: u64 = 144;
+    const READS: u64 = 1_000_000;
+    let memory = SharedMemory::create("reads", (count * (8 + RECORD_LEN)) as usize);
+    for n in 0..count {
+        memory
+            .word64(8 * n as usize)
+            .store(8 * count + n * RECORD_LEN, Ordering::Relaxed);
+        memory
+            .word64((8 * count + n * RECORD_LEN) as usize)
+            .store(n, Ordering::Relaxed);
+    }
+    let mut seq = 1_u64;
+    for _ in 0..3 {
+        let mut sum = 0;
+        let start = Instant::now();
+        for _ in 0..READS {
+            seq = (seq.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)) | 1;
+            let index = (seq >> 20) % count;
+            let at = memory.word64(8 * index as usize).load(Ordering::Relaxed) as usize;
+            let first = memory.word64(at).load(Ordering::Relaxed);
+            sum += first + memory.word64(at + 128).load(Ordering::Relaxed);
+            // Always zero; but now one read waits for the one before.
+            seq ^= sum >> 63;
+        }
+        let elapsed = start.elapsed();
+        std::hint::black_box(sum);
+        mean(
+            &format!("limit/two random reads, {count} there"),
+            READS,
+            elapsed,
+        );
     }
 }
 
@@ -114,5 +121,8 @@ pub fn commit(scale: u64) {
         nix::sys::mman::shm_unlink(name.as_str()).expect("ours");
     }
     percentiles("limit/commit 64 MiB", &latencies);
-    println!("limit/commit rate: {:.2} GB/s", LEN as f64 / latencies.mean());
+    println!(
+        "limit/commit rate: {:.2} GB/s",
+        LEN as f64 / latencies.mean()
+    );
 }

@@ -15,7 +15,9 @@ fn fill(appender: &mut Appender, count: u64) {
     let mut payload = PAYLOAD;
     for n in 0..count {
         payload[..8].copy_from_slice(&n.to_le_bytes());
-        appender.append(&NewEntry::new("facts", &payload)).expect("room");
+        appender
+            .append(&NewEntry::new("facts", &payload))
+            .expect("room");
     }
 }
 
@@ -26,7 +28,10 @@ pub fn append(scale: u64) {
     pin(1);
     let mut fastest = f64::MAX;
     for round in 0..7 {
-        let context = ledger.context(&format!("append-{round}")).open_or_create().expect("room");
+        let context = ledger
+            .context(&format!("append-{round}"))
+            .open_or_create()
+            .expect("room");
         let mut appender = context.appender().expect("an appender");
         // Past the small first segment, and warm.
         fill(&mut appender, 20_000 / scale);
@@ -35,7 +40,9 @@ pub fn append(scale: u64) {
         let start = Instant::now();
         for n in 0..count {
             payload[..8].copy_from_slice(&n.to_le_bytes());
-            appender.try_append(&NewEntry::new("facts", &payload)).expect("room");
+            appender
+                .try_append(&NewEntry::new("facts", &payload))
+                .expect("room");
         }
         let elapsed = start.elapsed();
         fastest = fastest.min(elapsed.as_nanos() as f64 / count as f64);
@@ -44,7 +51,9 @@ pub fn append(scale: u64) {
         for n in 0..count / 4 {
             payload[..8].copy_from_slice(&n.to_le_bytes());
             let start = Instant::now();
-            appender.try_append(&NewEntry::new("facts", &payload)).expect("room");
+            appender
+                .try_append(&NewEntry::new("facts", &payload))
+                .expect("room");
             latencies.saturating_record(start.elapsed().as_nanos() as u64);
         }
         percentiles("log/append with its clock", &latencies);
@@ -72,8 +81,13 @@ pub fn scan(scale: u64) {
     let context = ledger.context("scan").open_or_create().expect("room");
     let count = 2_000_000 / scale;
     fill(&mut context.appender().expect("an appender"), count);
+    let reader = ledger.context("scan").open_read_only().expect("there");
     for round in 0..5 {
-        let reader = ledger.context("scan").open_read_only().expect("there");
+        let what = if round == 0 {
+            "that maps the segments"
+        } else {
+            "round"
+        };
         let mut range = reader.range(1);
         let (mut sum, mut seen) = (0_u64, 0);
         let start = Instant::now();
@@ -84,29 +98,44 @@ pub fn scan(scale: u64) {
         let elapsed = start.elapsed();
         black_box(sum);
         assert_eq!(seen, count);
-        mean(&format!("log/scan round {round}"), count, elapsed);
+        mean(&format!("log/scan {what} {round}"), count, elapsed);
     }
 }
 
 /// A random entry by seq.
 pub fn get(scale: u64) {
+    for count in [20_000, 1_000_000 / scale] {
+        get_of(count);
+    }
+}
+
+fn get_of(count: u64) {
+    const READS: u64 = 1_000_000;
     let instance = Instance::start(|_| {});
     let ledger = instance.connect();
     let context = ledger.context("get").open_or_create().expect("room");
-    let count = 1_000_000 / scale;
     fill(&mut context.appender().expect("an appender"), count);
     let mut seq = 1_u64;
     for round in 0..3 {
         let mut sum = 0;
         let start = Instant::now();
-        for _ in 0..count {
+        for _ in 0..READS {
             seq = (seq.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)) | 1;
-            let entry = context.get((seq >> 20) % count + 1).expect("readable").expect("there");
+            let entry = context
+                .get((seq >> 20) % count + 1)
+                .expect("readable")
+                .expect("there");
             sum += u64::from(entry.payload()[0]);
+            // As in `limits::random_reads`.
+            seq ^= sum >> 63;
         }
         let elapsed = start.elapsed();
         black_box(sum);
-        mean(&format!("log/get round {round}"), count, elapsed);
+        mean(
+            &format!("log/get, {count} there, round {round}"),
+            READS,
+            elapsed,
+        );
     }
 }
 

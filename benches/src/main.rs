@@ -6,6 +6,7 @@
 mod instance;
 mod limits;
 mod log;
+mod memory;
 mod report;
 mod watch;
 
@@ -28,6 +29,9 @@ struct Args {
     rest: Vec<String>,
 }
 
+/// Prints figures; does the given fraction of the work.
+type Row = fn(u64);
+
 fn main() {
     let args = Args::parse();
     if let Some(role) = &args.role {
@@ -35,11 +39,10 @@ fn main() {
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, fn(u64)); 11] = [
+    let rows: [(&str, Row); 10] = [
         ("limit/clock", limits::clock),
-        ("limit/cache-line", limits::cache_line),
-        ("limit/futex", limits::futex),
         ("limit/commit", limits::commit),
+        ("limit/random-reads", limits::random_reads),
         ("log/append", log::append),
         ("log/sustained", log::sustained),
         ("log/scan", log::scan),

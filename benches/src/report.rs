@@ -28,6 +28,19 @@ pub fn mean(name: &str, count: u64, elapsed: std::time::Duration) {
     println!("{name:<34} n {count:>9}  mean {ns:>9.1} ns");
 }
 
+/// Prints how often the one p50 is the other, block by block.
+pub fn ratio(name: &str, mut ratios: Vec<f64>) {
+    ratios.sort_by(f64::total_cmp);
+    let at = |quantile: f64| ratios[(quantile * (ratios.len() - 1) as f64) as usize];
+    println!(
+        "{name:<34} blocks {:>4}  p10 {:.2}  p50 {:.2}  p90 {:.2}",
+        ratios.len(),
+        at(0.1),
+        at(0.5),
+        at(0.9)
+    );
+}
+
 /// Pins this thread to a core.
 pub fn pin(core: usize) {
     let mut set = nix::sched::CpuSet::new();

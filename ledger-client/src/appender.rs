@@ -1,11 +1,12 @@
 //! Appending: the fast path is a few lines, what goes wrong is elsewhere.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ledger_shm::append::Clock;
 use ledger_shm::record::Payload;
 use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::context::Context;
 use crate::error::AppendError;
@@ -23,13 +24,11 @@ struct WallClock;
 impl Clock for WallClock {
     #[inline]
     fn now_ns(&self) -> u64 {
-        // A clock before 1970 or beyond 2554 says nothing: the time is for
-        // information, and an append must not fail for it.
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| {
-                u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
-            })
+        // A clock that fails, or stands before 1970, says nothing: the time is
+        // for information, and an append must not fail for it.
+        clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |now| {
+            u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).unwrap_or(0)
+        })
     }
 }
 

@@ -56,6 +56,7 @@ impl Range {
     /// # Errors
     ///
     /// As [`Watcher::try_next`].
+    #[inline]
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         if self.left == 0 {
             return Ok(None);

@@ -58,7 +58,7 @@ impl Watcher {
     ///
     /// [`ReadError`]; after [`ReadError::Evicted`] the watcher can be moved
     /// with [`seek`](Self::seek).
-    #[inline]
+    #[inline(always)]
     pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         if !self.advance()? {
             return Ok(None);
@@ -94,7 +94,7 @@ impl Watcher {
     }
 
     /// The entry that the last advance stopped at.
-    #[inline]
+    #[inline(always)]
     fn current(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         match &mut self.cursor {
             Some(cursor) => Ok(cursor.entry()?),
@@ -103,7 +103,7 @@ impl Watcher {
     }
 
     /// Moves behind the next entry that is wanted; false if there is none yet.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self) -> Result<bool, ReadError> {
         loop {
             let Some(cursor) = &mut self.cursor else {

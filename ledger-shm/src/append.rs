@@ -231,8 +231,9 @@ impl Tail {
             appended_at_ns: clock.now_ns(),
             lamport: 0,
             key_hash: crc32c(entry.key().as_bytes()),
-            reserved: [0; 8],
+            reserved: 0,
             header_crc: 0,
+            reserved_end: 0,
         };
         let extent = Extent {
             offset: run.start,
@@ -363,7 +364,7 @@ impl Tail {
                 self.segment
                     .block_mut(placed.extent.offset, RECORD_HEADER_LEN)
             };
-            target.copy_from_slice(&header.encode());
+            header.write_to(target.first_chunk_mut().expect("room for a header"));
             match self.claim(Slot::Entry(placed.extent))? {
                 Slot::Empty => {
                     self.next += 1;

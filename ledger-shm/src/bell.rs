@@ -208,11 +208,9 @@ mod mapped {
                     expected: FORMAT_VERSION,
                 });
             }
-            let found: [u8; 16] = region.copy_array(offset_of!(BellHeader, epoch));
-            let half =
-                |bytes: [u8; 16]| u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
-            if found != epoch {
-                return Err(Corrupt::new("bell epoch", half(found), half(epoch)).into());
+            for (index, half) in epoch.as_chunks::<8>().0.iter().enumerate() {
+                let found = region.copy_word(offset_of!(BellHeader, epoch) + index * 8);
+                Corrupt::check("bell epoch", found, u64::from_le_bytes(*half))?;
             }
             let generation = region
                 .word(offset_of!(BellHeader, generation))

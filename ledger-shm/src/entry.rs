@@ -5,6 +5,7 @@
 )]
 
 use std::fmt;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use rkyv::api::low::LowValidator;
@@ -171,7 +172,9 @@ enum Hold {
     /// A segment, mapped for as long as the entry lives.
     Segment { _segment: Arc<Segment> },
     /// A verified copy.
-    Copy { _bytes: AlignedVec<RECORD_ALIGN> },
+    Copy {
+        _bytes: Box<AlignedVec<RECORD_ALIGN>>,
+    },
 }
 
 /// One entry of a log.
@@ -180,35 +183,46 @@ enum Hold {
 /// it, and in a verified copy otherwise; the type and the methods are the same.
 /// They never change while the entry exists.
 pub struct Entry<'a> {
-    header: RecordHeader,
+    /// At least a header.
     record: &'a [u8],
     body: &'a ArchivedBody,
     _hold: Hold,
 }
 
 impl Entry<'_> {
+    #[inline]
+    fn header(&self) -> RecordHeader {
+        let header = self.record.first_chunk();
+        RecordHeader::decode(header.expect("checked when the entry was made"))
+    }
+
     /// Position in the context: 1, 2, 3 … without gaps.
+    #[inline]
     pub fn seq(&self) -> u64 {
-        self.header.seq
+        self.header().seq
     }
 
     /// Lamport time: greater than the predecessor's and any received one.
+    #[inline]
     pub fn lamport(&self) -> u64 {
-        self.header.lamport
+        self.header().lamport
     }
 
     /// Wall clock when it was appended, nanoseconds since 1970. Clocks jump:
     /// order by [`seq`](Self::seq).
+    #[inline]
     pub fn appended_at_ns(&self) -> u64 {
-        self.header.appended_at_ns
+        self.header().appended_at_ns
     }
 
     /// The key it was appended under.
+    #[inline]
     pub fn key(&self) -> &str {
         self.body.key.as_str()
     }
 
     /// The payload's bytes.
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         self.body.payload.as_slice()
     }
@@ -264,25 +278,34 @@ impl fmt::Debug for Entry<'_> {
     }
 }
 
-/// A record whose place and header have been checked, and nothing else yet:
-/// what a filter looks at before it touches a body.
+/// A record whose place, length and seq have been checked, and nothing else
+/// yet: what a filter looks at before it touches a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
-    pub(crate) extent: Extent,
-    pub(crate) header: RecordHeader,
+    extent: Extent,
+    seq: u64,
+    key_hash: u32,
 }
 
 impl Candidate {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(segment: &Segment, extent: Extent, seq: u64) -> Result<Candidate, Corrupt> {
-        let header = segment.read_header(extent)?;
-        Corrupt::check("record seq", header.seq, seq)?;
-        Corrupt::check(
-            "record length",
-            u64::from(header.body_len) + RECORD_HEADER_LEN as u64,
-            extent.len as u64,
-        )?;
-        Ok(Candidate { extent, header })
+        let word = |at| segment.header_word(extent, at);
+        Corrupt::check("record seq", word(offset_of!(RecordHeader, seq))?, seq)?;
+        let body_len = word(offset_of!(RecordHeader, body_len))? as u32 as usize;
+        let record_len = RECORD_HEADER_LEN + body_len;
+        Corrupt::check("record length", record_len as u64, extent.len as u64)?;
+        let key_hash = word(offset_of!(RecordHeader, key_hash))? as u32;
+        Ok(Candidate {
+            extent,
+            seq,
+            key_hash,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn key_hash(&self) -> u32 {
+        self.key_hash
     }
 
     /// The entry, borrowing from the segment or from a copy in `buffer`.
@@ -290,9 +313,9 @@ impl Candidate {
     /// # Safety
     ///
     /// This candidate came out of a slot of this very segment.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn borrow<'a>(
-        self,
+        &self,
         segment: &'a Segment,
         buffer: &'a mut AlignedVec<RECORD_ALIGN>,
     ) -> Result<Entry<'a>, Corrupt> {
@@ -312,7 +335,8 @@ impl Candidate {
     /// # Safety
     ///
     /// As for [`borrow`](Self::borrow).
-    pub(crate) unsafe fn hold(self, segment: &Arc<Segment>) -> Result<Entry<'static>, Corrupt> {
+    #[inline(always)]
+    pub(crate) unsafe fn hold(self, segment: Arc<Segment>) -> Result<Entry<'static>, Corrupt> {
         if segment.is_trusted() {
             // SAFETY: as in `borrow`.
             let record = unsafe { segment.record(self.extent) }?;
@@ -320,19 +344,19 @@ impl Candidate {
             // nor goes away while it is held, and hands out references only
             // for as long as the entry itself is borrowed.
             let record = unsafe { &*std::ptr::from_ref(record) };
-            Entry::view(
-                record,
-                Hold::Segment {
-                    _segment: Arc::clone(segment),
-                },
-            )
+            Entry::view(record, Hold::Segment { _segment: segment })
         } else {
             let mut buffer = AlignedVec::new();
-            self.copy_verified(segment, &mut buffer)?;
+            self.copy_verified(&segment, &mut buffer)?;
             // SAFETY: the entry holds the buffer, whose heap bytes do not move
             // with it; references are handed out as above.
             let record = unsafe { &*std::ptr::from_ref(buffer.as_slice()) };
-            Entry::view(record, Hold::Copy { _bytes: buffer })
+            Entry::view(
+                record,
+                Hold::Copy {
+                    _bytes: Box::new(buffer),
+                },
+            )
         }
     }
 
@@ -346,7 +370,7 @@ impl Candidate {
         buffer.resize(self.extent.len, 0);
         segment.copy_record(self.extent, buffer)?;
         let header = RecordHeader::verify(buffer)?;
-        Corrupt::check("record seq", header.seq, self.header.seq)
+        Corrupt::check("record seq", header.seq, self.seq)
     }
 
     #[cfg(loom)]
@@ -356,18 +380,13 @@ impl Candidate {
 }
 
 impl<'a> Entry<'a> {
-    #[inline]
+    #[inline(always)]
     fn view(record: &'a [u8], hold: Hold) -> Result<Entry<'a>, Corrupt> {
-        let (header, body) = record.split_first_chunk().ok_or_else(|| {
-            Corrupt::new(
-                "record length",
-                record.len() as u64,
-                RECORD_HEADER_LEN as u64,
-            )
-        })?;
+        let (_, body) = record
+            .split_at_checked(RECORD_HEADER_LEN)
+            .ok_or_else(|| Corrupt::short_record(record.len()))?;
         let body = record::access_body(body)?;
         Ok(Entry {
-            header: RecordHeader::decode(header),
             record,
             body,
             _hold: hold,

@@ -27,6 +27,16 @@ impl Corrupt {
         }
     }
 
+    #[cold]
+    pub(crate) fn short_record(len: usize) -> Corrupt {
+        Corrupt::new(
+            "record length",
+            len as u64,
+            crate::format::RECORD_HEADER_LEN as u64,
+        )
+    }
+
+    #[inline]
     pub(crate) fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Corrupt> {
         if found == expected {
             Ok(())

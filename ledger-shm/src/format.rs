@@ -120,9 +120,12 @@ pub struct RecordHeader {
     /// CRC32C over the key: lets a filter skip a body it need not touch.
     pub key_hash: u32,
     /// Zero.
-    pub reserved: [u8; 8],
-    /// CRC32C over all of this header before this field.
+    pub reserved: u32,
+    /// CRC32C over all of this header before this field: whole words, because
+    /// it is computed again for every CAS.
     pub header_crc: u32,
+    /// Zero.
+    pub reserved_end: u32,
 }
 
 /// Bytes of a record before its archive.
@@ -246,7 +249,8 @@ const _: () = {
     assert!(offset_of!(RecordHeader, lamport) == 24);
     assert!(offset_of!(RecordHeader, key_hash) == 32);
     assert!(offset_of!(RecordHeader, reserved) == 36);
-    assert!(offset_of!(RecordHeader, header_crc) == 44);
+    assert!(offset_of!(RecordHeader, header_crc) == 40);
+    assert!(offset_of!(RecordHeader, reserved_end) == 44);
 
     assert!(CONTROL_LEN == PAGE_LEN);
     assert!(offset_of!(ControlHeader, created_at_ns) == 32);

@@ -77,6 +77,7 @@ impl Segment {
 }
 
 impl Link {
+    #[inline(always)]
     fn find(&self, seq: u64) -> Result<(Found, Option<Candidate>), Corrupt> {
         let index = usize::try_from(seq.saturating_sub(self.base_seq)).unwrap_or(usize::MAX);
         let capacity = self.segment.geometry().slot_capacity;
@@ -105,10 +106,11 @@ impl Link {
     /// # Errors
     ///
     /// [`Corrupt`] on a slot or record that cannot be right.
-    pub fn get(&self, seq: u64) -> Result<Result<Entry<'static>, Found>, Corrupt> {
+    #[inline]
+    pub fn get(self, seq: u64) -> Result<Result<Entry<'static>, Found>, Corrupt> {
         match self.find(seq)? {
             // SAFETY: the candidate comes from this link's segment.
-            (_, Some(candidate)) => Ok(Ok(unsafe { candidate.hold(&self.segment) }?)),
+            (_, Some(candidate)) => Ok(Ok(unsafe { candidate.hold(self.segment) }?)),
             (found, None) => Ok(Err(found)),
         }
     }
@@ -174,7 +176,7 @@ impl Cursor {
     /// # Errors
     ///
     /// [`Corrupt`] on a slot or record that cannot be right.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, filter: &Filter) -> Result<Found, Corrupt> {
         loop {
             self.found = None;
@@ -186,7 +188,7 @@ impl Cursor {
             self.next_seq += 1;
             match &filter.key {
                 None => return Ok(Found::Entry),
-                Some((key, hash)) if candidate.header.key_hash == *hash => {
+                Some((key, hash)) if candidate.key_hash() == *hash => {
                     if self.entry()?.is_some_and(|entry| entry.key() == key) {
                         return Ok(Found::Entry);
                     }
@@ -210,9 +212,9 @@ impl Cursor {
     /// # Errors
     ///
     /// [`Corrupt`] if its archive, or in a copy a checksum, does not hold.
-    #[inline]
+    #[inline(always)]
     pub fn entry(&mut self) -> Result<Option<Entry<'_>>, Corrupt> {
-        let Some(candidate) = self.found else {
+        let Some(candidate) = &self.found else {
             return Ok(None);
         };
         // SAFETY: `found` is only ever set from `link`, and cleared with it.

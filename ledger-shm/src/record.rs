@@ -17,7 +17,7 @@
     reason = "a validated archive is viewed without a second validation"
 )]
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 use rkyv::api::low::LowValidator;
 use rkyv::bytecheck::CheckBytes;
@@ -34,44 +34,46 @@ use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 /// CRC32C (Castagnoli), the checksum of every record.
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+    crc_fast::crc32_iscsi(bytes)
 }
 
-const HEADER_CRC_AT: usize = RECORD_HEADER_LEN - size_of::<u32>();
+const HEADER_CRC_AT: usize = offset_of!(RecordHeader, header_crc);
 
 impl RecordHeader {
-    /// The header's bytes, its own checksum computed over the rest.
+    /// Writes the header, its own checksum computed over the rest, straight to
+    /// where it belongs.
     #[inline]
-    pub fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
-        let mut bytes = [0; RECORD_HEADER_LEN];
-        bytes[0..4].copy_from_slice(&self.body_len.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.appended_at_ns.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.lamport.to_le_bytes());
-        bytes[32..36].copy_from_slice(&self.key_hash.to_le_bytes());
-        let crc = crc32c(&bytes[..HEADER_CRC_AT]);
-        bytes[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        bytes
+    pub fn write_to(&self, target: &mut [u8; RECORD_HEADER_LEN]) {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        // A checksum over fields of half a word, stored a moment ago, would
+        // wait for the stores: hence whole words.
+        let words = target.as_chunks_mut::<8>().0;
+        words[0] = pair(self.body_len, self.body_crc).to_le_bytes();
+        words[1] = self.seq.to_le_bytes();
+        words[2] = self.appended_at_ns.to_le_bytes();
+        words[3] = self.lamport.to_le_bytes();
+        words[4] = pair(self.key_hash, self.reserved).to_le_bytes();
+        let crc = crc32c(&target[..HEADER_CRC_AT]);
+        target.as_chunks_mut::<8>().0[5] = pair(crc, self.reserved_end).to_le_bytes();
     }
 
     /// The header that lies in these bytes, believed for nothing yet.
     #[inline]
     pub fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> RecordHeader {
-        fn field<const N: usize>(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> [u8; N] {
-            bytes[at..at + N]
-                .try_into()
-                .expect("a field inside the header")
-        }
+        let words = bytes.as_chunks::<8>().0;
+        let word = |index: usize| u64::from_le_bytes(words[index]);
+        let low = |index: usize| word(index) as u32;
+        let high = |index: usize| (word(index) >> 32) as u32;
         RecordHeader {
-            body_len: u32::from_le_bytes(field(bytes, 0)),
-            body_crc: u32::from_le_bytes(field(bytes, 4)),
-            seq: u64::from_le_bytes(field(bytes, 8)),
-            appended_at_ns: u64::from_le_bytes(field(bytes, 16)),
-            lamport: u64::from_le_bytes(field(bytes, 24)),
-            key_hash: u32::from_le_bytes(field(bytes, 32)),
-            reserved: field(bytes, 36),
-            header_crc: u32::from_le_bytes(field(bytes, HEADER_CRC_AT)),
+            body_len: low(0),
+            body_crc: high(0),
+            seq: word(1),
+            appended_at_ns: word(2),
+            lamport: word(3),
+            key_hash: low(4),
+            reserved: high(4),
+            header_crc: low(5),
+            reserved_end: high(5),
         }
     }
 
@@ -82,11 +84,7 @@ impl RecordHeader {
     /// [`Corrupt`] names the checksum that does not hold.
     pub fn verify(record: &[u8]) -> Result<RecordHeader, Corrupt> {
         let Some((header_bytes, body)) = record.split_first_chunk::<RECORD_HEADER_LEN>() else {
-            return Err(Corrupt::new(
-                "record length",
-                record.len() as u64,
-                RECORD_HEADER_LEN as u64,
-            ));
+            return Err(Corrupt::short_record(record.len()));
         };
         let header = RecordHeader::decode(header_bytes);
         let crc = crc32c(&header_bytes[..HEADER_CRC_AT]);
@@ -95,6 +93,7 @@ impl RecordHeader {
             header.header_crc.into(),
             crc.into(),
         )?;
+        Corrupt::check("record header end", header.reserved_end.into(), 0)?;
         Corrupt::check(
             "record body length",
             header.body_len.into(),
@@ -246,6 +245,7 @@ trait SerializeAligned: Fallible + Writer {
 }
 
 impl<S: Fallible + Writer + ?Sized> SerializeAligned for S {
+    #[inline]
     fn serialize_aligned<T: Serialize<S>>(&mut self, value: &T) -> Result<(), S::Error> {
         let resolver = value.serialize(self)?;
         self.align_for::<T::Archived>()?;
@@ -261,6 +261,7 @@ impl Archive for Pair<'_> {
     type Archived = ArchivedPair;
     type Resolver = (StringResolver, StringResolver);
 
+    #[inline]
     fn resolve(&self, (key, value): Self::Resolver, out: Place<ArchivedPair>) {
         munge!(let ArchivedPair { key: key_out, value: value_out } = out);
         ArchivedString::resolve_from_str(self.0, key, key_out);
@@ -296,6 +297,7 @@ impl Archive for Body<'_> {
     type Archived = ArchivedBody;
     type Resolver = BodyResolver;
 
+    #[inline]
     fn resolve(&self, resolver: BodyResolver, out: Place<ArchivedBody>) {
         munge!(let ArchivedBody { payload, key, metadata } = out);
         ArchivedVec::resolve_from_len(self.payload_len, VecResolver::from_pos(0), payload);
@@ -311,6 +313,10 @@ where
     #[inline]
     fn serialize(&self, serializer: &mut S) -> Result<BodyResolver, S::Error> {
         let key = ArchivedString::serialize_from_str(self.key, serializer)?;
+        if self.metadata.is_empty() {
+            let metadata = VecResolver::from_pos(serializer.align_for::<ArchivedPair>()?);
+            return Ok(BodyResolver { key, metadata });
+        }
         let pairs = self.metadata.iter().map(|(key, value)| Pair(key, value));
         let metadata = ArchivedVec::serialize_from_iter::<Pair<'_>, _, _>(pairs, serializer)?;
         Ok(BodyResolver { key, metadata })
@@ -318,6 +324,7 @@ where
 }
 
 /// Bytes of scratch that serialising this many metadata pairs takes.
+#[inline]
 pub fn scratch_len(pairs: usize) -> usize {
     pairs * size_of::<(StringResolver, StringResolver)>() + align_of::<StringResolver>()
 }

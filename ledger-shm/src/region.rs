@@ -137,12 +137,10 @@ mod mapped {
             }
         }
 
-        /// As [`copy_to`](Self::copy_to), a few words by value.
+        /// One word of bytes that another process may be changing meanwhile.
         #[inline]
-        pub(crate) fn copy_array<const N: usize>(&self, offset: usize) -> [u8; N] {
-            let mut copy = [0; N];
-            self.copy_to(offset, &mut copy);
-            copy
+        pub(crate) fn copy_word(&self, offset: usize) -> u64 {
+            self.word(offset).load(Ordering::Relaxed)
         }
 
         /// Enters the pages of a range into this process's page table.
@@ -228,10 +226,10 @@ mod modelled {
             &self.lines[offset / LINE_LEN..(offset + len).div_ceil(LINE_LEN)]
         }
 
-        pub(crate) fn copy_array<const N: usize>(&self, offset: usize) -> [u8; N] {
+        pub(crate) fn copy_word(&self, offset: usize) -> u64 {
             // SAFETY: models only copy what a slot has published.
-            let published = unsafe { self.bytes(offset, N) };
-            published.try_into().expect("N bytes")
+            let published = unsafe { self.bytes(offset, size_of::<u64>()) };
+            u64::from_le_bytes(published.try_into().expect("eight bytes"))
         }
 
         /// # Safety

@@ -266,11 +266,7 @@ impl Segment {
     pub(crate) fn validate_extent(&self, extent: Extent) -> Result<Extent, Corrupt> {
         let Extent { offset, len } = extent;
         if len < RECORD_HEADER_LEN {
-            return Err(Corrupt::new(
-                "record length",
-                len as u64,
-                RECORD_HEADER_LEN as u64,
-            ));
+            return Err(Corrupt::short_record(len));
         }
         if offset > self.geometry.data_len || len > self.geometry.data_len - offset {
             return Err(Corrupt::new(
@@ -283,13 +279,14 @@ impl Segment {
         Ok(extent)
     }
 
-    /// The header of a record that a slot named: a copy, believed for nothing
-    /// yet.
+    /// One word of the header of a record that a slot named, by its offset in
+    /// [`RecordHeader`]: a copy, believed for nothing yet.
     #[inline]
-    pub(crate) fn read_header(&self, extent: Extent) -> Result<RecordHeader, Corrupt> {
-        let extent = self.validate_extent(extent)?;
-        let offset = self.geometry.data_offset + extent.offset;
-        Ok(RecordHeader::decode(&self.region.copy_array(offset)))
+    pub(crate) fn header_word(&self, extent: Extent, at: usize) -> Result<u64, Corrupt> {
+        let Extent { offset, .. } = self.validate_extent(extent)?;
+        Ok(self
+            .region
+            .copy_word(self.geometry.data_offset + offset + at))
     }
 
     /// Lamport time of the last entry before a slot, or of the one before this
@@ -301,7 +298,7 @@ impl Segment {
             .transpose()?
             .flatten();
         match last {
-            Some(extent) => Ok(self.read_header(extent)?.lamport),
+            Some(extent) => self.header_word(extent, offset_of!(RecordHeader, lamport)),
             None => Ok(self.base_lamport()),
         }
     }

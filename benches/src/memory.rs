@@ -1,0 +1,87 @@
+//! Plain shared memory, for what the machine can do without a ledger.
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use nix::fcntl::OFlag;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, shm_open, shm_unlink};
+use nix::sys::stat::Mode;
+
+/// Zeroed memory that several processes can map. Kept mapped until the process
+/// ends; the name goes when its creator drops it.
+pub struct SharedMemory {
+    name: String,
+    address: NonNull<u8>,
+    len: usize,
+    is_owner: bool,
+}
+
+impl SharedMemory {
+    pub fn create(what: &str, len: usize) -> SharedMemory {
+        let name = format!("/ledger-bench-{what}-{}", std::process::id());
+        let flags = OFlag::O_CREAT | OFlag::O_RDWR;
+        let fd =
+            shm_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).expect("shared memory");
+        nix::unistd::ftruncate(&fd, len as i64).expect("room");
+        SharedMemory {
+            address: map(&fd, len),
+            name,
+            len,
+            is_owner: true,
+        }
+    }
+
+    pub fn open(name: &str, len: usize) -> SharedMemory {
+        let fd = shm_open(name, OFlag::O_RDWR, Mode::empty()).expect("made by the parent");
+        SharedMemory {
+            address: map(&fd, len),
+            name: name.to_owned(),
+            len,
+            is_owner: false,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Two words on lines of their own.
+    pub fn words64(&self) -> [&AtomicU64; 2] {
+        [self.word64(0), self.word64(128)]
+    }
+
+    /// Two words on lines of their own.
+    pub fn words32(&self) -> [&AtomicU32; 2] {
+        [0, 128].map(|offset| {
+            let word = std::ptr::from_ref(self.word64(offset)).cast_mut();
+            // SAFETY: the first half of a word that nobody uses whole meanwhile.
+            unsafe { AtomicU32::from_ptr(word.cast()) }
+        })
+    }
+
+    #[inline]
+    pub fn word64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.len - 7);
+        // SAFETY: inside the memory, aligned, and only ever used as an atomic.
+        unsafe { AtomicU64::from_ptr(self.address.as_ptr().add(offset).cast()) }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        if self.is_owner {
+            let _ = shm_unlink(self.name.as_str());
+        }
+    }
+}
+
+fn map(fd: &OwnedFd, len: usize) -> NonNull<u8> {
+    let len = NonZeroUsize::new(len).expect("some memory");
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a fresh range of the kernel's choice, kept until the process ends.
+    unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }
+        .expect("mapped")
+        .cast()
+}
