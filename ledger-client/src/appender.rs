@@ -262,7 +262,7 @@ impl Appender {
         };
         if matches!(why, Full::Rolling | Full::Reopening)
             && let Some(newest) = shared.parts.newest()
-            && newest.base_seq() > self.tail.segment().base_seq()
+            && newest.part() != self.tail.segment().part()
         {
             self.tail = Tail::new(newest, shared.core.made_in).map_err(Refused::Corrupt)?;
             match self

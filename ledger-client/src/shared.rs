@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
 use ledger_shm::format::WITHDRAWN;
+use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
 use crate::chain::Chain;
@@ -196,7 +197,7 @@ impl WritableParts {
             .load()
             .iter()
             .filter(|segment| !matches!(segment.base_seq(), 0 | WITHDRAWN))
-            .max_by_key(|segment| segment.base_seq())
+            .max_by_key(|segment| (segment.base_seq(), !is_left_empty(segment)))
             .cloned()
     }
 
@@ -216,6 +217,9 @@ impl WritableParts {
         let is_old = |segment: &Segment| match segment.base_seq() {
             0 => false,
             WITHDRAWN => true,
+            base_seq if base_seq == newest.base_seq() => {
+                segment.part() != newest.part() && is_left_empty(segment)
+            }
             base_seq => base_seq < newest.base_seq(),
         };
         if self.segments.load().iter().any(|segment| is_old(segment)) {
@@ -228,6 +232,12 @@ impl WritableParts {
             });
         }
     }
+}
+
+/// Whether a part ended before it had an entry: the one after it then begins
+/// with the same seq.
+fn is_left_empty(segment: &Segment) -> bool {
+    matches!(segment.look(0), Ok(Slot::Seal(_) | Slot::Closed))
 }
 
 impl Parts for WritableParts {

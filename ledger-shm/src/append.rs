@@ -87,6 +87,8 @@ pub struct Tail {
     block: Range<usize>,
     block_goal: usize,
     wants_spare: bool,
+    /// Whether the end of this segment was announced by `wants_spare` already.
+    has_seen_end: bool,
     missing_len: usize,
     scratch: Vec<MaybeUninit<u8>>,
     made_in: Generation,
@@ -125,6 +127,7 @@ impl Tail {
             block: 0..0,
             block_goal: 0,
             wants_spare: false,
+            has_seen_end: false,
             missing_len: 0,
             scratch: Vec::new(),
             made_in,
@@ -325,11 +328,22 @@ impl Tail {
         self.block_goal = (want * 2).min(goal_max);
         let start = tail.fetch_add(want as u64, Ordering::Relaxed) as usize;
         let geometry = self.segment.geometry();
-        self.wants_spare |= start >= data_len / 2 || self.next >= geometry.slot_capacity / 2;
+        if !self.has_seen_end && (start >= data_len / 2 || self.next >= geometry.slot_capacity / 2)
+        {
+            self.has_seen_end = true;
+            self.wants_spare = true;
+        }
         let end = start.saturating_add(want).min(data_len);
         if start >= end || !start.is_multiple_of(LINE_LEN) {
             return None;
         }
+        // Right behind the last block, it goes on with what is left of that.
+        let is_continued = start == self.block.end;
+        let start = if is_continued {
+            self.block.start
+        } else {
+            start
+        };
         // Somebody may have been faster: keep what is left for smaller records.
         let fits = end - start >= need;
         let (run, rest) = if fits {
@@ -337,7 +351,7 @@ impl Tail {
         } else {
             (None, start..end)
         };
-        if rest.len() > self.block.len() {
+        if is_continued || rest.len() > self.block.len() {
             self.block = rest;
         }
         run
@@ -466,6 +480,7 @@ impl Tail {
         self.next = 0;
         self.block = 0..0;
         self.block_goal = 0;
+        self.has_seen_end = false;
         self.wants_spare = true;
         Ok(())
     }

@@ -15,11 +15,13 @@ use std::sync::Arc;
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Make a spare.
+    /// Make a spare of `segment_len` bytes, or of half as many, and so on down
+    /// to `segment_len_min`, if the memory file system has no more.
     Make {
         epoch: Epoch,
         part: u64,
-        geometry: Geometry,
+        segment_len: usize,
+        segment_len_min: usize,
     },
     /// Remove the name of a part that nobody needs any more.
     Unlink { epoch: Epoch, part: u64 },
@@ -54,10 +56,16 @@ impl Maker {
                         Job::Make {
                             epoch,
                             part,
-                            geometry,
+                            segment_len,
+                            segment_len_min,
                         } => {
-                            let outcome = make(&instance, epoch, part, geometry, 0, 0).map(drop);
-                            let segment_len = geometry.segment_len;
+                            let (segment_len, outcome) = make_what_fits(
+                                &instance,
+                                epoch,
+                                part,
+                                segment_len,
+                                segment_len_min,
+                            );
                             if results
                                 .send(Made {
                                     epoch,
@@ -107,6 +115,31 @@ impl Drop for Maker {
             let _ = thread.join();
         }
     }
+}
+
+fn make_what_fits(
+    instance: &Instance,
+    epoch: Epoch,
+    part: u64,
+    segment_len: usize,
+    segment_len_min: usize,
+) -> (usize, Result<(), MapError>) {
+    let mut geometry = Geometry::of_len(segment_len);
+    loop {
+        match make(instance, epoch, part, geometry, 0, 0) {
+            Err(MapError::Io(error))
+                if is_out_of_memory(&error) && geometry.segment_len > segment_len_min =>
+            {
+                geometry = Geometry::of_len((geometry.segment_len / 2).max(segment_len_min));
+            }
+            outcome => return (geometry.segment_len, outcome.map(drop)),
+        }
+    }
+}
+
+/// Whether the memory file system has no room.
+pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::Error::ENOSPC as i32)
 }
 
 /// Makes one part: memory committed, header complete. On failure nothing is

@@ -13,7 +13,7 @@ use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
 use ledger_shm::segment::Geometry;
 
 use crate::log::{Log, Part};
-use crate::maker::{Job, Made, Maker, make};
+use crate::maker::{Job, Made, Maker, is_out_of_memory, make};
 use crate::options::Options;
 
 /// Spares kept ready per context that is appended to.
@@ -232,7 +232,8 @@ impl Registry {
             self.maker.give(Job::Make {
                 epoch,
                 part: part.number,
-                geometry,
+                segment_len: part.segment_len,
+                segment_len_min: smallest.segment_len,
             });
         }
         if !log.making.is_empty() {
@@ -374,9 +375,7 @@ fn spares_reply(log: &Log) -> Reply {
 /// What a client is told of a failure of the daemon's.
 pub(crate) fn refusal(error: MapError) -> Refusal {
     match &error {
-        MapError::Io(io) if io.raw_os_error() == Some(nix::Error::ENOSPC as i32) => {
-            Refusal::NoMemory
-        }
+        MapError::Io(io) if is_out_of_memory(io) => Refusal::NoMemory,
         MapError::Corrupt(_) => Refusal::Quarantined(error.to_string()),
         _ => Refusal::Internal(error.to_string()),
     }

@@ -93,3 +93,17 @@ fn a_stopped_appender_delays_nobody_and_goes_on_with_fresh_numbers() {
     assert!(digest.starts_with("6000 "), "{digest}");
     assert_eq!(sleeper.must("digest"), digest);
 }
+
+#[test]
+fn a_forks_child_is_refused_and_takes_nothing_with_it() {
+    let instance = started(&[]);
+    let mut peer = instance.peer();
+    peer.must("open log");
+    peer.must("append k before");
+    assert_eq!(peer.must("fork"), "0");
+    assert_eq!(peer.must("append k after"), "2");
+    peer.must("fill 3000 1000");
+    let digest = peer.must("digest");
+    assert!(digest.starts_with("3002 "), "{digest}");
+    assert_eq!(instance.peer_digest("log"), digest);
+}

@@ -6,7 +6,11 @@
 mod appenders;
 mod daemon;
 mod entries;
+mod memory;
 mod names;
+#[cfg(target_arch = "x86_64")]
+mod stopped;
+mod waiting;
 
 use ledger_tests::Programs;
 

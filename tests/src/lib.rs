@@ -1,7 +1,10 @@
 //! What the tests share: an instance of their own, peers in other processes,
 //! and a clean memory file system afterwards, also when a test fails.
 
-#![forbid(unsafe_code)]
+pub mod small_memory;
+/// Reads the tracee's registers, which differ from machine to machine.
+#[cfg(target_arch = "x86_64")]
+pub mod traced;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -15,6 +18,9 @@ use ledger_client::{Context, Ledger};
 use ledger_shm::object;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+#[cfg(target_arch = "x86_64")]
+use crate::traced::Traced;
 
 /// Longer than anything here takes; a test that waits so long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -314,6 +320,25 @@ impl Peer {
         let answer = self.ask(line);
         assert!(answer.starts_with("ok"), "peer: {line}: {answer}");
         answer.trim_start_matches("ok").trim_start().to_owned()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    /// Traces its main thread.
+    #[cfg(target_arch = "x86_64")]
+    pub fn traced(&self) -> Traced {
+        Traced::attach(self.pid())
+    }
+
+    /// How many parts of an instance it has mapped for writing.
+    pub fn writable_part_count(&self, instance: &Instance) -> usize {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let maps = std::fs::read_to_string(path).expect("the peer lives");
+        let is_part = |line: &&str| line.contains(" rw-s ") && line.contains(instance.name());
+        maps.lines().filter(is_part).count()
     }
 
     /// Sends it a signal.

@@ -8,18 +8,23 @@
 //! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
 //! | `try KEY PAYLOAD` | appends at once or not at all |
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
+//! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
 //! | `digest` | latest seq and a checksum over all records |
-//! | `fork-append` | forks; the child tries the parent's appender |
+//! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
 //! | `end` | ends |
-
-#![forbid(unsafe_code)]
+//!
+//! `peer --small-memory LEN PROGRAM ARGS…` becomes that program, with a memory
+//! file system of LEN bytes of its own.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
 
-use ledger_client::{Appender, Context, Ledger, NewEntry, Watcher};
+use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher};
+use ledger_tests::small_memory;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
 
 #[derive(Default)]
 struct Peer {
@@ -92,6 +97,20 @@ impl Peer {
                 }
                 Ok(last.to_string())
             }
+            "marked" => {
+                let (count, len): (u64, usize) = (word()?.parse()?, word()?.parse()?);
+                let payload = vec![b'm'; len];
+                let appender = self.appender()?;
+                nix::unistd::getppid();
+                let mut last = Ok(0);
+                for _ in 0..count {
+                    let entry = NewEntry::new("marked", &payload);
+                    last = appender.try_append(&entry).map(|appended| appended.seq);
+                }
+                nix::unistd::getppid();
+                Ok(last?.to_string())
+            }
+            "fork" => self.fork(),
             "watch" => {
                 self.watcher = Some(self.context()?.watch(word()?.parse()?));
                 Ok(String::new())
@@ -121,7 +140,37 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// The child tells by its exit code what the parent's appender answered it.
+    #[allow(unsafe_code, reason = "fork(2)")]
+    fn fork(&mut self) -> Result<String, Box<dyn Error>> {
+        // SAFETY: the other thread of this process holds no lock that the
+        // child needs: it sleeps until somebody wants memory, and the child
+        // neither allocates much nor asks for any.
+        match unsafe { nix::unistd::fork() }? {
+            ForkResult::Child => {
+                let outcome = self.appender()?.try_append(&NewEntry::new("k", b"child"));
+                let is_refused = matches!(
+                    outcome,
+                    Err(AppendError::Refused(ledger_shm::Refused::Forked))
+                );
+                // What the child drops must not be the parent's.
+                *self = Peer::default();
+                std::process::exit(if is_refused { 0 } else { 1 });
+            }
+            ForkResult::Parent { child } => match waitpid(child, None)? {
+                WaitStatus::Exited(_, code) => Ok(code.to_string()),
+                other => Err(format!("the child: {other:?}").into()),
+            },
+        }
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == "--small-memory") {
+        std::process::exit(small_memory::become_program(args));
+    }
     let mut peer = Peer::default();
     for line in std::io::stdin().lock().lines() {
         let line = line?;

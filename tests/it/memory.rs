@@ -1,0 +1,188 @@
+//! Memory that runs out, and what makes room.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError};
+use ledger_shm::Refused;
+use ledger_shm::object::{MEMORY_DIR, list};
+use ledger_tests::small_memory::with_small_memory;
+use ledger_tests::{PATIENCE, eventually};
+
+use crate::{PROGRAMS, started};
+
+/// Appends until there is no room for a while; how many entries, and why.
+fn fill(appender: &mut Appender, payload_len: usize) -> (u64, Full) {
+    let payload = vec![7; payload_len];
+    appender.set_wait(Duration::from_millis(300));
+    let mut appended = 0;
+    loop {
+        match appender.append(&NewEntry::new("fill", &payload)) {
+            Ok(_) => appended += 1,
+            Err(AppendError::Refused(Refused::Full(why))) => return (appended, why),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_memory_file_system_refuses_at_once_and_appends_resume_when_there_is_room() {
+    with_small_memory(
+        PROGRAMS,
+        "memory::a_full_memory_file_system_refuses_at_once_and_appends_resume_when_there_is_room",
+        "8M",
+        || {
+            let ballast = Path::new(MEMORY_DIR).join("ballast");
+            std::fs::write(&ballast, vec![1; 2 << 20]).expect("room for ballast");
+            let args = ["--memory-budget", "1G", "--spare-min", "256K"];
+            let instance = started(&args);
+            let context = instance.context("log");
+            let mut appender = context.appender().expect("an appender");
+            let (appended, why) = fill(&mut appender, 1000);
+            assert_eq!(why, Full::NoMemory);
+            assert!(appended > 3000, "{appended}");
+
+            // Nothing else breaks meanwhile, in this process or another.
+            let refused = appender.try_append(&NewEntry::new("fill", &[7; 1000]));
+            let error = refused.expect_err("still full");
+            assert!(error.to_string().contains("/dev/shm"), "{error}");
+            assert!(
+                instance
+                    .peer_digest("log")
+                    .starts_with(&format!("{appended} "))
+            );
+            let said = instance.complained(&["append", "another", "k", &"x".repeat(100_000)]);
+            assert!(said.contains("memory file system is full"), "{said}");
+
+            std::fs::remove_file(&ballast).expect("ours");
+            appender.set_wait(PATIENCE);
+            let resumed = appender.append(&NewEntry::new("fill", &[7; 1000]));
+            assert_eq!(resumed.expect("room again").seq, appended + 1);
+            assert!(
+                instance
+                    .peer_digest("log")
+                    .starts_with(&format!("{} ", appended + 1))
+            );
+        },
+    );
+}
+
+#[test]
+fn the_defaults_work_where_shared_memory_has_64_mib() {
+    with_small_memory(
+        PROGRAMS,
+        "memory::the_defaults_work_where_shared_memory_has_64_mib",
+        "64M",
+        || {
+            let instance = started(&[]);
+            let context = instance.context("log");
+            let mut appender = context.appender().expect("an appender");
+            appender.set_wait(PATIENCE);
+            let largest = vec![1; context.limits().payload_len_max];
+            appender
+                .append(&NewEntry::new("largest", &largest))
+                .expect("room");
+            for n in 0..200_000_u32 {
+                let entry = NewEntry::new("fill", &[2; 100]);
+                appender
+                    .append(&entry)
+                    .unwrap_or_else(|error| panic!("{n}: {error}"));
+            }
+            assert_eq!(context.latest().expect("readable"), 200_001);
+        },
+    );
+}
+
+#[test]
+fn a_spent_budget_refuses_at_once_and_appends_resume_when_it_is_raised() {
+    let tight = [
+        "--memory-budget",
+        "2M",
+        "--window",
+        "2M",
+        "--spare-min",
+        "64K",
+    ];
+    let mut instance = started(&tight);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let (appended, why) = fill(&mut appender, 1000);
+    assert_eq!(why, Full::Budget);
+    assert!(appended > 1000, "{appended}");
+    let refused = appender.try_append(&NewEntry::new("fill", &[7; 1000]));
+    let error = refused.expect_err("still spent").to_string();
+    assert!(error.contains("--memory-budget"), "{error}");
+    let said = instance.complained(&["append", "another", "k", &"x".repeat(100_000)]);
+    assert!(said.contains("--memory-budget"), "{said}");
+    assert!(
+        instance
+            .peer_digest("log")
+            .starts_with(&format!("{appended} "))
+    );
+
+    instance.stop_daemon();
+    instance.start(&["--memory-budget", "64M"]);
+    appender.set_wait(PATIENCE);
+    let resumed = appender.append(&NewEntry::new("fill", &[7; 1000]));
+    assert_eq!(resumed.expect("room again").seq, appended + 1);
+}
+
+#[test]
+fn the_window_moves_on_and_says_what_is_still_there() {
+    let instance = started(&[
+        "--window",
+        "256K",
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+    ]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    appender
+        .append(&NewEntry::new("k", b"the first one"))
+        .expect("room");
+    let first = context.get(1).expect("readable").expect("there");
+    let mut behind = context.watch(1);
+    for _ in 2..=20_000 {
+        appender
+            .append(&NewEntry::new("k", &[7; 100]))
+            .expect("room");
+    }
+    let available = eventually("the window moves", || {
+        let available = context.first_available().expect("readable");
+        (available > 10_000).then_some(available)
+    });
+    match context.get(1) {
+        Err(ReadError::Evicted {
+            seq: 1,
+            first_available,
+        }) => assert!(first_available >= available),
+        other => panic!("{other:?}"),
+    }
+    // Whoever holds an entry keeps it.
+    assert_eq!(first.payload(), b"the first one");
+    first.verify().expect("as it was");
+    // A watcher that fell behind is told, and goes on from where it likes.
+    let first_available = loop {
+        match behind.try_next() {
+            Ok(entry) => assert!(entry.is_some(), "it waits although it fell behind"),
+            Err(ReadError::Evicted {
+                first_available, ..
+            }) => break first_available,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    behind.seek(first_available);
+    let mut expected = first_available;
+    while let Some(entry) = behind.try_next().expect("readable") {
+        assert_eq!(entry.seq(), expected);
+        expected += 1;
+    }
+    assert_eq!(expected, 20_001);
+    // The window, the current part, two spares and the control object, give or
+    // take a part that is being retired.
+    let parts = list(&instance.objects()).expect("listed").len();
+    assert!(parts <= 4 + 1 + 2 + 1 + 2 + 1, "{parts} objects");
+}

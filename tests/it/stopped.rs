@@ -1,0 +1,221 @@
+//! An appender stopped, or killed, at one instruction after another.
+
+use ledger_tests::traced::Way;
+use ledger_tests::{Instance, Peer, eventually};
+use nix::sys::signal::Signal;
+
+use crate::started;
+
+const SMALL: [&str; 4] = ["--spare-min", "64K", "--spare-max", "64K"];
+/// Fills the first segment but for a few bytes.
+const ALMOST_ALL: &str = "fill 1 12000";
+
+/// A peer with an appender and everything it could want mapped.
+fn ready(instance: &Instance, context: &str) -> Peer {
+    let mut peer = instance.peer();
+    peer.must(&format!("open {context}"));
+    eventually("two spares are mapped", || {
+        (peer.writable_part_count(instance) == 3).then_some(())
+    });
+    peer
+}
+
+/// What one stopped appender was about to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Where {
+    /// An append into the current segment.
+    Inside,
+    /// An append that has to seal it and roll.
+    Rolling,
+}
+
+/// Stops a fresh appender after so many instructions of an append.
+fn stop(instance: &Instance, context: &str, place: Where, instructions: usize) -> Peer {
+    let mut peer = ready(instance, context);
+    if place == Where::Rolling {
+        peer.must(ALMOST_ALL);
+    }
+    let traced = peer.traced();
+    peer.tell("marked 1 3000");
+    assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+    traced.step(instructions);
+    // Pending before it is let go, so that it does not run another instruction.
+    peer.signal(Signal::SIGSTOP);
+    traced.release();
+    peer.wait_for_state(&['T']);
+    peer
+}
+
+/// The instructions of one append, between the markers.
+fn length(instance: &Instance, place: Where) -> usize {
+    let context = format!("length-{place:?}");
+    let mut peer = ready(instance, &context);
+    if place == Where::Rolling {
+        peer.must(ALMOST_ALL);
+    }
+    let traced = peer.traced();
+    peer.tell("marked 1 3000");
+    assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+    let mut steps = 0;
+    while !traced.is_about_to_call() {
+        traced.step(1);
+        steps += 1;
+    }
+    traced.release();
+    assert!(peer.hear().starts_with("ok"), "{place:?}: it does append");
+    steps
+}
+
+/// A few dozen places, evenly over an append and on odd instructions.
+fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..=count).map(move |n| (n * length / count).min(length.saturating_sub(1)) | 1)
+}
+
+fn killed_anywhere(place: Where) {
+    let instance = started(&SMALL);
+    let length = length(&instance, place);
+    let (mut absent, mut whole) = (0, 0);
+    for at in places(length, 40) {
+        let context = format!("killed-{at}");
+        let victim = stop(&instance, &context, place, at);
+        victim.kill();
+        let mut survivor = instance.peer();
+        survivor.must(&format!("open {context}"));
+        let before: u64 = first_number(&survivor.must("digest"));
+        let filled = u64::from(place == Where::Rolling);
+        match before - filled {
+            0 => absent += 1,
+            1 => whole += 1,
+            more => panic!("{more} entries of one append, stopped at {at}"),
+        }
+        assert_eq!(
+            survivor.must("fill 20 3000"),
+            (before + 20).to_string(),
+            "stopped at {at}"
+        );
+        let digest = survivor.must("digest");
+        assert_eq!(first_number(&digest), before + 20, "stopped at {at}");
+    }
+    assert!(
+        absent > 0 && whole > 0,
+        "{absent} before the CAS, {whole} after"
+    );
+}
+
+fn first_number(digest: &str) -> u64 {
+    digest
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("no number in {digest:?}"))
+}
+
+#[test]
+fn killed_anywhere_in_an_append_it_leaves_all_or_nothing() {
+    killed_anywhere(Where::Inside);
+}
+
+#[test]
+fn killed_anywhere_in_a_roll_it_leaves_all_or_nothing() {
+    killed_anywhere(Where::Rolling);
+}
+
+fn resumed_anywhere(place: Where) {
+    let instance = started(&SMALL);
+    let length = length(&instance, place);
+    for at in places(length, 25) {
+        let context = format!("resumed-{at}");
+        let mut sleeper = stop(&instance, &context, place, at);
+        let mut other = instance.peer();
+        other.must(&format!("open {context}"));
+        let filled = first_number(&other.must("fill 60 3000"));
+        sleeper.signal(Signal::SIGCONT);
+        let answer = sleeper.hear();
+        let appended = answer.starts_with("ok");
+        assert!(
+            appended || answer.contains("no room"),
+            "stopped at {at}: {answer}"
+        );
+        // It was counted already if its CAS came before the stop.
+        let first = u64::from(place == Where::Rolling);
+        let total = first + 60 + u64::from(appended);
+        assert!(filled == total || filled + 1 == total, "stopped at {at}");
+        let digest = other.must("digest");
+        assert_eq!(first_number(&digest), total, "stopped at {at}: {answer}");
+        assert_eq!(sleeper.must("digest"), digest);
+    }
+}
+
+#[test]
+fn stopped_anywhere_in_an_append_it_goes_on_in_the_one_sequence() {
+    resumed_anywhere(Where::Inside);
+}
+
+#[test]
+fn stopped_anywhere_in_a_roll_it_goes_on_in_the_one_sequence() {
+    resumed_anywhere(Where::Rolling);
+}
+
+/// A daemon that comes back does not know of a client that is stopped, so it
+/// may close the context in front of it.
+fn closed_meanwhile(place: Where) {
+    let mut instance = started(&SMALL);
+    let length = length(&instance, place);
+    let quick = [&SMALL[..], &["--idle-close-after", "0.01"]].concat();
+    for at in places(length, 10) {
+        let context = format!("closed-{at}");
+        let mut sleeper = stop(&instance, &context, place, at);
+        instance.kill_daemon();
+        instance.start(&quick);
+        eventually("the context is closed", || {
+            let info = instance.printed(&["info", &context, "-o", "jsonl"]);
+            info.contains("\"idle\"").then_some(())
+        });
+        sleeper.signal(Signal::SIGCONT);
+        let answer = sleeper.hear();
+        let appended = answer.starts_with("ok");
+        assert!(
+            appended || answer.contains("no room"),
+            "stopped at {at}: {answer}"
+        );
+        let before = u64::from(place == Where::Rolling) + u64::from(appended);
+        assert_eq!(
+            sleeper.must("fill 10 3000"),
+            (before + 10).to_string(),
+            "stopped at {at}: {answer}"
+        );
+        let digest = sleeper.must("digest");
+        assert_eq!(first_number(&digest), before + 10);
+        assert_eq!(instance.peer_digest(&context), digest);
+        drop(sleeper);
+        instance.kill_daemon();
+        instance.start(&SMALL);
+    }
+}
+
+#[test]
+fn stopped_in_an_append_while_its_context_is_closed_it_is_refused_or_in_the_one_sequence() {
+    closed_meanwhile(Where::Inside);
+}
+
+#[test]
+fn stopped_in_a_roll_while_its_context_is_closed_it_is_refused_or_in_the_one_sequence() {
+    closed_meanwhile(Where::Rolling);
+}
+
+#[test]
+fn an_append_that_nobody_waits_for_makes_no_system_call() {
+    let instance = started(&SMALL);
+    let mut peer = ready(&instance, "quiet");
+    // Past the middle of the segment, where it asks for the next one, once.
+    peer.must("fill 60 64");
+    let traced = peer.traced();
+    peer.tell("marked 30 64");
+    assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+    match traced.run_to_marker() {
+        Way::Marker(calls) => assert_eq!(calls, Vec::<u64>::new(), "system calls by number"),
+        Way::Past(calls) => panic!("it never ended: {calls:?}"),
+    }
+    traced.release();
+    assert!(peer.hear().starts_with("ok"));
+}
