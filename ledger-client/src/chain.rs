@@ -100,11 +100,7 @@ impl Chain {
         let after = links.partition_point(|link| link.base_seq <= seq);
         let link = links.get(after.checked_sub(1)?)?;
         // Where the last one ends is not known, but what it holds is its own.
-        let index = usize::try_from(seq - link.base_seq).ok()?;
-        let is_here = after < links.len()
-            || index < link.segment.geometry().slot_capacity
-                && matches!(link.segment.look(index), Ok(Slot::Entry(_)));
-        is_here.then(|| link.clone())
+        (after < links.len() || holds(link, seq)).then(|| link.clone())
     }
 
     fn search(
@@ -129,6 +125,10 @@ impl Chain {
         }
         loop {
             let last = links.last().expect("a chain has a first link").clone();
+            // Damage further on is for those to meet who go there.
+            if holds(&last, seq) {
+                return Ok(Located::In(last));
+            }
             match successor(instance, &last)? {
                 Next::Link(link) => {
                     let is_found = seq < link.base_seq;
@@ -142,6 +142,15 @@ impl Chain {
             }
         }
     }
+}
+
+/// Whether the entry of this seq is in this segment.
+fn holds(link: &Link, seq: u64) -> bool {
+    let index = seq
+        .checked_sub(link.base_seq)
+        .and_then(|index| usize::try_from(index).ok())
+        .filter(|index| *index < link.segment.geometry().slot_capacity);
+    index.is_some_and(|index| matches!(link.segment.look(index), Ok(Slot::Entry(_))))
 }
 
 enum Next {

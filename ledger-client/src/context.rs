@@ -51,7 +51,8 @@ impl<'a> ContextOptions<'a> {
     }
 
     /// Opens an existing context for reading. Its memory is mapped read-only.
-    /// Works without a daemon, and then finds the context by its memory.
+    /// Works without a daemon, and with a context that it has quarantined: what
+    /// validates in memory can be read.
     ///
     /// # Errors
     ///
@@ -59,7 +60,7 @@ impl<'a> ContextOptions<'a> {
     /// [`open_or_create`](Self::open_or_create).
     pub fn open_read_only(self) -> Result<Context, OpenError> {
         match self.attach(false, false) {
-            Err(OpenError::Connect(_)) => self.find_in_memory(),
+            Err(OpenError::Connect(_) | OpenError::Quarantined { .. }) => self.find_in_memory(),
             outcome => outcome,
         }
     }
@@ -107,12 +108,10 @@ impl<'a> ContextOptions<'a> {
             .ok_or_else(|| OpenError::Unknown {
                 name: name.to_owned(),
             })?;
-        let shared = Arc::new(Shared::new(Arc::clone(core), control, false));
-        core.register(&shared);
-        Ok(Context {
-            shared,
-            ledger: self.ledger.clone(),
-        })
+        let context = Context::in_memory(self.ledger, control);
+        // So that it gets a bell as soon as there is a daemon to make one.
+        core.register(&context.shared);
+        Ok(context)
     }
 }
 
@@ -126,6 +125,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// A context found by its control object, for reading.
+    pub(crate) fn in_memory(ledger: &Ledger, control: Control) -> Context {
+        Context {
+            shared: Arc::new(Shared::new(Arc::clone(ledger.core()), control, false)),
+            ledger: ledger.clone(),
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.shared.control.name()

@@ -13,7 +13,7 @@ use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::connection::{ANSWER_TIMEOUT, Connection};
-use crate::context::ContextOptions;
+use crate::context::{Context, ContextOptions};
 use crate::error::ConnectError;
 use crate::place;
 use crate::provision::Provisioner;
@@ -143,23 +143,42 @@ impl Ledger {
         &self.core.instance
     }
 
-    /// The control objects of all contexts in memory, read without the daemon.
+    /// All contexts in memory, for reading, found without the daemon: it does
+    /// not learn that somebody looks.
     ///
     /// # Errors
     ///
     /// The kernel's, when the memory file system cannot be listed.
-    pub fn controls(&self) -> io::Result<Controls> {
-        self.core.controls()
+    pub fn contexts(&self) -> io::Result<Contexts> {
+        let Controls {
+            readable,
+            unreadable,
+        } = self.core.controls()?;
+        let readable = readable
+            .into_iter()
+            .map(|control| Context::in_memory(self, control))
+            .collect();
+        Ok(Contexts {
+            readable,
+            unreadable,
+        })
     }
 }
 
 /// The contexts in memory.
-#[derive(Debug, Default)]
-pub struct Controls {
+#[derive(Debug)]
+pub struct Contexts {
     /// Those that can be read, by name.
-    pub readable: Vec<Control>,
+    pub readable: Vec<Context>,
     /// Those that cannot, and why.
     pub unreadable: Vec<(Epoch, MapError)>,
+}
+
+/// The control objects in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Controls {
+    pub(crate) readable: Vec<Control>,
+    pub(crate) unreadable: Vec<(Epoch, MapError)>,
 }
 
 /// Ends the background thread with the last clone.
@@ -193,7 +212,7 @@ pub(crate) struct Core {
     pub(crate) socket: PathBuf,
     connection: Mutex<Option<Connection>>,
     contexts: Mutex<Vec<Weak<Shared>>>,
-    released: Mutex<Vec<Epoch>>,
+    released: Mutex<Vec<(Epoch, bool)>>,
     pub(crate) wake: EventFd,
     is_stopped: AtomicBool,
     pub(crate) made_in: Generation,
@@ -242,16 +261,17 @@ impl Core {
         contexts.push(Arc::downgrade(shared));
     }
 
-    /// Has the daemon told that a context is not used here any more.
-    pub(crate) fn release(&self, epoch: Epoch) {
+    /// Has the daemon told that a context which was opened, for appending or
+    /// not, is not used here any more.
+    pub(crate) fn release(&self, epoch: Epoch, append: bool) {
         self.released
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(epoch);
+            .push((epoch, append));
         self.wake_provisioner();
     }
 
-    pub(crate) fn take_released(&self) -> Vec<Epoch> {
+    pub(crate) fn take_released(&self) -> Vec<(Epoch, bool)> {
         std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

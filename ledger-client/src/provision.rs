@@ -97,9 +97,10 @@ impl Provisioner {
     /// Tells the daemon what nobody here uses any more. If it is gone, so is
     /// what it knew of us.
     fn release(&self) {
-        for epoch in self.core.take_released() {
+        for (epoch, append) in self.core.take_released() {
             if self.core.connection().is_some() {
-                drop(self.core.ask(&Request::Release { epoch: epoch.0 }));
+                let epoch = epoch.0;
+                drop(self.core.ask(&Request::Release { epoch, append }));
             }
         }
     }

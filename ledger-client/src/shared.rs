@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     /// What may be appended to; empty in a context opened for reading.
     pub(crate) parts: WritableParts,
     pub(crate) is_appendable: bool,
+    /// Whether the daemon knows that we have it open.
+    is_attached: AtomicBool,
     bell: ArcSwapOption<Bell>,
     /// Changes with the bell. Read on every append, written hardly ever.
     bell_version: CachePadded<AtomicU64>,
@@ -40,6 +42,7 @@ impl Shared {
             chain: Chain::default(),
             parts: WritableParts::default(),
             is_appendable,
+            is_attached: AtomicBool::new(false),
             bell: ArcSwapOption::empty(),
             bell_version: CachePadded::new(AtomicU64::new(0)),
             wanted: Wanted::default(),
@@ -56,9 +59,10 @@ impl Shared {
         self.bell_version.load(Ordering::Relaxed)
     }
 
-    /// Takes over the bell that a daemon has made, and has whoever sleeps on
+    /// Takes over the bell of a daemon that we have attached to, and has whoever sleeps on
     /// the one before look up.
     pub(crate) fn set_bell(&self, fd: OwnedFd) -> Result<(), OpenError> {
+        self.is_attached.store(true, Ordering::Relaxed);
         let bell = Bell::map(fd, self.control.epoch().0)?;
         let before = self.bell.swap(Some(Arc::new(bell)));
         self.bell_version.fetch_add(1, Ordering::Release);
@@ -130,8 +134,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.core.made_in.is_current() {
-            self.core.release(self.control.epoch());
+        if *self.is_attached.get_mut() && self.core.made_in.is_current() {
+            self.core.release(self.control.epoch(), self.is_appendable);
         }
     }
 }

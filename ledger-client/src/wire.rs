@@ -89,10 +89,12 @@ pub enum Request {
         /// Bytes of the largest record that found no room; 0 for any.
         record_len: u64,
     },
-    /// The client is done with a context.
+    /// The client is done with a context that it opened.
     Release {
         /// Which context.
         epoch: [u8; 16],
+        /// Whether it was opened for appending.
+        append: bool,
     },
 }
 

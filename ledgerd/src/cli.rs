@@ -80,23 +80,47 @@ impl OutputArgs {
     }
 }
 
-/// Why a command failed: the message for the user.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Failure(pub(crate) String);
+/// Why a command ended before it was done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The message for the user.
+    Said(String),
+    /// Nobody reads the output any more, which is nobody's fault.
+    ClosedPipe,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::Said(message)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+            _ => Failure::Said(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        io::Error::from(error).into()
+    }
+}
 
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for Failure {
             fn from(error: $error) -> Failure {
-                Failure(error.to_string())
+                Failure::Said(error.to_string())
             }
         }
     )*};
 }
 
 failure_from!(
-    io::Error,
     crate::StartError,
     ledger_client::ConnectError,
     ledger_client::OpenError,
@@ -104,7 +128,6 @@ failure_from!(
     ledger_client::AppendError,
     ledger_client::Corrupt,
     ledger_shm::object::InvalidInstance,
-    serde_json::Error,
 );
 
 /// Parses the arguments, does what they say, and tells how it went.
@@ -121,8 +144,8 @@ pub fn main() -> ExitCode {
         Command::Purge => commands::purge::run(&cli.instance),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(message)) => {
+        Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Said(message)) => {
             eprintln!("ledgerd: {message}");
             ExitCode::FAILURE
         }

@@ -217,10 +217,10 @@ impl Server {
                     Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
                 }
             }
-            Request::Release { epoch } => {
+            Request::Release { epoch, append } => {
                 let epoch = Epoch(epoch);
-                if let Some(index) = client.open.iter().position(|(open, _)| *open == epoch) {
-                    let (_, append) = client.open.swap_remove(index);
+                if let Some(index) = client.open.iter().position(|open| *open == (epoch, append)) {
+                    client.open.swap_remove(index);
                     self.registry.release(epoch, append);
                 }
                 send(client, &Reply::Released.encode(), None)

@@ -4,12 +4,17 @@
 #![forbid(unsafe_code)]
 
 mod appenders;
+mod commands;
 mod daemon;
+mod damage;
 mod entries;
 mod memory;
 mod names;
+mod oracle;
+mod recorder;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+mod versions;
 mod waiting;
 
 use ledger_tests::Programs;

@@ -1,6 +1,7 @@
 //! What the tests share: an instance of their own, peers in other processes,
 //! and a clean memory file system afterwards, also when a test fails.
 
+pub mod damage;
 pub mod small_memory;
 /// Reads the tracee's registers, which differ from machine to machine.
 #[cfg(target_arch = "x86_64")]

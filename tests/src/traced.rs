@@ -74,9 +74,11 @@ impl Traced {
     /// The system call it is about to make, if it is about to make one.
     fn entered(&self) -> Option<u64> {
         let info = ptrace::syscall_info(self.pid).expect("in a system call");
-        let is_entry = info.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
+        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+            return None;
+        }
         // SAFETY: of the union's members the kernel has filled in this one.
-        is_entry.then(|| unsafe { info.u.entry.nr })
+        Some(unsafe { info.u.entry.nr })
     }
 
     /// Whether its next instruction is a system call.

@@ -48,7 +48,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         Some(text) => match text.strip_prefix('@') {
             Some(file) => {
-                std::fs::read(file).map_err(|error| Failure(format!("{file}: {error}")))?
+                std::fs::read(file).map_err(|error| Failure::Said(format!("{file}: {error}")))?
             }
             None => text.as_bytes().to_vec(),
         },

@@ -31,10 +31,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let output = args.output.output();
     let mut out = BufWriter::new(io::stdout().lock());
     if let Some(seq) = args.seq {
-        let latest = context.latest()?;
-        let entry = context
-            .get(seq)?
-            .ok_or_else(|| Failure(format!("there is no entry {seq}; the latest is {latest}")))?;
+        let Some(entry) = context.get(seq)? else {
+            let latest = context.latest()?;
+            let message = format!("there is no entry {seq}; the latest is {latest}");
+            return Err(message.into());
+        };
         print::entry(&mut out, output, &entry)?;
     } else {
         let first = args.after.map_or_else(

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
-use crate::commands::{connect, ls};
+use crate::commands::connect;
+use crate::commands::ls::{Summary, number};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -15,7 +16,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let ledger = connect(instance, true)?;
-    let summary = ls::summary(&ledger, &args.context)?;
+    let context = ledger.context(&args.context).open_read_only()?;
+    let summary = Summary::of(&context);
     let mut out = io::stdout().lock();
     match args.output.output() {
         Output::Jsonl | Output::Raw => {
@@ -23,11 +25,17 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             writeln!(out)?;
         }
         Output::Short => {
-            writeln!(out, "name             {}", summary.name)?;
-            writeln!(out, "epoch            {}", summary.epoch)?;
+            let limits = context.limits();
+            writeln!(out, "context          {}", context.name())?;
+            writeln!(out, "epoch            {}", context.epoch())?;
             writeln!(out, "state            {}", summary.state)?;
-            writeln!(out, "first available  {}", summary.first_available)?;
-            writeln!(out, "latest           {}", summary.latest)?;
+            writeln!(out, "first available  {}", number(summary.first_available))?;
+            writeln!(out, "latest           {}", number(summary.latest))?;
+            writeln!(out, "largest payload  {} bytes", limits.payload_len_max)?;
+            writeln!(out, "largest metadata {} bytes", limits.metadata_len_max)?;
+            if let Some(damage) = summary.damage {
+                writeln!(out, "damage           {damage}")?;
+            }
         }
     }
     Ok(())

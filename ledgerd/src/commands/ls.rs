@@ -2,51 +2,71 @@
 
 use std::io::{self, Write};
 
-use ledger_client::Ledger;
+use ledger_client::{Context, ReadError};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::connect;
 
+/// What there is to say about a context; damage only hides what it damaged.
 #[derive(Serialize)]
 pub(super) struct Summary {
-    pub(super) name: String,
-    pub(super) epoch: String,
-    pub(super) state: &'static str,
-    pub(super) first_available: u64,
-    pub(super) latest: u64,
+    context: String,
+    epoch: String,
+    pub(super) state: String,
+    pub(super) first_available: Option<u64>,
+    pub(super) latest: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) damage: Option<String>,
 }
 
-pub(super) fn summary(ledger: &Ledger, name: &str) -> Result<Summary, Failure> {
-    let context = ledger.context(name).open_read_only()?;
-    Ok(Summary {
-        name: name.to_owned(),
-        epoch: context.epoch().to_string(),
-        state: context.state()?.as_str(),
-        first_available: context.first_available()?,
-        latest: context.latest()?,
-    })
+impl Summary {
+    pub(super) fn of(context: &Context) -> Summary {
+        let state = context.state().map(|state| state.as_str().to_owned());
+        let (first_available, latest) = (context.first_available(), context.latest());
+        let damage = [
+            state.as_ref().err(),
+            first_available.as_ref().err(),
+            latest.as_ref().err(),
+        ]
+        .into_iter()
+        .flatten()
+        .next()
+        .map(ReadError::to_string);
+        Summary {
+            context: context.name().to_owned(),
+            epoch: context.epoch().to_string(),
+            state: state.unwrap_or_else(|_| "damaged".to_owned()),
+            first_available: first_available.ok(),
+            latest: latest.ok(),
+            damage,
+        }
+    }
+}
+
+pub(super) fn number(number: Option<u64>) -> String {
+    number.map_or_else(|| "?".to_owned(), |number| number.to_string())
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
-    let ledger = connect(instance, true)?;
-    let found = ledger.controls()?;
+    let found = connect(instance, true)?.contexts()?;
     let mut out = io::stdout().lock();
-    for control in found.readable {
-        match summary(&ledger, control.name()) {
-            Ok(summary) => match args.output() {
-                Output::Jsonl => {
-                    serde_json::to_writer(&mut out, &summary)?;
-                    writeln!(out)?;
-                }
-                Output::Raw => writeln!(out, "{}", summary.name)?,
-                Output::Short => writeln!(
-                    out,
-                    "{:<32} {:<11} {:>12} {:>12}",
-                    summary.name, summary.state, summary.first_available, summary.latest
-                )?,
-            },
-            Err(failure) => eprintln!("ledgerd: {}: {failure}", control.name()),
+    for context in found.readable {
+        let summary = Summary::of(&context);
+        match args.output() {
+            Output::Jsonl => {
+                serde_json::to_writer(&mut out, &summary)?;
+                writeln!(out)?;
+            }
+            Output::Raw => writeln!(out, "{}", summary.context)?,
+            Output::Short => writeln!(
+                out,
+                "{:<32} {:<11} {:>12} {:>12}",
+                summary.context,
+                summary.state,
+                number(summary.first_available),
+                number(summary.latest)
+            )?,
         }
     }
     for (epoch, error) in found.unreadable {

@@ -75,7 +75,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     options.limits.metadata_len_max = len(args.metadata_max);
     options.idle_close_after =
         Duration::try_from_secs_f64(args.idle_close_after).map_err(|error| {
-            Failure(format!(
+            Failure::Said(format!(
                 "--idle-close-after {}: {error}",
                 args.idle_close_after
             ))

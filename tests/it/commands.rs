@@ -1,0 +1,209 @@
+//! What `ledgerd` prints, for eyes and for programs.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use ledger_tests::{Instance, eventually};
+use serde_json::Value;
+
+use crate::started;
+
+fn lines(printed: &str) -> Vec<Value> {
+    printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect()
+}
+
+fn three(instance: &Instance) {
+    instance.printed(&["append", "log", "facts", "one"]);
+    instance.printed(&[
+        "append", "log", "traces", "two", "--meta", "a=1", "--meta", "b=x=y",
+    ]);
+    instance.printed(&["append", "log", "facts"]);
+}
+
+#[test]
+fn append_takes_its_payload_from_the_line_a_file_or_standard_input() {
+    let instance = started(&[]);
+    let file = instance.runtime_dir().join("payload");
+    std::fs::write(&file, [0, 159, 146, 150]).expect("room");
+    instance.printed(&["append", "log", "k", &format!("@{}", file.display())]);
+    assert_eq!(
+        instance.run(&["get", "log", "1", "-o", "raw"]).stdout,
+        [0, 159, 146, 150]
+    );
+    let mut child = instance
+        .ledgerd(&["append", "log", "k", "-", "-o", "short"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ledgerd starts");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(b"from a pipe")
+        .expect("it reads");
+    assert_eq!(child.wait_with_output().expect("it ends").stdout, b"2\n");
+    assert_eq!(
+        instance.printed(&["get", "log", "2", "-o", "raw"]),
+        "from a pipe"
+    );
+    let said = instance.complained(&["append", "log", "k", "@/nowhere"]);
+    assert!(said.contains("/nowhere"), "{said}");
+    let said = instance.complained(&["append", "log", "k", "v", "--meta", "pair"]);
+    assert!(said.contains("has no `=`"), "{said}");
+}
+
+#[test]
+fn get_filters_and_prints_one_object_per_line() {
+    let instance = started(&[]);
+    three(&instance);
+    let all = lines(&instance.printed(&["get", "log", "-o", "jsonl"]));
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[1]["seq"], 2);
+    assert_eq!(all[1]["key"], "traces");
+    assert_eq!(all[1]["payload"], "two");
+    assert_eq!(
+        all[1]["metadata"],
+        serde_json::json!([["a", "1"], ["b", "x=y"]])
+    );
+    assert_eq!(all[2]["payload"], "");
+    let seqs = |args: &[&str]| {
+        let args = [&["get", "log", "-o", "jsonl"], args].concat();
+        let found = lines(&instance.printed(&args));
+        found
+            .iter()
+            .map(|line| line["seq"].as_u64().expect("a number"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(&["--key", "facts"]), [1, 3]);
+    assert_eq!(seqs(&["--after", "1"]), [2, 3]);
+    assert_eq!(seqs(&["--limit", "2"]), [1, 2]);
+    assert_eq!(
+        seqs(&["--key", "facts", "--after", "1", "--limit", "9"]),
+        [3]
+    );
+    assert_eq!(seqs(&["2"]), [2]);
+    let said = instance.complained(&["get", "log", "4"]);
+    assert!(said.contains('4'), "{said}");
+}
+
+#[test]
+fn for_eyes_there_is_one_aligned_line_each() {
+    let instance = started(&[]);
+    three(&instance);
+    assert_eq!(
+        instance.printed(&["get", "log", "-o", "short"]),
+        "     1  facts        one\n\
+         \x20    2  traces       two  a=1  b=x=y\n\
+         \x20    3  facts        \n"
+    );
+}
+
+#[test]
+fn tail_begins_where_it_is_told_and_follows() {
+    let instance = started(&[]);
+    three(&instance);
+    let raw = |args: &[&str]| instance.printed(&[&["tail", "log", "-o", "raw"], args].concat());
+    assert_eq!(raw(&["-n", "2"]), "two");
+    assert_eq!(raw(&["--from", "1"]), "onetwo");
+    assert_eq!(raw(&["--after", "2"]), "");
+    assert_eq!(raw(&["--from", "1", "--key", "traces"]), "two");
+
+    let mut child = instance
+        .ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "jsonl"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ledgerd starts");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut seq = || {
+        let line = printed.next().expect("it follows").expect("text");
+        lines(&line)[0]["seq"].clone()
+    };
+    assert_eq!(seq(), 3);
+    for n in 4..=6 {
+        instance.printed(&["append", "log", "k", "v"]);
+        assert_eq!(seq(), n);
+    }
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+}
+
+#[test]
+fn ls_and_info_describe_contexts() {
+    let instance = started(&[]);
+    three(&instance);
+    instance.printed(&["append", "another", "k", "v"]);
+    let listed = lines(&instance.printed(&["ls", "-o", "jsonl"]));
+    let names: Vec<_> = listed.iter().map(|line| line["context"].clone()).collect();
+    assert_eq!(names, ["another", "log"]);
+    let info = lines(&instance.printed(&["info", "log", "-o", "jsonl"]));
+    assert_eq!(info[0]["latest"], 3);
+    assert_eq!(info[0]["state"], "open");
+    assert_eq!(info[0]["epoch"], listed[1]["epoch"]);
+    let said = instance.complained(&["info", "nobody"]);
+    assert!(said.contains("nobody"), "{said}");
+}
+
+#[test]
+fn inspect_draws_what_is_in_memory() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 200 100");
+    let drawing = eventually("two spares", || {
+        let drawing = instance.printed(&["inspect", "log"]);
+        (drawing.matches("spare").count() == 2).then_some(drawing)
+    });
+    let (head, rest) = drawing.split_once('\n').expect("lines");
+    assert!(
+        head.starts_with("context \"log\" open, epoch ") && head.ends_with(", first part 1"),
+        "{head}"
+    );
+    // A record is a header of 48 bytes and an archive of 124, rounded up to 176.
+    let expected = concat!(
+        "  part   1     16384 B  seq 1..=83           83/153 slots  14720/14720 B  seal -> 2\n",
+        "  part   2     65536 B  seq 84..=200         117/626 slots  22080/60096 B  frontier\n",
+        "  part   3     65536 B  spare\n",
+        "  part   4     65536 B  spare\n",
+        "  bell: parked 0, count ",
+    );
+    assert!(
+        rest.starts_with(expected),
+        "found:\n{rest}\nexpected:\n{expected}"
+    );
+}
+
+#[test]
+fn what_cannot_be_parsed_says_how_it_is_used() {
+    let instance = started(&[]);
+    for args in [&["get"][..], &["frobnicate"], &["tail", "log", "-n", "x"]] {
+        let output = instance.run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("--help"),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let instance = started(&[]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 5000 100");
+    let mut child = instance
+        .ledgerd(&["get", "log", "-o", "jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ledgerd starts");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+    printed.read_line(&mut String::new()).expect("text");
+    drop(printed);
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}

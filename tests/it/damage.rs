@@ -1,0 +1,339 @@
+//! Objects of others, half-made objects, and bytes that cannot be right: never
+//! a panic, never a crash, and the rest goes on.
+
+use std::fs::Permissions;
+use std::mem::offset_of;
+use std::os::unix::fs::PermissionsExt;
+
+use ledger_client::{Context, NewEntry, ReadError};
+use ledger_shm::format::ControlHeader;
+use ledger_shm::object::{MapError, Name};
+use ledger_shm::slot::{Extent, Slot};
+use ledger_tests::Instance;
+use ledger_tests::damage::{Bytes, path};
+
+use crate::started;
+
+const ENTRIES: u64 = 5;
+
+/// A context with a few entries, and its first part's bytes.
+fn victim(instance: &Instance) -> (Context, Bytes) {
+    let context = instance.context("victim");
+    let mut appender = context.appender().expect("an appender");
+    for n in 1..=ENTRIES {
+        let payload = [u8::try_from(n).expect("few"); 20];
+        let entry = NewEntry::new("a key of 16 byte", &payload).metadata(&[("name", "a value")]);
+        appender.append(&entry).expect("room");
+    }
+    let bytes = Bytes::of_first_part(&instance.objects(), context.epoch());
+    (context, bytes)
+}
+
+fn corrupt(context: &Context, seq: u64) -> &'static str {
+    match context.get(seq) {
+        Err(ReadError::Corrupt(corrupt)) => corrupt.what,
+        other => panic!("seq {seq}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_damaged_slot_is_an_error_there_and_nowhere_else() {
+    let instance = started(&[]);
+    let (context, bytes) = victim(&instance);
+    let beyond = Slot::Entry(Extent {
+        offset: 1 << 30,
+        len: 100,
+    });
+    let short = Slot::Entry(Extent { offset: 0, len: 47 });
+    let unaligned_tag = 0x4000_0001_0000_0000;
+    for (word, what) in [
+        (1, "slot"),
+        (unaligned_tag, "slot"),
+        (beyond.encode(), "record end"),
+        (short.encode(), "record length"),
+        (bytes.word(Bytes::slot_at(3)), "record seq"),
+    ] {
+        let before = bytes.word(Bytes::slot_at(1));
+        bytes.set_word(Bytes::slot_at(1), word);
+        assert_eq!(corrupt(&context, 2), what, "{word:#x}");
+        assert_eq!(context.get(1).expect("whole").expect("there").seq(), 1);
+        assert_eq!(context.get(3).expect("whole").expect("there").seq(), 3);
+        let said = instance.complained(&["get", "victim", "2"]);
+        assert!(said.contains(&format!("{what} is damaged")), "{said}");
+        bytes.set_word(Bytes::slot_at(1), before);
+    }
+    assert_eq!(context.get(2).expect("whole").expect("there").seq(), 2);
+}
+
+#[test]
+fn every_changed_byte_of_a_record_is_noticed() {
+    let instance = started(&[]);
+    let (context, bytes) = victim(&instance);
+    let (at, len) = bytes.record_at(2);
+    let record = bytes.get(at, len);
+    for (index, byte) in record.iter().enumerate() {
+        for flip in [0x01, 0x80, 0xff] {
+            bytes.set(at + index as u64, &[byte ^ flip]);
+            match context.get(3) {
+                // What is not needed to find the entry is told by checksums.
+                Ok(entry) => {
+                    let entry = entry.expect("there");
+                    assert!(entry.verify().is_err(), "byte {index} ^ {flip:#x}");
+                    // Whatever it says now, it can be looked at.
+                    let said = format!("{entry:?} {:?}", entry.metadata().collect::<Vec<_>>());
+                    assert!(!said.is_empty());
+                }
+                Err(ReadError::Corrupt(_)) => {}
+                Err(other) => panic!("byte {index} ^ {flip:#x}: {other}"),
+            }
+            bytes.set(at + index as u64, &[*byte]);
+        }
+    }
+    let entry = context.get(3).expect("whole").expect("there");
+    entry.verify().expect("as it was");
+}
+
+#[test]
+fn a_damaged_frontier_stops_appends_with_an_error() {
+    let instance = started(&[]);
+    let (context, bytes) = victim(&instance);
+    let mut appender = context.appender().expect("an appender");
+    bytes.set_word(Bytes::slot_at(ENTRIES as usize), 7);
+    let error = appender.append(&NewEntry::new("k", b"v"));
+    let said = error.expect_err("the slot is taken").to_string();
+    assert!(said.contains("slot is damaged"), "{said}");
+    // A context beside it knows nothing of that.
+    let other = instance.context("other");
+    let mut appender = other.appender().expect("an appender");
+    assert_eq!(
+        appender
+            .append(&NewEntry::new("k", b"v"))
+            .expect("room")
+            .seq,
+        1
+    );
+}
+
+#[test]
+fn a_restarted_daemon_quarantines_a_damaged_context_and_serves_the_rest() {
+    let mut instance = started(&[]);
+    let (context, bytes) = victim(&instance);
+    drop(context);
+    instance.printed(&["append", "healthy", "k", "v"]);
+    instance.stop_daemon();
+    // Where the search for the frontier looks.
+    bytes.set_word(Bytes::slot_at(ENTRIES as usize), 7);
+    instance.start(&[]);
+    let said = instance.complained(&["append", "victim", "k", "v"]);
+    assert!(said.contains("damaged"), "{said}");
+    let listed = instance.printed(&["ls", "-o", "jsonl"]);
+    let state = |name: &str| {
+        let line = listed.lines().find(|line| line.contains(name));
+        let line: serde_json::Value = serde_json::from_str(line.expect("listed")).expect("JSON");
+        line["state"].as_str().expect("a state").to_owned()
+    };
+    assert_eq!(state("victim"), "quarantined");
+    assert_eq!(state("healthy"), "open");
+    assert_eq!(
+        instance.printed(&["append", "healthy", "k", "v", "-o", "short"]),
+        "2\n"
+    );
+    // What validates can still be read.
+    assert_eq!(
+        instance.printed(&["get", "victim", "1", "-o", "raw"]).len(),
+        20
+    );
+}
+
+#[test]
+fn an_object_that_others_may_write_is_not_used() {
+    let instance = started(&[]);
+    let (context, _) = victim(&instance);
+    let epoch = context.epoch();
+    drop(context);
+    for name in [Name::Part(epoch, 1), Name::Control(epoch)] {
+        let path = path(&instance.objects(), name);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("ours");
+        let said = instance.complained(&["get", "victim", "1"]);
+        assert!(
+            said.contains("mode 666") || said.contains("unknown"),
+            "{said}"
+        );
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        instance.printed(&["get", "victim", "1"]);
+    }
+}
+
+#[test]
+fn an_object_of_another_owner_is_not_used() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give an object away");
+        return;
+    }
+    let mut instance = started(&[]);
+    let (context, _) = victim(&instance);
+    let part = path(&instance.objects(), Name::Part(context.epoch(), 1));
+    drop(context);
+    instance.printed(&["append", "healthy", "k", "v"]);
+    std::os::unix::fs::chown(&part, Some(65534), None).expect("root may");
+    let said = instance.complained(&["get", "victim", "1"]);
+    assert!(said.contains("belongs to uid 65534"), "{said}");
+    instance.kill_daemon();
+    instance.start(&[]);
+    let said = instance.complained(&["append", "victim", "k", "v"]);
+    assert!(said.contains("65534"), "{said}");
+    assert_eq!(
+        instance.printed(&["append", "healthy", "k", "v", "-o", "short"]),
+        "2\n"
+    );
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_removed_by_the_next_daemon() {
+    let mut instance = started(&[]);
+    let (context, _) = victim(&instance);
+    let epoch = context.epoch();
+    drop(context);
+    instance.kill_daemon();
+    let objects = instance.objects();
+    let other = ledger_shm::object::Epoch([9; 16]);
+    let leftovers = [
+        // A spare without magic, a context without magic, a part without context.
+        (Name::Part(epoch, 77), 16384),
+        (Name::Control(other), 4096),
+        (Name::Part(other, 1), 0),
+    ];
+    for (name, len) in leftovers {
+        let path = path(&objects, name);
+        std::fs::write(&path, vec![0; len]).expect("room");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+    }
+    // Until then nobody takes them for anything.
+    assert_eq!(instance.printed(&["ls", "-o", "jsonl"]).lines().count(), 1);
+    instance.start(&[]);
+    for (name, _) in leftovers {
+        assert!(!path(&objects, name).exists(), "{name:?}");
+    }
+    assert_eq!(
+        instance.printed(&["append", "victim", "k", "v", "-o", "short"]),
+        format!("{}\n", ENTRIES + 1)
+    );
+}
+
+#[test]
+fn an_object_of_another_format_version_is_named_with_both() {
+    let instance = started(&[]);
+    let (context, _) = victim(&instance);
+    let control = Bytes::of(&instance.objects(), Name::Control(context.epoch()));
+    let at = offset_of!(ControlHeader, version) as u64;
+    control.set(at, &9_u32.to_le_bytes());
+    let error = ledger_shm::Control::open(&instance.objects(), context.epoch(), false);
+    match error.expect_err("another version") {
+        MapError::Version {
+            found: 9,
+            expected: 1,
+        } => {}
+        other => panic!("{other}"),
+    }
+    drop(context);
+    let said = instance.complained(&["info", "victim"]);
+    assert!(said.contains("version 9") && said.contains('1'), "{said}");
+}
+
+/// Where another uid could write, entries are copied and verified.
+#[test]
+fn an_instance_of_another_uid_is_read_through_verified_copies() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can start a daemon of another uid");
+        return;
+    }
+    let instance = Foreign::start();
+    let ledger = ledger_client::Ledger::builder()
+        .instance(&instance.name)
+        .runtime_dir(&instance.runtime_dir)
+        .uid(Foreign::UID)
+        .connect()
+        .expect("root may");
+    let context = ledger.context("theirs").open().expect("made above");
+    let entry = context.get(1).expect("whole").expect("there");
+    assert_eq!((entry.key(), entry.payload()), ("k", &b"theirs"[..]));
+    let mut watcher = context.watch(1);
+    assert_eq!(watcher.next().expect("whole").payload(), b"theirs");
+
+    let part = Bytes::of_first_part(&instance.objects(), context.epoch());
+    let (at, len) = part.record_at(0);
+    for index in 0..len as u64 {
+        let byte = part.get(at + index, 1)[0];
+        part.set(at + index, &[byte ^ 0x10]);
+        assert!(
+            matches!(context.get(1), Err(ReadError::Corrupt(_))),
+            "byte {index}"
+        );
+        part.set(at + index, &[byte]);
+    }
+    // A copy is nobody else's: what happens afterwards does not reach it.
+    part.set(at + 48, b"THEIRS");
+    assert_eq!(entry.payload(), b"theirs");
+    entry.verify().expect("as it was");
+}
+
+struct Foreign {
+    name: String,
+    runtime_dir: std::path::PathBuf,
+    daemon: std::process::Child,
+}
+
+impl Foreign {
+    const UID: u32 = 65534;
+
+    fn start() -> Foreign {
+        use std::io::BufRead;
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+
+        let name = format!("t_{}_foreign", std::process::id());
+        let runtime_dir = std::env::temp_dir().join(format!("ledger-{name}"));
+        std::fs::create_dir(&runtime_dir).expect("a fresh folder");
+        std::fs::set_permissions(&runtime_dir, Permissions::from_mode(0o700)).expect("ours");
+        std::os::unix::fs::chown(&runtime_dir, Some(Self::UID), None).expect("root may");
+        let command = |args: &[&str]| {
+            let mut command = Command::new(crate::PROGRAMS.ledgerd);
+            command
+                .args(args)
+                .uid(Self::UID)
+                .env("LEDGER_INSTANCE", &name)
+                .env("LEDGER_RUNTIME_DIR", &runtime_dir);
+            command
+        };
+        let mut daemon = command(&["run"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ledgerd starts");
+        let mut lines = std::io::BufReader::new(daemon.stderr.take().expect("piped")).lines();
+        let line = lines.next().expect("it says something").expect("text");
+        assert!(line.contains(" listens at "), "{line}");
+        let appended = command(&["append", "theirs", "k", "theirs"]).output();
+        assert!(appended.expect("ledgerd starts").status.success());
+        Foreign {
+            name,
+            runtime_dir,
+            daemon,
+        }
+    }
+
+    fn objects(&self) -> ledger_shm::object::Instance {
+        ledger_shm::object::Instance::new(Self::UID, &self.name).expect("a valid name")
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        let objects = self.objects();
+        for name in ledger_shm::object::list(&objects).unwrap_or_default() {
+            let _ = ledger_shm::object::unlink(&objects, name);
+        }
+        let _ = std::fs::remove_dir_all(&self.runtime_dir);
+    }
+}

@@ -1,0 +1,74 @@
+//! A client and a daemon that do not speak the same format.
+
+use std::time::Duration;
+
+use ledger_client::wire::Hello;
+use ledger_client::{ConnectError, place};
+use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
+use ledger_tests::Instance;
+
+use crate::{PROGRAMS, started};
+
+fn other() -> Hello {
+    let mut other = Hello::OURS;
+    other.format += 1;
+    other
+}
+
+#[test]
+fn a_client_of_another_version_is_told_ours_and_let_go() {
+    let instance = started(&[]);
+    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let client = Packets::connect(&path, Duration::from_secs(5)).expect("a daemon");
+    client.send(&other().encode(), None).expect("sent");
+    let mut buffer = [0; PACKET_LEN_MAX];
+    let answer = client.receive(&mut buffer).expect("answered");
+    let answer = answer.expect("an answer before the end").bytes;
+    assert_eq!(Hello::decode(answer), Some(Hello::OURS));
+    assert!(client.receive(&mut buffer).expect("ended").is_none());
+    // Everybody else is served.
+    instance.printed(&["append", "c", "k", "v"]);
+}
+
+#[test]
+fn a_daemon_of_another_version_is_named_with_both() {
+    let instance = Instance::new(PROGRAMS);
+    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let listener = socket::listen(&path).expect("a fresh folder");
+    let connecting = std::thread::spawn({
+        let builder = instance.builder();
+        move || builder.connect()
+    });
+    let daemon = ledger_tests::eventually("a client", || socket::accept(&listener).expect("one"));
+    daemon.send(&other().encode(), None).expect("sent");
+    let error = connecting.join().expect("no panic").expect_err("refused");
+    assert!(matches!(error, ConnectError::Version { .. }), "{error:?}");
+    let said = error.to_string();
+    let [ours, theirs] = [Hello::OURS, other()].map(|hello| hello.format.to_string());
+    assert!(said.contains(&ours) && said.contains(&theirs), "{said}");
+}
+
+#[test]
+fn what_is_no_packet_of_ours_ends_the_connection_and_nothing_else() {
+    let instance = started(&[]);
+    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let mut buffer = [0; PACKET_LEN_MAX];
+    for (hello, then) in [
+        (b"".to_vec(), b"".to_vec()),
+        (b"what is this".to_vec(), b"".to_vec()),
+        (vec![0xff; 4096], b"".to_vec()),
+        (Hello::OURS.encode().to_vec(), vec![0xff; 300]),
+        (Hello::OURS.encode().to_vec(), b"x".to_vec()),
+    ] {
+        let client = Packets::connect(&path, Duration::from_secs(5)).expect("a daemon");
+        // It may be gone between the two.
+        let _ = client.send(&hello, None);
+        let _ = client.send(&then, None);
+        let ended = ledger_tests::eventually("the end", || match client.receive(&mut buffer) {
+            Ok(Some(_)) => None,
+            other => Some(other.is_err() || matches!(other, Ok(None))),
+        });
+        assert!(ended);
+    }
+    instance.printed(&["append", "c", "k", "v"]);
+}
