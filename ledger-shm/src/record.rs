@@ -11,7 +11,8 @@
 //!
 //! The payload comes first so that it lies on a 16-byte boundary whatever else
 //! is in the entry: a typed payload is used where it lies. Strings of up to
-//! eight bytes live inside their reference. Padding is zero.
+//! eight bytes live inside their reference, filled up with 0xff; other padding
+//! is zero.
 #![allow(
     unsafe_code,
     reason = "a validated archive is viewed without a second validation"
@@ -387,4 +388,64 @@ pub fn body_len(payload_len: usize, key: &str, metadata: &[(&str, &str)]) -> usi
     let references =
         (payload_len + outside(key) + strings).next_multiple_of(align_of::<ArchivedPair>());
     references + metadata.len() * size_of::<ArchivedPair>() + size_of::<ArchivedBody>()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_body_is_as_long_as_it_was_said_to_be(
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+            key in "[a-zä]{1,40}",
+            metadata in prop::collection::vec((".{0,20}", ".{0,20}"), 0..6),
+        ) {
+            let pairs: Vec<_> = metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let expected = body_len(payload.len(), &key, &pairs);
+            let mut scratch = vec![MaybeUninit::uninit(); scratch_len(pairs.len())];
+            let mut memory = rkyv::util::AlignedVec::<16>::new();
+            memory.resize(expected, 0xee);
+            let bytes = &payload[..];
+            let len = write_body(Some(&mut memory), &bytes, &key, &pairs, &mut scratch)
+                .expect("room for it");
+            prop_assert_eq!((len.payload, len.body), (payload.len(), expected));
+            let body = access_body(&memory).expect("what was just written");
+            prop_assert_eq!(body.payload.as_slice(), bytes);
+            prop_assert_eq!(body.key.as_str(), key);
+            let read: Vec<_> =
+                body.metadata.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
+            prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn a_header_comes_back_and_any_change_is_noticed(
+            numbers: (u32, u64, u64, u64),
+            body in prop::collection::vec(any::<u8>(), 0..100),
+            at: prop::sample::Index,
+            flip in 1..=u8::MAX,
+        ) {
+            let (key_hash, seq, appended_at_ns, lamport) = numbers;
+            let mut record = vec![0; RECORD_HEADER_LEN];
+            record.extend_from_slice(&body);
+            let header = RecordHeader {
+                body_len: body.len() as u32,
+                body_crc: crc32c(&body),
+                seq,
+                appended_at_ns,
+                lamport,
+                key_hash,
+                reserved: 0,
+                header_crc: 0,
+                reserved_end: 0,
+            };
+            header.write_to(record.first_chunk_mut().expect("a header"));
+            let read = RecordHeader::verify(&record).expect("as written");
+            prop_assert_eq!(RecordHeader { header_crc: 0, ..read }, header);
+            let at = at.index(record.len());
+            record[at] ^= flip;
+            prop_assert!(RecordHeader::verify(&record).is_err());
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod commands;
 mod daemon;
 mod damage;
 mod entries;
+mod format;
 mod memory;
 mod names;
 mod oracle;

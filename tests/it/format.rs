@@ -1,0 +1,124 @@
+//! docs/FORMAT.md says what the code does.
+
+use std::mem::{offset_of, size_of};
+
+use ledger_shm::format::{
+    ARCHIVE_FORMAT, BELL_MAGIC, BellHeader, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION,
+    RecordHeader, SEGMENT_MAGIC, SegmentHeader,
+};
+
+const DOCUMENT: &str = include_str!("../../docs/FORMAT.md");
+
+/// Offset, size and name of every field in the table under a heading.
+fn documented(heading: &str) -> Vec<(usize, usize, String)> {
+    let section = DOCUMENT
+        .split("\n## ")
+        .find(|section| section.starts_with(heading))
+        .unwrap_or_else(|| panic!("no section {heading}"));
+    section
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let (offset, size) = (cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
+            let name = cells.next()?.trim_matches('`').to_owned();
+            Some((offset, size, name))
+        })
+        .collect()
+}
+
+macro_rules! fields {
+    ($header:ty: $($field:ident),* $(,)?) => {{
+        fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
+            size_of::<F>()
+        }
+        vec![$((
+            offset_of!($header, $field),
+            size_of_field::<$header, _>(|header| &header.$field),
+            stringify!($field).to_owned(),
+        )),*]
+    }};
+}
+
+fn compare(heading: &str, code: &[(usize, usize, String)], len: usize) {
+    assert_eq!(documented(heading), code, "{heading}");
+    let mut end = 0;
+    for (offset, size, name) in code {
+        assert_eq!(*offset, end, "{heading}: a gap before {name}");
+        end = offset + size;
+    }
+    assert_eq!(end, len, "{heading}: every byte is in the table");
+}
+
+#[test]
+fn the_tables_of_the_document_are_the_structures_of_the_code() {
+    let segment = fields!(SegmentHeader: magic_word, version, archive_format, epoch, part,
+        segment_len, index_offset, slot_capacity, data_offset, data_len, reserved_geometry,
+        base_lamport_word, base_seq_word, successor_word, reserved_base, data_tail_word,
+        reserved_tail);
+    compare("Segment", &segment, size_of::<SegmentHeader>());
+    let record = fields!(RecordHeader: body_len, body_crc, seq, appended_at_ns, lamport, key_hash,
+        reserved, header_crc, reserved_end);
+    compare("Record", &record, size_of::<RecordHeader>());
+    let control = fields!(ControlHeader: magic_word, version, archive_format, epoch, created_at_ns,
+        payload_len_max, metadata_len_max, name_len, foreign_writers, reserved_facts, state_word,
+        next_part_word, first_part_word, generation_word, archived_seq_word, durable_seq_word,
+        reserved_state, name, reserved_end);
+    compare("Control object", &control, size_of::<ControlHeader>());
+    let bell = fields!(BellHeader: magic_word, version, reserved_version, epoch, generation,
+        reserved_facts, parked_word, reserved_parked, count_word, reserved_count, relayed_word,
+        reserved_relayed);
+    compare("Bell", &bell, size_of::<BellHeader>());
+}
+
+#[test]
+fn the_numbers_of_the_document_are_the_codes() {
+    for (magic, text) in [
+        (SEGMENT_MAGIC, r"`LEDGSEG\x01`"),
+        (CONTROL_MAGIC, r"`LEDGCTL\x01`"),
+        (BELL_MAGIC, r"`LEDGBEL\x01`"),
+    ] {
+        let bytes = magic.to_le_bytes();
+        let escaped = format!("`{}`", bytes.escape_ascii());
+        assert_eq!(escaped, text);
+        assert!(DOCUMENT.contains(text), "{text}");
+    }
+    assert!(DOCUMENT.contains(&format!("The format version is {FORMAT_VERSION}.")));
+    assert!(DOCUMENT.contains(&format!("a `u64`: {ARCHIVE_FORMAT:#x}.")));
+}
+
+/// The bytes of one entry, so that a change of any of them is noticed.
+#[test]
+fn a_record_has_the_bytes_that_every_release_writes() {
+    let instance = crate::started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let metadata = [("name", "longer than eight")];
+    let entry = ledger_client::NewEntry::new("key", b"payload").metadata(&metadata);
+    let appended = appender.append(&entry).expect("room");
+    let entry = context.get(1).expect("readable").expect("there");
+    let record = entry.record_bytes();
+    let (header, body) = record.split_at(48);
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    assert_eq!(&header[16..24], appended.appended_at_ns.to_le_bytes());
+    // Everything but the clock and the checksum over it.
+    let fixed = format!("{} {}", hex(&header[..16]), hex(&header[24..40]));
+    assert_eq!(
+        fixed,
+        "40000000481726fa0100000000000000 01000000000000006d75a44000000000"
+    );
+    let archive = concat!(
+        "7061796c6f6164",                     // payload
+        "6c6f6e676572207468616e206569676874", // value
+        "6e616d65ffffffff",                   // key of the pair, inside its reference
+        "91000000e7ffffff",                   // value of the pair: 17 bytes, 25 back
+        "d8ffffff07000000",                   // payload: 40 back, 7 bytes
+        "6b6579ffffffffff",                   // key
+        "e0ffffff01000000",                   // pairs: 32 back, one
+    );
+    assert_eq!(hex(body), archive);
+}
