@@ -32,3 +32,8 @@ mod server;
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
 pub use options::Options;
+
+/// The front page's example, run as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

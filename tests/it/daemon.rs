@@ -1,8 +1,13 @@
 //! The daemon absent, killed, stopped, restarted, started twice.
 
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
 use ledger_client::{ConnectError, NewEntry};
+use ledger_shm::format::ControlHeader;
+use ledger_shm::object::{Epoch, Name, list};
+use ledger_shm::slot::Slot;
+use ledger_tests::damage::{Bytes, path};
 use ledger_tests::{Instance, eventually};
 use nix::sys::signal::{Signal, kill};
 
@@ -180,4 +185,92 @@ fn purge_frees_a_stopped_instance_and_refuses_a_running_one() {
         ledger_shm::object::list(&instance.objects()).expect("listed"),
         []
     );
+}
+
+/// A context over several parts, and its control object's bytes.
+fn several_parts(instance: &Instance) -> (Epoch, Bytes) {
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 1000 100");
+    let epoch = instance.context("log").epoch();
+    (epoch, Bytes::of(&instance.objects(), Name::Control(epoch)))
+}
+
+#[test]
+fn a_retirement_that_was_cut_short_is_finished_by_the_next_daemon() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let (epoch, control) = several_parts(&instance);
+    instance.kill_daemon();
+    // It moves the first part, then removes the name of the one before.
+    control.set_word(offset_of!(ControlHeader, first_part_word) as u64, 2);
+    let oldest = path(&instance.objects(), Name::Part(epoch, 1));
+    assert!(oldest.exists());
+    instance.start(&[]);
+    assert!(!oldest.exists());
+    let context = instance.context("log");
+    assert_eq!(context.first_available().expect("readable"), 84);
+    assert_eq!(context.get(84).expect("readable").expect("there").seq(), 84);
+    assert_eq!(context.latest().expect("readable"), 1000);
+}
+
+#[test]
+fn a_closing_that_was_cut_short_is_finished_by_the_next_daemon() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("append k v");
+    let epoch = instance.context("log").epoch();
+    let is_spare = |name: &Name| matches!(name, Name::Part(_, number) if *number > 1);
+    let objects = instance.objects();
+    let spares = || {
+        let names = list(&objects).expect("listed");
+        names.iter().filter(|name| is_spare(name)).count()
+    };
+    eventually("two spares", || (spares() == 2).then_some(()));
+    writer.kill();
+    instance.kill_daemon();
+    // It closes the frontier, then withdraws the spares.
+    let part = Bytes::of_first_part(&instance.objects(), epoch);
+    part.set_word(Bytes::slot_at(1), Slot::Closed.encode());
+    instance.start(&["--spare-min", "64K", "--spare-max", "64K"]);
+    assert_eq!(spares(), 0);
+    assert!(
+        instance
+            .printed(&["ls", "-o", "jsonl"])
+            .contains("\"idle\"")
+    );
+    // Whoever wants to append has it continued where it ended.
+    assert_eq!(
+        instance.printed(&["append", "log", "k", "v", "-o", "short"]),
+        "2\n"
+    );
+    let digest = instance.peer_digest("log");
+    assert!(digest.starts_with("2 "), "{digest}");
+}
+
+#[test]
+fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
+    let instance = started(&["--idle-close-after", "0.01"]);
+    for seq in 1..=5 {
+        let mut writer = instance.peer();
+        writer.must("open log");
+        assert_eq!(writer.must("append k v"), seq.to_string());
+        eventually("spares are mapped", || {
+            (writer.writable_part_count(&instance) >= 3).then_some(())
+        });
+        writer.end().expect("a clean end");
+        eventually("the context is closed", || {
+            instance
+                .printed(&["ls", "-o", "jsonl"])
+                .contains("\"idle\"")
+                .then_some(())
+        });
+        let drawing = instance.printed(&["inspect", "log"]);
+        assert!(!drawing.contains("spare"), "{drawing}");
+        // Reading does not wake it.
+        assert_eq!(
+            instance.printed(&["get", "log", "-o", "raw"]),
+            "v".repeat(seq)
+        );
+    }
 }
