@@ -7,6 +7,7 @@ mod appenders;
 mod commands;
 mod daemon;
 mod damage;
+mod documents;
 mod entries;
 mod format;
 mod memory;
