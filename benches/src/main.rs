@@ -41,7 +41,7 @@ fn main() {
     let scale = if args.quick { 10 } else { 1 };
     let rows: [(&str, Row); 10] = [
         ("limit/clock", limits::clock),
-        ("limit/commit", limits::commit),
+        ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
         ("log/append", log::append),
         ("log/sustained", log::sustained),

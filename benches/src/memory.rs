@@ -9,8 +9,8 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 
-/// Zeroed memory that several processes can map. Kept mapped until the process
-/// ends; the name goes when its creator drops it.
+/// Zeroed memory that several processes can map. The name goes when its creator
+/// drops it.
 pub struct SharedMemory {
     name: String,
     address: NonNull<u8>,
@@ -31,6 +31,23 @@ impl SharedMemory {
             len,
             is_owner: true,
         }
+    }
+
+    /// As [`create`](Self::create), with its memory committed.
+    pub fn create_committed(what: &str, len: usize) -> SharedMemory {
+        let memory = SharedMemory::create(what, len);
+        let fd = shm_open(memory.name(), OFlag::O_RDWR, Mode::empty()).expect("just made");
+        let mode = nix::fcntl::FallocateFlags::empty();
+        nix::fcntl::fallocate(&fd, mode, 0, len as i64).expect("room");
+        memory
+    }
+
+    /// Has the kernel zero it and enter it into the page table.
+    pub fn populate(&self) {
+        let address = self.address.as_ptr().cast();
+        // SAFETY: populating changes no byte.
+        let outcome = unsafe { libc::madvise(address, self.len, libc::MADV_POPULATE_WRITE) };
+        assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
     }
 
     pub fn open(name: &str, len: usize) -> SharedMemory {
@@ -71,6 +88,8 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        // SAFETY: mapped by us; references to its words end with it.
+        let _ = unsafe { nix::sys::mman::munmap(self.address.cast(), self.len) };
         if self.is_owner {
             let _ = shm_unlink(self.name.as_str());
         }
