@@ -165,20 +165,21 @@ mod mapped {
 
 #[cfg(loom)]
 mod modelled {
-    use crate::format::LINE_LEN;
-    use crate::sync::{AtomicU32, AtomicU64};
+    use crate::format::RECORD_ALIGN;
+    use crate::sync::{AtomicU32, AtomicU64, Ordering};
+    use loom::cell::UnsafeCell;
     use std::collections::BTreeMap;
-    use std::sync::OnceLock;
+    use std::ptr::NonNull;
 
     /// Memory whose every access loom sees: words are loom's atomics, and each
-    /// line of bytes has a cell that reports unordered access.
+    /// run of [`RECORD_ALIGN`] bytes, which two records never share, has a cell
+    /// that reports unordered access.
     #[derive(Debug)]
     pub(crate) struct Region {
         words: BTreeMap<usize, AtomicU64>,
         words32: BTreeMap<usize, AtomicU32>,
-        bytes: *mut u8,
-        len: usize,
-        lines: Vec<loom::cell::UnsafeCell<()>>,
+        bytes: NonNull<[u128]>,
+        cells: Vec<UnsafeCell<()>>,
     }
 
     // SAFETY: byte access is reported to loom, which fails the model on a race.
@@ -189,16 +190,17 @@ mod modelled {
     impl Region {
         /// `len` zeroed bytes with atomics at the given offsets.
         pub(crate) fn new(len: usize, words: &[usize], words32: &[usize]) -> Region {
-            let bytes = Box::leak(vec![0_u128; len.div_ceil(16)].into_boxed_slice());
+            let units = len.div_ceil(RECORD_ALIGN);
             Region {
                 words: words.iter().map(|at| (*at, AtomicU64::new(0))).collect(),
                 words32: words32.iter().map(|at| (*at, AtomicU32::new(0))).collect(),
-                bytes: bytes.as_mut_ptr().cast(),
-                len,
-                lines: (0..len.div_ceil(LINE_LEN))
-                    .map(|_| loom::cell::UnsafeCell::new(()))
-                    .collect(),
+                bytes: NonNull::from(Box::leak(vec![0; units].into_boxed_slice())),
+                cells: (0..units).map(|_| UnsafeCell::new(())).collect(),
             }
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.cells.len() * RECORD_ALIGN
         }
 
         pub(crate) fn is_writable(&self) -> bool {
@@ -217,17 +219,25 @@ mod modelled {
             &self.words32[&offset]
         }
 
-        fn touched(&self, offset: usize, len: usize) -> &[loom::cell::UnsafeCell<()>] {
-            assert!(
-                offset + len <= self.len,
-                "{len} bytes at {offset} of {}",
-                self.len
-            );
-            &self.lines[offset / LINE_LEN..(offset + len).div_ceil(LINE_LEN)]
+        fn at(&self, offset: usize, len: usize) -> (*mut u8, &[UnsafeCell<()>]) {
+            let cells = &self.cells[offset / RECORD_ALIGN..(offset + len).div_ceil(RECORD_ALIGN)];
+            // SAFETY: the cells were just found, so the offset lies inside.
+            let address = unsafe { self.bytes.as_ptr().cast::<u8>().add(offset) };
+            (address, cells)
         }
 
+        pub(crate) fn copy_to(&self, offset: usize, target: &mut [u8]) {
+            for (index, bytes) in target.chunks_mut(size_of::<u64>()).enumerate() {
+                let word = self.word(offset + index * size_of::<u64>());
+                let word = word.load(Ordering::Relaxed).to_le_bytes();
+                bytes.copy_from_slice(&word[..bytes.len()]);
+            }
+        }
+
+        /// Of a record: the real one copies with relaxed loads, which on bytes
+        /// that were published is the same as reading them.
         pub(crate) fn copy_word(&self, offset: usize) -> u64 {
-            // SAFETY: models only copy what a slot has published.
+            // SAFETY: only a slot leads here, so it was published; loom checks.
             let published = unsafe { self.bytes(offset, size_of::<u64>()) };
             u64::from_le_bytes(published.try_into().expect("eight bytes"))
         }
@@ -236,11 +246,12 @@ mod modelled {
         ///
         /// As for the mapped region; loom checks it.
         pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-            for line in self.touched(offset, len) {
-                line.with(|_| ());
+            let (address, cells) = self.at(offset, len);
+            for cell in cells {
+                cell.with(|_| ());
             }
-            // SAFETY: in bounds, initialised, and reported to loom.
-            unsafe { std::slice::from_raw_parts(self.bytes.add(offset), len) }
+            // SAFETY: in bounds by `at`, initialised, and reported to loom.
+            unsafe { std::slice::from_raw_parts(address, len) }
         }
 
         /// # Safety
@@ -248,24 +259,19 @@ mod modelled {
         /// As for the mapped region; loom checks it.
         #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
         pub(crate) unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8] {
-            for line in self.touched(offset, len) {
-                line.with_mut(|_| ());
+            let (address, cells) = self.at(offset, len);
+            for cell in cells {
+                cell.with_mut(|_| ());
             }
-            // SAFETY: in bounds, initialised, and reported to loom.
-            unsafe { std::slice::from_raw_parts_mut(self.bytes.add(offset), len) }
+            // SAFETY: in bounds by `at`, initialised, and reported to loom.
+            unsafe { std::slice::from_raw_parts_mut(address, len) }
         }
     }
 
     impl Drop for Region {
         fn drop(&mut self) {
-            let words = self.len.div_ceil(16);
-            // SAFETY: leaked by `new` with exactly this type and length.
-            drop(unsafe {
-                Box::from_raw(std::ptr::slice_from_raw_parts_mut(
-                    self.bytes.cast::<u128>(),
-                    words,
-                ))
-            });
+            // SAFETY: leaked by `new`, and nothing refers to it any more.
+            drop(unsafe { Box::from_raw(self.bytes.as_ptr()) });
         }
     }
 }

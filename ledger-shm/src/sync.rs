@@ -2,11 +2,12 @@
 //! either.
 //!
 //! Every release in this crate names the acquire it is for by a [`Label`], and
-//! `docs/ORDERING.md` has one row per label. Under loom a label can be switched
-//! to `Relaxed` at run time, which is how a model proves that it is needed.
+//! `docs/ORDERING.md` has one section per label. Under loom a label can be
+//! switched to `Relaxed` at run time, which is how a model proves that it is
+//! needed.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU32, AtomicU64};
+pub use modelled::{AtomicU32, AtomicU64};
 pub use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -29,7 +30,7 @@ pub enum Label {
 }
 
 impl Label {
-    /// `ordering`, or `Relaxed` in a model that switched this label off.
+    /// `ordering`, at a place that belongs to this label.
     #[cfg(not(loom))]
     #[inline(always)]
     pub const fn at(self, ordering: Ordering) -> Ordering {
@@ -45,34 +46,115 @@ impl Label {
 }
 
 #[cfg(loom)]
+pub use weak::weaken;
+
+#[cfg(loom)]
+mod modelled {
+    use super::Ordering;
+    use loom::sync::Condvar;
+    use loom::sync::atomic;
+
+    /// A word of a model: loom's, and a turn that every access takes before.
+    ///
+    /// Loom looks for accesses that could have come in another order, but of
+    /// each object it remembers only the last one. A thread that loads a word
+    /// and then CASes it so hides the loads of all others, and loom 0.7 never
+    /// tries the CAS before them. Accesses of a condition variable on which
+    /// nobody waits all exclude each other and order nothing else: with one
+    /// such turn before each access, the last one is all there is to remember.
+    macro_rules! word {
+        ($name:ident, $value:ty) => {
+            #[derive(Debug)]
+            #[allow(missing_docs, reason = "as in std")]
+            pub struct $name {
+                word: atomic::$name,
+                turn: Condvar,
+            }
+
+            #[allow(missing_docs, reason = "as in std")]
+            impl $name {
+                pub fn new(value: $value) -> Self {
+                    Self {
+                        word: atomic::$name::new(value),
+                        turn: Condvar::new(),
+                    }
+                }
+
+                fn word(&self) -> &atomic::$name {
+                    self.turn.notify_one();
+                    &self.word
+                }
+
+                pub fn load(&self, ordering: Ordering) -> $value {
+                    self.word().load(ordering)
+                }
+
+                pub fn store(&self, value: $value, ordering: Ordering) {
+                    self.word().store(value, ordering);
+                }
+
+                pub fn swap(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word().swap(value, ordering)
+                }
+
+                pub fn fetch_add(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word().fetch_add(value, ordering)
+                }
+
+                pub fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.word().compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    word!(AtomicU32, u32);
+    word!(AtomicU64, u64);
+}
+
+#[cfg(loom)]
 mod weak {
     use super::{Label, Ordering};
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::cell::Cell;
 
-    static WEAKENED: AtomicUsize = AtomicUsize::new(usize::MAX);
+    thread_local! {
+        /// All threads of a model run on the thread of their test.
+        static WEAKENED: Cell<Option<(Label, Ordering)>> = const { Cell::new(None) };
+    }
+
+    /// Runs models in which those edges of `label` that are written with
+    /// `ordering` order nothing.
+    pub fn weaken<R>(label: Label, ordering: Ordering, models: impl FnOnce() -> R) -> R {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WEAKENED.set(None);
+            }
+        }
+        WEAKENED.set(Some((label, ordering)));
+        let _restore = Restore;
+        models()
+    }
 
     impl Label {
-        /// From now on this label orders nothing, in every model of this process.
-        pub fn weaken(self) {
-            WEAKENED.store(self as usize, SeqCst);
-        }
-
-        fn is_weakened(self) -> bool {
-            WEAKENED.load(SeqCst) == self as usize
-        }
-
-        /// `ordering`, or `Relaxed` in a model that switched this label off.
+        /// `ordering`, or `Relaxed` in a model that weakened it.
         pub fn at(self, ordering: Ordering) -> Ordering {
-            if self.is_weakened() {
+            if WEAKENED.get() == Some((self, ordering)) {
                 Ordering::Relaxed
             } else {
                 ordering
             }
         }
 
-        /// A fence that belongs to this label.
+        /// A fence that belongs to this label, or none in a model that weakened it.
         pub fn fence(self, ordering: Ordering) {
-            if !self.is_weakened() {
+            if self.at(ordering) != Ordering::Relaxed {
                 loom::sync::atomic::fence(ordering);
             }
         }
