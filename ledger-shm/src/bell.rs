@@ -84,7 +84,8 @@ impl Bell {
 
     #[cold]
     fn ring_parked(&self) {
-        if self.parked().swap(0, Label::Ring.at(Ordering::AcqRel)) != 0 {
+        // Relaxed: `advance` is what carries it.
+        if self.parked().swap(0, Ordering::Relaxed) != 0 {
             self.advance();
             self.wake(1);
         }

@@ -239,8 +239,8 @@ impl Segment {
         match base.compare_exchange(
             0,
             base_seq,
-            Label::Roll.at(Ordering::AcqRel),
-            Label::Roll.at(Ordering::Acquire),
+            Label::Roll.at(Ordering::Release),
+            Ordering::Relaxed,
         ) {
             Ok(_) => Ok(()),
             Err(found) => Corrupt::check("base seq", found, base_seq),
@@ -255,7 +255,9 @@ impl Segment {
     /// The base seq it has, if it is no spare any more.
     pub fn withdraw(&self) -> Result<(), u64> {
         let base = self.region.word(BASE_SEQ_AT);
-        match base.compare_exchange(0, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
+        // Relaxed: nothing travels with it. Who still takes this for a spare
+        // loses its CAS to CLOSED.
+        match base.compare_exchange(0, WITHDRAWN, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) | Err(WITHDRAWN) => Ok(()),
             Err(base_seq) => Err(base_seq),
         }

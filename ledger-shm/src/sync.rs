@@ -54,14 +54,14 @@ mod modelled {
     use loom::sync::Condvar;
     use loom::sync::atomic;
 
-    /// A word of a model: loom's, and a turn that every access takes before.
+    /// A word of a model: loom's, and a turn that every load of it takes before.
     ///
     /// Loom looks for accesses that could have come in another order, but of
     /// each object it remembers only the last one. A thread that loads a word
     /// and then CASes it so hides the loads of all others, and loom 0.7 never
-    /// tries the CAS before them. Accesses of a condition variable on which
-    /// nobody waits all exclude each other and order nothing else: with one
-    /// such turn before each access, the last one is all there is to remember.
+    /// tries the CAS before them. Accesses to a condition variable on which
+    /// nobody waits all exclude each other, and order nothing else: with a turn
+    /// before each load, the last access is all there is to remember.
     macro_rules! word {
         ($name:ident, $value:ty) => {
             #[derive(Debug)]
@@ -80,35 +80,17 @@ mod modelled {
                     }
                 }
 
-                fn word(&self) -> &atomic::$name {
-                    self.turn.notify_one();
-                    &self.word
-                }
-
                 pub fn load(&self, ordering: Ordering) -> $value {
-                    self.word().load(ordering)
+                    self.turn.notify_one();
+                    self.word.load(ordering)
                 }
+            }
 
-                pub fn store(&self, value: $value, ordering: Ordering) {
-                    self.word().store(value, ordering);
-                }
+            impl std::ops::Deref for $name {
+                type Target = atomic::$name;
 
-                pub fn swap(&self, value: $value, ordering: Ordering) -> $value {
-                    self.word().swap(value, ordering)
-                }
-
-                pub fn fetch_add(&self, value: $value, ordering: Ordering) -> $value {
-                    self.word().fetch_add(value, ordering)
-                }
-
-                pub fn compare_exchange(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    self.word().compare_exchange(current, new, success, failure)
+                fn deref(&self) -> &atomic::$name {
+                    &self.word
                 }
             }
         };
@@ -121,7 +103,14 @@ mod modelled {
 #[cfg(loom)]
 mod weak {
     use super::{Label, Ordering};
+    use loom::sync::Condvar;
     use std::cell::Cell;
+
+    loom::lazy_static! {
+        /// The turn that every SeqCst fence takes. To loom a fence is no point
+        /// where another thread may come in between, though it orders them all.
+        static ref FENCES: Condvar = Condvar::new();
+    }
 
     thread_local! {
         /// All threads of a model run on the thread of their test.
@@ -154,9 +143,13 @@ mod weak {
 
         /// A fence that belongs to this label, or none in a model that weakened it.
         pub fn fence(self, ordering: Ordering) {
-            if self.at(ordering) != Ordering::Relaxed {
-                loom::sync::atomic::fence(ordering);
+            if self.at(ordering) == Ordering::Relaxed {
+                return;
             }
+            if ordering == Ordering::SeqCst {
+                FENCES.notify_one();
+            }
+            loom::sync::atomic::fence(ordering);
         }
     }
 }

@@ -8,7 +8,10 @@
 //! cannot see.
 
 mod append;
+mod bell;
+mod closed;
 mod publish;
+mod roll;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,7 +29,7 @@ const ENTRY_LINES: usize = 2;
 
 /// Explores a model completely.
 fn check(model: impl Fn() + Send + Sync + 'static) {
-    loom::model::Builder::new().check(model);
+    explore(loom::model::Builder::new(), model);
 }
 
 /// Explores every execution that takes the processor away from a running
@@ -34,7 +37,15 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 fn check_preempting(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
-    builder.check(model);
+    explore(builder, model);
+}
+
+fn explore(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static) {
+    builder.check(move || {
+        // Before any thread begins, so that all fences take turns.
+        Label::Park.fence(Ordering::SeqCst);
+        model();
+    });
 }
 
 /// Two accesses to a record's bytes that nothing orders.
