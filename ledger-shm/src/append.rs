@@ -455,7 +455,12 @@ impl Tail {
             }
             // Without a spare that fits the part stays open: smaller records
             // of others may still find room in it.
-            let spare = parts.spare(record_len).map_err(Refused::Full)?;
+            let spare = match parts.spare(record_len) {
+                Ok(spare) => spare,
+                // Gone because somebody has just sealed with it, or closed.
+                Err(_) if self.segment.look(self.next)? != Slot::Empty => continue,
+                Err(full) => return Err(Refused::Full(full)),
+            };
             match self.claim(Slot::Seal(spare.part()))? {
                 Slot::Empty => return self.roll(spare.part(), parts),
                 Slot::Entry(_) if self.next == self.segment.geometry().slot_capacity => {

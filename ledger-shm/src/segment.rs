@@ -190,7 +190,8 @@ impl Segment {
     #[inline]
     pub fn base_seq(&self) -> u64 {
         let base = self.region.word(BASE_SEQ_AT).load(Ordering::Relaxed);
-        // ORDER(roll): what travels is `base_lamport`; a fence, as in `look`.
+        // ORDER(roll): what travels is `base_lamport`, and why this is no spare
+        // any more; a fence, as in `look`.
         Label::Roll.fence(Ordering::Acquire);
         base
     }
@@ -235,7 +236,8 @@ impl Segment {
             return Err(Corrupt::new("base lamport", found, base_lamport));
         }
         let base = self.region.word(BASE_SEQ_AT);
-        // ORDER(roll): whoever sees this base_seq sees that base_lamport.
+        // ORDER(roll): whoever sees this base_seq sees that base_lamport, and
+        // the seal that names this part.
         match base.compare_exchange(
             0,
             base_seq,
@@ -255,9 +257,13 @@ impl Segment {
     /// The base seq it has, if it is no spare any more.
     pub fn withdraw(&self) -> Result<(), u64> {
         let base = self.region.word(BASE_SEQ_AT);
-        // Relaxed: nothing travels with it. Who still takes this for a spare
-        // loses its CAS to CLOSED.
-        match base.compare_exchange(0, WITHDRAWN, Ordering::Relaxed, Ordering::Relaxed) {
+        // ORDER(roll): who sees that this is no spare sees CLOSED as well.
+        match base.compare_exchange(
+            0,
+            WITHDRAWN,
+            Label::Roll.at(Ordering::Release),
+            Ordering::Relaxed,
+        ) {
             Ok(_) | Err(WITHDRAWN) => Ok(()),
             Err(base_seq) => Err(base_seq),
         }

@@ -8,7 +8,7 @@ use crate::{Mapped, append, assert_needed, check, check_preempting, history, log
 use ledger_shm::sync::{Label, Ordering};
 
 /// A log whose first part is full, with the key "first" in it.
-fn full_log(spares: &[usize]) -> Mapped {
+pub fn full_log(spares: &[usize]) -> Mapped {
     let parts = log(&[&[1], spares].concat());
     append(&mut tail(&parts.0[0]), &parts, "first").expect("room for one");
     parts
@@ -43,6 +43,23 @@ fn two_sealers_with_different_spares_go_on_in_one() {
     });
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen.len(), 4, "either seals, either is first: {seen:?}");
+}
+
+/// Whoever finds the only spare gone finds out why.
+#[test]
+fn two_sealers_with_one_spare_both_go_on() {
+    check_preempting(4, || {
+        let parts = full_log(&[2]);
+        let theirs = parts.clone();
+        let mut mine = tail(&parts.0[0]);
+        let mut their_tail = tail(&parts.0[0]);
+        let thread = loom::thread::spawn(move || {
+            append(&mut their_tail, &theirs, "theirs").expect("the spare, or the seal")
+        });
+        append(&mut mine, &parts, "mine").expect("the spare, or the seal");
+        thread.join().expect("an appender that ends");
+        assert_eq!(history(&parts).len(), 3);
+    });
 }
 
 /// An appender that rolls, and one that finds the successor already named and
