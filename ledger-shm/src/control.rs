@@ -121,7 +121,10 @@ impl Control {
     /// The kernel's; nothing is left behind.
     pub fn create(instance: &Instance, new: &NewControl<'_>) -> Result<Control, MapError> {
         let object = Object::create(instance, Name::Control(new.epoch), CONTROL_LEN)?;
-        let region = object.map(true)?;
+        Ok(Control::write(object.map(true)?, new))
+    }
+
+    fn write(region: Region, new: &NewControl<'_>) -> Control {
         let set = |at, value: u64| region.word(at).store(value, Ordering::Relaxed);
         set(
             offset_of!(ControlHeader, version),
@@ -146,13 +149,13 @@ impl Control {
             offset_of!(ControlHeader, name),
             new.name.as_bytes(),
         );
-        Ok(Control {
+        Control {
             region,
             epoch: new.epoch,
             name: new.name.to_owned(),
             limits: new.limits,
             created_at_ns: new.created_at_ns,
-        })
+        }
     }
 
     /// Writes the magic: from here on the context exists.
@@ -169,7 +172,10 @@ impl Control {
     /// The kernel's, or what is wrong with it.
     pub fn open(instance: &Instance, epoch: Epoch, writable: bool) -> Result<Control, MapError> {
         let object = Object::open(instance, Name::Control(epoch), writable)?;
-        let region = object.map(writable)?;
+        Control::read(object.map(writable)?, epoch)
+    }
+
+    fn read(region: Region, epoch: Epoch) -> Result<Control, MapError> {
         let word = |at| region.word(at).load(Ordering::Relaxed);
         let magic = word(offset_of!(ControlHeader, magic_word));
         // ORDER(create): the magic is written last.
@@ -290,6 +296,35 @@ impl Control {
     /// Tells everybody that another daemon has taken over.
     pub fn set_generation(&self, generation: u64) {
         self.set(offset_of!(ControlHeader, generation_word), generation);
+    }
+}
+
+/// The memory of one control object in a model.
+#[cfg(loom)]
+#[derive(Clone, Debug)]
+pub struct Memory(Region);
+
+#[cfg(loom)]
+impl Memory {
+    /// Zeroed memory, for a name of at most eight bytes.
+    pub fn new() -> Memory {
+        let name_end = offset_of!(ControlHeader, name) + size_of::<u64>();
+        let words: Vec<usize> = (0..name_end).step_by(size_of::<u64>()).collect();
+        Memory(Region::new(CONTROL_LEN, &words, &[]))
+    }
+
+    /// As [`Control::create`].
+    pub fn create(&self, new: &NewControl<'_>) -> Control {
+        Control::write(self.0.clone(), new)
+    }
+
+    /// As [`Control::open`].
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn open(&self, epoch: Epoch) -> Result<Control, MapError> {
+        Control::read(self.0.clone(), epoch)
     }
 }
 

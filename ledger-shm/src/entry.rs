@@ -360,7 +360,6 @@ impl Candidate {
         }
     }
 
-    #[cfg(not(loom))]
     fn copy_verified(
         &self,
         segment: &Segment,
@@ -371,11 +370,6 @@ impl Candidate {
         segment.copy_record(self.extent, buffer)?;
         let header = RecordHeader::verify(buffer)?;
         Corrupt::check("record seq", header.seq, self.seq)
-    }
-
-    #[cfg(loom)]
-    fn copy_verified(&self, _: &Segment, _: &mut AlignedVec<RECORD_ALIGN>) -> Result<(), Corrupt> {
-        unreachable!("models trust their memory")
     }
 }
 

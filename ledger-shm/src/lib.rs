@@ -31,27 +31,23 @@ compile_error!("ledger-shm needs 64-bit addresses: segments are mapped whole");
 
 pub mod append;
 pub mod bell;
-#[cfg(not(loom))]
 pub mod control;
 pub mod entry;
 pub mod error;
 pub mod fork;
 pub mod format;
-#[cfg(not(loom))]
 pub mod object;
 pub mod read;
 pub mod record;
 mod region;
 pub mod segment;
 pub mod slot;
-#[cfg(not(loom))]
 pub mod socket;
 pub mod sync;
 mod sys;
 
 pub use append::{Appended, Clock, Parts, Tail};
 pub use bell::Bell;
-#[cfg(not(loom))]
 pub use control::Control;
 pub use entry::{Entry, NewEntry};
 pub use error::{Corrupt, Full, Refused};

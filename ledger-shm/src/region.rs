@@ -169,13 +169,19 @@ mod modelled {
     use crate::sync::{AtomicU32, AtomicU64, Ordering};
     use loom::cell::UnsafeCell;
     use std::collections::BTreeMap;
+    use std::io;
+    use std::os::fd::AsFd;
     use std::ptr::NonNull;
+    use std::sync::Arc;
 
     /// Memory whose every access loom sees: words are loom's atomics, and each
     /// run of [`RECORD_ALIGN`] bytes, which two records never share, has a cell
-    /// that reports unordered access.
+    /// that reports unordered access. A clone is another mapping of it.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Region(Arc<Memory>);
+
     #[derive(Debug)]
-    pub(crate) struct Region {
+    struct Memory {
         words: BTreeMap<usize, AtomicU64>,
         words32: BTreeMap<usize, AtomicU32>,
         bytes: NonNull<[u128]>,
@@ -183,24 +189,32 @@ mod modelled {
     }
 
     // SAFETY: byte access is reported to loom, which fails the model on a race.
-    unsafe impl Send for Region {}
+    unsafe impl Send for Memory {}
     // SAFETY: as for Send.
-    unsafe impl Sync for Region {}
+    unsafe impl Sync for Memory {}
 
     impl Region {
         /// `len` zeroed bytes with atomics at the given offsets.
         pub(crate) fn new(len: usize, words: &[usize], words32: &[usize]) -> Region {
             let units = len.div_ceil(RECORD_ALIGN);
-            Region {
+            Region(Arc::new(Memory {
                 words: words.iter().map(|at| (*at, AtomicU64::new(0))).collect(),
                 words32: words32.iter().map(|at| (*at, AtomicU32::new(0))).collect(),
                 bytes: NonNull::from(Box::leak(vec![0; units].into_boxed_slice())),
                 cells: (0..units).map(|_| UnsafeCell::new(())).collect(),
-            }
+            }))
+        }
+
+        pub(crate) fn map(_: impl AsFd, _: usize, _: bool) -> io::Result<Region> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(crate) fn populate(&self, _: usize, _: usize) -> io::Result<()> {
+            Ok(())
         }
 
         pub(crate) fn len(&self) -> usize {
-            self.cells.len() * RECORD_ALIGN
+            self.0.cells.len() * RECORD_ALIGN
         }
 
         pub(crate) fn is_writable(&self) -> bool {
@@ -212,17 +226,17 @@ mod modelled {
         }
 
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-            &self.words[&offset]
+            &self.0.words[&offset]
         }
 
         pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
-            &self.words32[&offset]
+            &self.0.words32[&offset]
         }
 
         fn at(&self, offset: usize, len: usize) -> (*mut u8, &[UnsafeCell<()>]) {
-            let cells = &self.cells[offset / RECORD_ALIGN..(offset + len).div_ceil(RECORD_ALIGN)];
+            let cells = &self.0.cells[offset / RECORD_ALIGN..(offset + len).div_ceil(RECORD_ALIGN)];
             // SAFETY: the cells were just found, so the offset lies inside.
-            let address = unsafe { self.bytes.as_ptr().cast::<u8>().add(offset) };
+            let address = unsafe { self.0.bytes.as_ptr().cast::<u8>().add(offset) };
             (address, cells)
         }
 
@@ -268,7 +282,7 @@ mod modelled {
         }
     }
 
-    impl Drop for Region {
+    impl Drop for Memory {
         fn drop(&mut self) {
             // SAFETY: leaked by `new`, and nothing refers to it any more.
             drop(unsafe { Box::from_raw(self.bytes.as_ptr()) });

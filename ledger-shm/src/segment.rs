@@ -328,7 +328,6 @@ impl Segment {
     }
 
     /// Copies a record out; whoever wants to believe it verifies it first.
-    #[cfg(not(loom))]
     pub fn copy_record(&self, extent: Extent, target: &mut [u8]) -> Result<(), Corrupt> {
         let Extent { offset, len } = self.validate_extent(extent)?;
         self.region
@@ -358,7 +357,6 @@ impl Segment {
 
     /// Enters pages into this process's page table, so that no append or read
     /// faults there later. `offset` and `len` are rounded to pages.
-    #[cfg(not(loom))]
     pub fn populate(&self, offset: usize, len: usize) -> std::io::Result<()> {
         let start = offset / PAGE_LEN * PAGE_LEN;
         let end = (offset + len)
@@ -372,7 +370,6 @@ impl Segment {
     }
 }
 
-#[cfg(not(loom))]
 mod mapped {
     use super::*;
     use crate::error::Corrupt;
@@ -395,6 +392,10 @@ mod mapped {
                 )
                 .into());
             }
+            Segment::read(region, object.is_own())
+        }
+
+        pub(super) fn read(region: Region, is_trusted: bool) -> Result<Segment, MapError> {
             let magic = region
                 .word(offset_of!(SegmentHeader, magic_word))
                 .load(Ordering::Relaxed);
@@ -405,21 +406,17 @@ mod mapped {
             }
             Corrupt::check("segment magic", magic, SEGMENT_MAGIC)?;
             let word = |at| region.word(at).load(Ordering::Relaxed);
-            let version = region
-                .word32(offset_of!(SegmentHeader, version))
-                .load(Ordering::Relaxed);
+            let formats = word(offset_of!(SegmentHeader, version));
+            let version = formats as u32;
             if version != FORMAT_VERSION {
                 return Err(MapError::Version {
                     found: version,
                     expected: FORMAT_VERSION,
                 });
             }
-            let archive = region
-                .word32(offset_of!(SegmentHeader, archive_format))
-                .load(Ordering::Relaxed);
             Corrupt::check(
                 "segment archive format",
-                archive.into(),
+                formats >> 32,
                 ARCHIVE_FORMAT.into(),
             )?;
             Corrupt::check(
@@ -441,7 +438,7 @@ mod mapped {
                 epoch,
                 part,
                 geometry,
-                is_trusted: object.is_own(),
+                is_trusted,
                 region,
             })
         }
@@ -468,6 +465,27 @@ mod mapped {
                 geometry.segment_len,
                 "an object made for this geometry"
             );
+            let is_trusted = object.is_own();
+            Ok(Segment::write(
+                region,
+                is_trusted,
+                epoch,
+                part,
+                geometry,
+                base_seq,
+                base_lamport,
+            ))
+        }
+
+        pub(super) fn write(
+            region: Region,
+            is_trusted: bool,
+            epoch: [u8; 16],
+            part: u64,
+            geometry: Geometry,
+            base_seq: u64,
+            base_lamport: u64,
+        ) -> Segment {
             let set = |at, value: u64| region.word(at).store(value, Ordering::Relaxed);
             set(
                 offset_of!(SegmentHeader, version),
@@ -506,40 +524,51 @@ mod mapped {
             region
                 .word(offset_of!(SegmentHeader, magic_word))
                 .store(SEGMENT_MAGIC, Label::Create.at(Ordering::Release));
-            Ok(Segment {
+            Segment {
                 epoch,
                 part,
                 geometry,
-                is_trusted: object.is_own(),
+                is_trusted,
                 region,
-            })
+            }
         }
     }
 }
 
+/// The memory of one segment in a model.
 #[cfg(loom)]
-impl Segment {
-    /// A segment of the given number of slots and lines of data, in a model.
-    pub fn model(part: u64, slot_capacity: usize, lines: usize, base_seq: u64) -> Segment {
-        let index_end = SEGMENT_HEADER_LEN + (slot_capacity + 1) * 8;
-        let data_offset = index_end.next_multiple_of(LINE_LEN);
-        let segment_len = data_offset + lines * LINE_LEN;
-        let geometry = Geometry {
-            segment_len,
-            slot_capacity,
-            data_offset,
-            data_len: lines * LINE_LEN,
-        };
-        let mut words = vec![BASE_LAMPORT_AT, BASE_SEQ_AT, SUCCESSOR_AT, DATA_TAIL_AT];
-        words.extend((0..=slot_capacity).map(|index| SEGMENT_HEADER_LEN + index * 8));
-        let region = Region::new(segment_len, &words, &[]);
-        region.word(BASE_SEQ_AT).store(base_seq, Ordering::Relaxed);
-        Segment {
-            region,
-            epoch: [0; 16],
-            part,
+#[derive(Clone, Debug)]
+pub struct Memory {
+    region: Region,
+    geometry: Geometry,
+}
+
+#[cfg(loom)]
+impl Memory {
+    /// Zeroed memory for this many slots and lines of data.
+    pub fn new(slot_capacity: usize, lines: usize) -> Memory {
+        let index_end = SEGMENT_HEADER_LEN + (slot_capacity + 1) * size_of::<u64>();
+        let segment_len = index_end.next_multiple_of(LINE_LEN) + lines * LINE_LEN;
+        let geometry = Geometry::with_slots(segment_len, slot_capacity);
+        let words: Vec<usize> = (0..index_end).step_by(size_of::<u64>()).collect();
+        Memory {
+            region: Region::new(segment_len, &words, &[]),
             geometry,
-            is_trusted: true,
         }
+    }
+
+    /// As [`Segment::format`].
+    pub fn format(&self, part: u64, base_seq: u64) -> Segment {
+        let region = self.region.clone();
+        Segment::write(region, true, [0; 16], part, self.geometry, base_seq, 0)
+    }
+
+    /// As [`Segment::map`].
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the header.
+    pub fn map(&self) -> Result<Segment, crate::object::MapError> {
+        Segment::read(self.region.clone(), true)
     }
 }

@@ -1,167 +1,155 @@
 //! The system calls of this crate, and no other place makes any.
 #![allow(unsafe_code, reason = "system calls take raw addresses")]
 
-#[cfg(not(loom))]
-pub(crate) use real::*;
+use std::ffi::c_void;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
-#[cfg(not(loom))]
-mod real {
-    use std::ffi::c_void;
-    use std::io;
-    use std::num::NonZeroUsize;
-    use std::os::fd::{AsFd, OwnedFd};
-    use std::ptr::NonNull;
-    use std::sync::atomic::AtomicU32;
-    use std::time::Duration;
+use nix::fcntl::{FallocateFlags, SealFlag};
+use nix::sys::memfd::MFdFlags;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
 
-    use nix::fcntl::{FallocateFlags, SealFlag};
-    use nix::sys::memfd::MFdFlags;
-    use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
-
-    /// Maps `len` bytes of a shared object.
-    pub(crate) fn map_shared(
-        fd: impl AsFd,
-        len: NonZeroUsize,
-        writable: bool,
-    ) -> io::Result<NonNull<u8>> {
-        let mut protection = ProtFlags::PROT_READ;
-        protection.set(ProtFlags::PROT_WRITE, writable);
-        // SAFETY: without MAP_FIXED the kernel picks an address that overlaps
-        // no mapping of this process, so no existing reference is affected.
-        let address =
-            unsafe { nix::sys::mman::mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
-        if writable && let Err(error) = advise(address.cast(), len.get(), MmapAdvise::MADV_DONTFORK)
-        {
-            // SAFETY: mapped above, not handed out.
-            unsafe { unmap(address.cast(), len.get()) };
-            return Err(error);
-        }
-        Ok(address.cast())
+/// Maps `len` bytes of a shared object.
+pub(crate) fn map_shared(
+    fd: impl AsFd,
+    len: NonZeroUsize,
+    writable: bool,
+) -> io::Result<NonNull<u8>> {
+    let mut protection = ProtFlags::PROT_READ;
+    protection.set(ProtFlags::PROT_WRITE, writable);
+    // SAFETY: without MAP_FIXED the kernel picks an address that overlaps
+    // no mapping of this process, so no existing reference is affected.
+    let address =
+        unsafe { nix::sys::mman::mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
+    if writable && let Err(error) = advise(address.cast(), len.get(), MmapAdvise::MADV_DONTFORK) {
+        // SAFETY: mapped above, not handed out.
+        unsafe { unmap(address.cast(), len.get()) };
+        return Err(error);
     }
+    Ok(address.cast())
+}
 
-    /// One private page that reads as zero in a fork's child (madvise(2),
-    /// MADV_WIPEONFORK).
-    pub(crate) fn map_wiped_on_fork(len: NonZeroUsize) -> io::Result<NonNull<u8>> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: as in `map_shared`: a fresh range of the kernel's choice.
-        let address = unsafe {
-            nix::sys::mman::mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE)
-        }?;
-        advise(address.cast(), len.get(), MmapAdvise::MADV_WIPEONFORK)?;
-        Ok(address.cast())
+/// One private page that reads as zero in a fork's child (madvise(2),
+/// MADV_WIPEONFORK).
+pub(crate) fn map_wiped_on_fork(len: NonZeroUsize) -> io::Result<NonNull<u8>> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: as in `map_shared`: a fresh range of the kernel's choice.
+    let address =
+        unsafe { nix::sys::mman::mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }?;
+    advise(address.cast(), len.get(), MmapAdvise::MADV_WIPEONFORK)?;
+    Ok(address.cast())
+}
+
+/// # Safety
+///
+/// The range was returned by `map_shared` in this process, and nothing
+/// refers into it any more.
+pub(crate) unsafe fn unmap(address: NonNull<u8>, len: usize) {
+    // SAFETY: the caller's contract is munmap's.
+    let outcome = unsafe { nix::sys::mman::munmap(address.cast::<c_void>(), len) };
+    debug_assert_eq!(outcome, Ok(()), "munmap of our own mapping");
+}
+
+fn advise(address: NonNull<u8>, len: usize, advice: MmapAdvise) -> io::Result<()> {
+    // SAFETY: the advices used here change neither the contents nor the
+    // protection of the caller's mapping, only what fork and faults do.
+    Ok(unsafe { nix::sys::mman::madvise(address.cast::<c_void>(), len, advice) }?)
+}
+
+/// Enters a range's pages into this process's page table (madvise(2),
+/// MADV_POPULATE_READ and _WRITE), so that no later access faults.
+///
+/// # Safety
+///
+/// The range lies inside one mapping of this process.
+pub(crate) unsafe fn populate(address: NonNull<u8>, len: usize, writable: bool) -> io::Result<()> {
+    let advice = if writable {
+        libc::MADV_POPULATE_WRITE
+    } else {
+        libc::MADV_POPULATE_READ
+    };
+    // SAFETY: populating maps pages of the object; it changes no byte.
+    match unsafe { libc::madvise(address.as_ptr().cast(), len, advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
+}
 
-    /// # Safety
-    ///
-    /// The range was returned by `map_shared` in this process, and nothing
-    /// refers into it any more.
-    pub(crate) unsafe fn unmap(address: NonNull<u8>, len: usize) {
-        // SAFETY: the caller's contract is munmap's.
-        let outcome = unsafe { nix::sys::mman::munmap(address.cast::<c_void>(), len) };
-        debug_assert_eq!(outcome, Ok(()), "munmap of our own mapping");
-    }
-
-    fn advise(address: NonNull<u8>, len: usize, advice: MmapAdvise) -> io::Result<()> {
-        // SAFETY: the advices used here change neither the contents nor the
-        // protection of the caller's mapping, only what fork and faults do.
-        Ok(unsafe { nix::sys::mman::madvise(address.cast::<c_void>(), len, advice) }?)
-    }
-
-    /// Enters a range's pages into this process's page table (madvise(2),
-    /// MADV_POPULATE_READ and _WRITE), so that no later access faults.
-    ///
-    /// # Safety
-    ///
-    /// The range lies inside one mapping of this process.
-    pub(crate) unsafe fn populate(
-        address: NonNull<u8>,
-        len: usize,
-        writable: bool,
-    ) -> io::Result<()> {
-        let advice = if writable {
-            libc::MADV_POPULATE_WRITE
-        } else {
-            libc::MADV_POPULATE_READ
-        };
-        // SAFETY: populating maps pages of the object; it changes no byte.
-        match unsafe { libc::madvise(address.as_ptr().cast(), len, advice) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Commits the memory of an object, so that touching it later cannot fail.
-    pub(crate) fn commit(fd: impl AsFd, len: usize) -> io::Result<()> {
-        let len = i64::try_from(len).map_err(io::Error::other)?;
-        loop {
-            match nix::fcntl::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, len) {
-                Err(nix::Error::EINTR) => {}
-                outcome => return Ok(outcome?),
-            }
+/// Commits the memory of an object, so that touching it later cannot fail.
+pub(crate) fn commit(fd: impl AsFd, len: usize) -> io::Result<()> {
+    let len = i64::try_from(len).map_err(io::Error::other)?;
+    loop {
+        match nix::fcntl::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, len) {
+            Err(nix::Error::EINTR) => {}
+            outcome => return Ok(outcome?),
         }
     }
+}
 
-    /// An anonymous memory object of fixed size: sealed against shrinking and
-    /// growing, so that whoever may write it cannot raise SIGBUS in others.
-    pub(crate) fn create_sealed(name: &str, len: usize) -> io::Result<OwnedFd> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let fd = nix::sys::memfd::memfd_create(name, flags)?;
-        nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(io::Error::other)?)?;
-        commit(&fd, len)?;
-        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(fd)
-    }
+/// An anonymous memory object of fixed size: sealed against shrinking and
+/// growing, so that whoever may write it cannot raise SIGBUS in others.
+pub(crate) fn create_sealed(name: &str, len: usize) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = nix::sys::memfd::memfd_create(name, flags)?;
+    nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(io::Error::other)?)?;
+    commit(&fd, len)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(fd)
+}
 
-    /// Whether an object can neither shrink nor grow under its mappings.
-    pub(crate) fn is_sealed(fd: impl AsFd) -> bool {
-        let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
-        nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GET_SEALS)
-            .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(needed))
-    }
+/// Whether an object can neither shrink nor grow under its mappings.
+pub(crate) fn is_sealed(fd: impl AsFd) -> bool {
+    let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GET_SEALS)
+        .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(needed))
+}
 
-    /// Size and owner of an object.
-    pub(crate) fn size_and_owner(fd: impl AsFd) -> io::Result<(usize, u32, u32)> {
-        let stat = nix::sys::stat::fstat(fd.as_fd())?;
-        Ok((
-            usize::try_from(stat.st_size).unwrap_or(0),
-            stat.st_uid,
-            stat.st_mode & 0o7777,
-        ))
-    }
+/// Size and owner of an object.
+pub(crate) fn size_and_owner(fd: impl AsFd) -> io::Result<(usize, u32, u32)> {
+    let stat = nix::sys::stat::fstat(fd.as_fd())?;
+    Ok((
+        usize::try_from(stat.st_size).unwrap_or(0),
+        stat.st_uid,
+        stat.st_mode & 0o7777,
+    ))
+}
 
-    /// Sleeps while `word` holds `expected`, at most `timeout` (futex(2)).
-    ///
-    /// Errors are of no consequence and not reported: whoever sleeps looks
-    /// again at what it waits for, and the word may be anybody's to write.
-    pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
-        let timeout = libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        // SAFETY: the word and the timespec are live for the call, and a
-        // shared FUTEX_WAIT reads both and writes neither.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word.as_ptr(),
-                libc::FUTEX_WAIT,
-                expected,
-                &raw const timeout,
-            );
-        }
+/// Sleeps while `word` holds `expected`, at most `timeout` (futex(2)).
+///
+/// Errors are of no consequence and not reported: whoever sleeps looks
+/// again at what it waits for, and the word may be anybody's to write.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // SAFETY: the word and the timespec are live for the call, and a
+    // shared FUTEX_WAIT reads both and writes neither.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            &raw const timeout,
+        );
     }
+}
 
-    /// Wakes at most `count` sleepers of `word`, in all processes.
-    pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
-        // SAFETY: FUTEX_WAKE uses the address as a key and does not write it.
-        unsafe {
-            libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count);
-        }
+/// Wakes at most `count` sleepers of `word`, in all processes.
+pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
+    // SAFETY: FUTEX_WAKE uses the address as a key and does not write it.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count);
     }
+}
 
-    /// This process's effective uid.
-    pub(crate) fn own_uid() -> u32 {
-        nix::unistd::geteuid().as_raw()
-    }
+/// This process's effective uid.
+pub(crate) fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
 }

@@ -10,6 +10,8 @@
 mod append;
 mod bell;
 mod closed;
+mod control;
+mod create;
 mod publish;
 mod roll;
 
@@ -21,7 +23,7 @@ use ledger_shm::entry::{Limits, NewEntry};
 use ledger_shm::error::{Full, Refused};
 use ledger_shm::fork::Generation;
 use ledger_shm::read::{Found, Link};
-use ledger_shm::segment::Segment;
+use ledger_shm::segment::{Memory, Segment};
 use ledger_shm::sync::{Label, Ordering, weaken};
 
 /// Lines of data that one entry of a model takes.
@@ -100,12 +102,8 @@ fn log(capacities: &[usize]) -> Mapped {
     let segments = capacities.iter().enumerate().map(|(index, &capacity)| {
         let part = index as u64 + 1;
         let base_seq = u64::from(part == 1);
-        Arc::new(Segment::model(
-            part,
-            capacity,
-            capacity * ENTRY_LINES,
-            base_seq,
-        ))
+        let memory = Memory::new(capacity, capacity * ENTRY_LINES);
+        Arc::new(memory.format(part, base_seq))
     });
     Mapped(segments.collect())
 }
