@@ -418,6 +418,7 @@ impl Tail {
     #[cold]
     fn step_over_entries(&mut self) -> Result<(), Corrupt> {
         let capacity = self.segment.geometry().slot_capacity;
+        // ORDER(publish): acquires the record whose Lamport time comes next.
         // ORDER(park): SeqCst, because who steps over an entry and publishes
         // the next must wake whoever sleeps for the one stepped over.
         while self.next < capacity

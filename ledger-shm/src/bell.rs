@@ -73,10 +73,10 @@ impl Bell {
     /// publishing. One load when nobody is.
     #[inline]
     pub fn ring_if_parked(&self) {
-        // loom takes SeqCst accesses for acquire and release only.
+        // ORDER(park): after the CAS of the slot, in the one order of SeqCst.
+        // Loom takes SeqCst accesses for acquire and release only.
         #[cfg(loom)]
         Label::Park.fence(Ordering::SeqCst);
-        // ORDER(park): after the CAS of the slot, in the one order of SeqCst.
         if self.parked().load(Label::Park.at(Ordering::SeqCst)) != 0 {
             self.ring_parked();
         }
@@ -196,6 +196,7 @@ mod mapped {
             // Without seals a watcher could shrink it and raise SIGBUS here.
             Corrupt::check("bell seals", sys::is_sealed(&fd).into(), 1)?;
             let region = Region::map(&fd, BELL_LEN, true)?;
+            // ORDER(create): the magic is written last.
             let magic = region
                 .word(offset_of!(BellHeader, magic_word))
                 .load(Label::Create.at(Ordering::Acquire));
@@ -244,10 +245,11 @@ impl Bell {
         }
     }
 
-    /// The kernel compares under a lock that a waker takes too (futex(2)).
+    /// The kernel compares and goes to sleep in one step, in one order with all
+    /// wakes of the word (futex(2)): as if under a lock that a waker takes too.
     fn wait(&self, count: u32, _: Duration) {
         let asleep = self.sleepers.0.lock().expect("models do not poison");
-        if self.count().load(Ordering::SeqCst) == count {
+        if self.count().load(Ordering::Relaxed) == count {
             drop(self.sleepers.1.wait(asleep).expect("models do not poison"));
         }
     }

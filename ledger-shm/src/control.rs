@@ -307,7 +307,7 @@ pub struct Memory(Region);
 #[cfg(loom)]
 impl Memory {
     /// Zeroed memory, for a name of at most eight bytes.
-    pub fn new() -> Memory {
+    pub fn zeroed() -> Memory {
         let name_end = offset_of!(ControlHeader, name) + size_of::<u64>();
         let words: Vec<usize> = (0..name_end).step_by(size_of::<u64>()).collect();
         Memory(Region::new(CONTROL_LEN, &words, &[]))

@@ -217,6 +217,7 @@ impl Segment {
 
     /// Names the part that goes on after CLOSED. Only the daemon does.
     pub fn set_successor(&self, part: u64) {
+        // ORDER(create): whoever sees the number finds the part finished.
         self.region
             .word(SUCCESSOR_AT)
             .store(part, Label::Create.at(Ordering::Release));
@@ -546,7 +547,7 @@ pub struct Memory {
 #[cfg(loom)]
 impl Memory {
     /// Zeroed memory for this many slots and lines of data.
-    pub fn new(slot_capacity: usize, lines: usize) -> Memory {
+    pub fn zeroed(slot_capacity: usize, lines: usize) -> Memory {
         let index_end = SEGMENT_HEADER_LEN + (slot_capacity + 1) * size_of::<u64>();
         let segment_len = index_end.next_multiple_of(LINE_LEN) + lines * LINE_LEN;
         let geometry = Geometry::with_slots(segment_len, slot_capacity);

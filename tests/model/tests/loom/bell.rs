@@ -90,7 +90,7 @@ fn a_late_ringer() {
     check_preempting(3, || {
         let parts = log(&[1]);
         let bell = Arc::new(Bell::model());
-        drop(bell.park());
+        let _dead_watcher = bell.park();
         let their_bell = Arc::clone(&bell);
         let late = loom::thread::spawn(move || their_bell.ring_if_parked());
         let (their_parts, their_bell) = (parts.clone(), Arc::clone(&bell));

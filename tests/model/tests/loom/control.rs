@@ -14,7 +14,7 @@ const COMPLETE: &str = "the first resident part has its base";
 fn the_first_part_retires() {
     check(|| {
         let epoch = Epoch([0; 16]);
-        let memory = Memory::new();
+        let memory = Memory::zeroed();
         let daemon = memory.create(&NewControl {
             name: "model",
             epoch,

@@ -18,7 +18,7 @@ fn map_while_it_is_made(memory: &Memory) -> Option<Segment> {
 /// A daemon that makes a part, and somebody who maps it by name meanwhile.
 fn a_part_is_made() {
     check(|| {
-        let memory = Memory::new(1, 2);
+        let memory = Memory::zeroed(1, 2);
         let theirs = memory.clone();
         let thread = loom::thread::spawn(move || theirs.format(7, 42));
         if let Some(found) = map_while_it_is_made(&memory) {
@@ -54,8 +54,8 @@ const FINISHED: &str = "a part that CLOSED leads to is finished";
 /// A daemon that continues a closed log, and a watcher that waits behind CLOSED.
 fn a_closed_log_goes_on() {
     check(|| {
-        let closed = std::sync::Arc::new(Memory::new(1, 2).format(1, 1));
-        let memory = Memory::new(1, 2);
+        let closed = std::sync::Arc::new(Memory::zeroed(1, 2).format(1, 1));
+        let memory = Memory::zeroed(1, 2);
         let (theirs, their_memory) = (closed.clone(), memory.clone());
         let thread = loom::thread::spawn(move || {
             let part = their_memory.format(2, 1).part();

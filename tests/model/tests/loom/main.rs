@@ -102,7 +102,7 @@ fn log(capacities: &[usize]) -> Mapped {
     let segments = capacities.iter().enumerate().map(|(index, &capacity)| {
         let part = index as u64 + 1;
         let base_seq = u64::from(part == 1);
-        let memory = Memory::new(capacity, capacity * ENTRY_LINES);
+        let memory = Memory::zeroed(capacity, capacity * ENTRY_LINES);
         Arc::new(memory.format(part, base_seq))
     });
     Mapped(segments.collect())
