@@ -456,11 +456,14 @@ impl Tail {
             }
             // Without a spare that fits the part stays open: smaller records
             // of others may still find room in it.
-            let spare = match parts.spare(record_len) {
-                Ok(spare) => spare,
+            let spare = match (parts.spare(record_len), self.segment.look(self.next)?) {
+                (Ok(spare), _) => spare,
+                (Err(full), Slot::Empty) => return Err(Refused::Full(full)),
+                (Err(_), Slot::Entry(_)) if self.next == self.segment.geometry().slot_capacity => {
+                    return Err(Corrupt::new("seal slot", self.next as u64, 0).into());
+                }
                 // Gone because somebody has just sealed with it, or closed.
-                Err(_) if self.segment.look(self.next)? != Slot::Empty => continue,
-                Err(full) => return Err(Refused::Full(full)),
+                (Err(_), _) => continue,
             };
             match self.claim(Slot::Seal(spare.part()))? {
                 Slot::Empty => return self.roll(spare.part(), parts),

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use crate::{DEADLOCK, Mapped, append, assert_needed, check, check_preempting, log, tail};
-use ledger_shm::Bell;
-use ledger_shm::append::Parts;
-use ledger_shm::bell::SLEEP_MAX;
-use ledger_shm::read::{Cursor, Filter, Found, Link};
-use ledger_shm::sync::{Label, Ordering};
+use ledger_shm_under_loom::Bell;
+use ledger_shm_under_loom::append::Parts;
+use ledger_shm_under_loom::bell::SLEEP_MAX;
+use ledger_shm_under_loom::read::{Cursor, Filter, Found, Link};
+use ledger_shm_under_loom::sync::{Label, Ordering};
 
 /// Waits for the next entry as a watcher does that does not spin.
 fn watch(parts: &Mapped, bell: &Bell) {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::{append, check, history, log, tail};
-use ledger_shm::error::{Full, Refused};
+use ledger_shm_under_loom::error::{Full, Refused};
 
 /// An appender whose second entry needs the spare, and a daemon that closes.
 #[test]

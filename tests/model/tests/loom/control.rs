@@ -2,10 +2,10 @@
 
 use crate::roll::full_log;
 use crate::{assert_needed, check};
-use ledger_shm::control::{Memory, NewControl};
-use ledger_shm::entry::Limits;
-use ledger_shm::object::Epoch;
-use ledger_shm::sync::{Label, Ordering};
+use ledger_shm_under_loom::control::{Memory, NewControl};
+use ledger_shm_under_loom::entry::Limits;
+use ledger_shm_under_loom::object::Epoch;
+use ledger_shm_under_loom::sync::{Label, Ordering};
 
 const COMPLETE: &str = "the first resident part has its base";
 

@@ -1,10 +1,10 @@
 //! `Create`: whoever finds an object finished finds all of its header.
 
 use crate::{assert_needed, check};
-use ledger_shm::Segment;
-use ledger_shm::object::MapError;
-use ledger_shm::segment::Memory;
-use ledger_shm::sync::{Label, Ordering};
+use ledger_shm_under_loom::Segment;
+use ledger_shm_under_loom::object::MapError;
+use ledger_shm_under_loom::segment::{Geometry, Memory};
+use ledger_shm_under_loom::sync::{Label, Ordering};
 
 const WHOLE: &str = "a header with a magic is whole";
 
@@ -29,7 +29,7 @@ fn a_part_is_made() {
     });
 }
 
-fn found_geometry(memory: &Memory) -> ledger_shm::segment::Geometry {
+fn found_geometry(memory: &Memory) -> Geometry {
     let found = map_while_it_is_made(memory).expect("finished by now");
     found.geometry()
 }

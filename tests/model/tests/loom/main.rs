@@ -18,13 +18,13 @@ mod roll;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ledger_shm::append::{Appended, Clock, Parts, Tail};
-use ledger_shm::entry::{Limits, NewEntry};
-use ledger_shm::error::{Full, Refused};
-use ledger_shm::fork::Generation;
-use ledger_shm::read::{Found, Link};
-use ledger_shm::segment::{Memory, Segment};
-use ledger_shm::sync::{Label, Ordering, weaken};
+use ledger_shm_under_loom::append::{Appended, Clock, Parts, Tail};
+use ledger_shm_under_loom::entry::{Limits, NewEntry};
+use ledger_shm_under_loom::error::{Full, Refused};
+use ledger_shm_under_loom::fork::Generation;
+use ledger_shm_under_loom::read::{Found, Link};
+use ledger_shm_under_loom::segment::{Memory, Segment};
+use ledger_shm_under_loom::sync::{Label, Ordering, weaken};
 
 /// Lines of data that one entry of a model takes.
 const ENTRY_LINES: usize = 2;

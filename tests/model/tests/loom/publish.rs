@@ -1,7 +1,7 @@
 //! `Publish`: whoever sees an ENTRY sees the record that it names.
 
 use crate::{UNORDERED, append, assert_needed, check, history, log, tail};
-use ledger_shm::sync::{Label, Ordering};
+use ledger_shm_under_loom::sync::{Label, Ordering};
 
 /// An appender and a reader that looks while it appends.
 fn a_reader_beside_an_appender() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::{Mapped, append, assert_needed, check, check_preempting, history, log, tail};
-use ledger_shm::sync::{Label, Ordering};
+use ledger_shm_under_loom::sync::{Label, Ordering};
 
 /// A log whose first part is full, with the key "first" in it.
 pub fn full_log(spares: &[usize]) -> Mapped {
