@@ -93,6 +93,42 @@ fn a_newcomer_knows_the_lamport_time_before_it() {
     a_newcomer_in_the_successor();
 }
 
+const FRESH: &str = "a spare that is still one";
+
+/// An appender that rolls twice, and a newcomer in the last part who was offered
+/// all of them long ago.
+fn a_newcomer_with_old_offers() {
+    check_preempting(3, || {
+        let parts = full_log(&[1, 1, 2]);
+        let mut mine = tail(&parts.0[0]);
+        let theirs = parts.clone();
+        let thread = loom::thread::spawn(move || {
+            let current = &theirs.0[2];
+            if !current.is_spare() {
+                append(&mut tail(current), &theirs, "newcomer").expect(FRESH);
+            }
+        });
+        append(&mut mine, &parts, "one").expect(FRESH);
+        append(&mut mine, &parts, "two").expect(FRESH);
+        thread.join().expect("an appender that ends");
+    });
+}
+
+#[test]
+fn a_newcomer_names_no_part_that_was_used() {
+    a_newcomer_with_old_offers();
+}
+
+#[test]
+fn the_base_seq_must_release_those_before_it() {
+    assert_needed(
+        Label::Roll,
+        Ordering::Release,
+        a_newcomer_with_old_offers,
+        FRESH,
+    );
+}
+
 /// An appender that rolls, and a look at the base of where it rolls to.
 fn a_look_at_the_base() {
     check(|| {
