@@ -71,7 +71,7 @@ fn every_rule_together_keeps_every_property() {
 }
 
 #[test]
-#[ignore = "17 million states: two minutes, 4 GiB"]
+#[ignore = "17 million states: two to three minutes, 2.7 GB"]
 fn every_rule_together_keeps_every_property_across_four_parts() {
     let outcome = explore_with_every_rule(WIDE);
     assert_explored(&outcome, 17_454_798, 36);
