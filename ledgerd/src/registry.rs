@@ -295,8 +295,11 @@ impl Registry {
             live.bell.ring_all();
         }
         log.attached_count = log.attached_count.saturating_sub(1);
-        log.appender_count = log.appender_count.saturating_sub(usize::from(append));
-        log.idle_since = Instant::now();
+        if append {
+            log.appender_count = log.appender_count.saturating_sub(1);
+            // Readers that come and go keep nothing alive.
+            log.idle_since = Instant::now();
+        }
         if log.attached_count == 0 {
             log.asleep();
         }
