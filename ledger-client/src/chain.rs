@@ -38,9 +38,11 @@ impl Chain {
         control: &Control,
         seq: u64,
     ) -> Result<Located, ReadError> {
-        if let Some(link) = self.known(seq) {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = known(&links, seq) {
             return Ok(Located::In(link));
         }
+        drop(links);
         for _ in 0..RETRIES_MAX {
             match self.search(instance, control, seq) {
                 Err(ReadError::Map(error)) if error.is_not_found() => self.forget(),
@@ -95,14 +97,6 @@ impl Chain {
             .clear();
     }
 
-    fn known(&self, seq: u64) -> Option<Link> {
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
-        let after = links.partition_point(|link| link.base_seq <= seq);
-        let link = links.get(after.checked_sub(1)?)?;
-        // Where the last one ends is not known, but what it holds is its own.
-        (after < links.len() || holds(link, seq)).then(|| link.clone())
-    }
-
     fn search(
         &self,
         instance: &Instance,
@@ -124,24 +118,27 @@ impl Chain {
             *links = vec![first];
         }
         loop {
-            let last = links.last().expect("a chain has a first link").clone();
-            // Damage further on is for those to meet who go there.
-            if holds(&last, seq) {
-                return Ok(Located::In(last));
+            // Somebody else may have come further than we had seen; and damage
+            // further on is for those to meet who go there.
+            if let Some(link) = known(&links, seq) {
+                return Ok(Located::In(link));
             }
+            let last = links.last().expect("a chain has a first link").clone();
             match successor(instance, &last)? {
-                Next::Link(link) => {
-                    let is_found = seq < link.base_seq;
-                    links.push(link);
-                    if is_found {
-                        return Ok(Located::In(last));
-                    }
-                }
+                Next::Link(link) => links.push(link),
                 Next::Open => return Ok(Located::In(last)),
                 Next::Closed => return Ok(Located::Closed(last)),
             }
         }
     }
+}
+
+/// The link that a seq belongs to, if these tell.
+fn known(links: &[Link], seq: u64) -> Option<Link> {
+    let after = links.partition_point(|link| link.base_seq <= seq);
+    let link = links.get(after.checked_sub(1)?)?;
+    // Where the last one ends is not known, but what it holds is its own.
+    (after < links.len() || holds(link, seq)).then(|| link.clone())
 }
 
 /// Whether the entry of this seq is in this segment.

@@ -115,7 +115,7 @@ impl Watcher {
             match found? {
                 Found::Entry => return Ok(true),
                 Found::Nothing => return Ok(false),
-                Found::Seal(_) | Found::Closed | Found::Beyond => {
+                Found::Seal(_) | Found::Closed | Found::Elsewhere => {
                     if !self.follow()? {
                         return Ok(false);
                     }

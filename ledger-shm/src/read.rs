@@ -40,8 +40,8 @@ pub enum Found {
     Seal(u64),
     /// The log is closed here.
     Closed,
-    /// The seq lies behind this segment's frontier, so not in this segment.
-    Beyond,
+    /// The seq is in no slot of this segment.
+    Elsewhere,
 }
 
 impl Segment {
@@ -79,11 +79,13 @@ impl Segment {
 impl Link {
     #[inline(always)]
     fn find(&self, seq: u64) -> Result<(Found, Option<Candidate>), Corrupt> {
-        let index = usize::try_from(seq.saturating_sub(self.base_seq)).unwrap_or(usize::MAX);
         let capacity = self.segment.geometry().slot_capacity;
-        if index > capacity {
-            return Ok((Found::Beyond, None));
+        let index = seq.wrapping_sub(self.base_seq);
+        // A seq before the first one wraps, far beyond every capacity.
+        if index > capacity as u64 {
+            return Ok((Found::Elsewhere, None));
         }
+        let index = index as usize;
         match self.segment.look(index)? {
             Slot::Entry(extent) if index < capacity => Ok((
                 Found::Entry,

@@ -1,5 +1,7 @@
 //! What an entry can hold, and what is refused.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ledger_client::{AppendError, NewEntry};
 use ledger_shm::Refused;
 use rkyv::{Archive, Serialize};
@@ -207,4 +209,41 @@ fn a_batch_says_how_far_it_came() {
     assert_eq!(context.latest().expect("readable"), 150);
     assert_eq!(appender.append_batch((0..64).map(batch)), Ok(64));
     assert_eq!(context.latest().expect("readable"), 214);
+}
+
+#[test]
+fn readers_that_find_the_parts_at_the_same_time_find_the_same() {
+    let instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(ledger_tests::PATIENCE);
+    for _ in 0..1000 {
+        appender
+            .append(&NewEntry::new("k", &[1; 100]))
+            .expect("room");
+    }
+    let ledger = instance.connect();
+    for _ in 0..300 {
+        // Nothing of it is mapped yet.
+        let fresh = ledger.context("log").open_read_only().expect("there");
+        let arrived = AtomicUsize::new(0);
+        // A barrier that sleeps would let one of them go long before the other.
+        let meet = || {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meet();
+                assert_eq!(fresh.latest().expect("readable"), 1000);
+            });
+            meet();
+            for seq in [1, 500, 1000] {
+                let entry = fresh.get(seq).expect("readable");
+                assert_eq!(entry.expect("there").seq(), seq);
+            }
+        });
+    }
 }

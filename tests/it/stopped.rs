@@ -83,10 +83,13 @@ fn killed_anywhere(place: Where) {
         survivor.must(&format!("open {context}"));
         let before: u64 = first_number(&survivor.must("digest"));
         let filled = u64::from(place == Where::Rolling);
-        match before - filled {
-            0 => absent += 1,
-            1 => whole += 1,
-            more => panic!("{more} entries of one append, stopped at {at}"),
+        match before.checked_sub(filled) {
+            Some(0) => absent += 1,
+            Some(1) => whole += 1,
+            _ => panic!(
+                "{before} entries, {filled} of them before the one stopped at {at}: {}",
+                instance.printed(&["inspect", &context])
+            ),
         }
         assert_eq!(
             survivor.must("fill 20 3000"),

@@ -148,7 +148,7 @@ fn history(parts: &Mapped) -> Vec<String> {
                     base_seq: seq,
                 };
             }
-            Err(Found::Nothing | Found::Closed | Found::Beyond) => return keys,
+            Err(Found::Nothing | Found::Closed | Found::Elsewhere) => return keys,
             Err(Found::Entry) => unreachable!("an entry would be here"),
         }
     }
