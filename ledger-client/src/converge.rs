@@ -13,25 +13,43 @@
 //! Every entry's metadata has `v`, `run_id`, `cycle` and `kind`; a fact's also
 //! `fact_id`, `ckey`, `family` and, where the engine tells, `agent`.
 
-use std::fmt::Write as _;
-use std::sync::Mutex;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use converge_core::{ContextFact, StreamingCallback};
 use converge_pack::FactTraceLink;
-use ledger_shm::NewEntry;
+use ledger_shm::{Appended, NewEntry};
 
 use crate::appender::Appender;
+use crate::error::AppendError;
 
 /// Version of what is recorded, in the metadata as `v`.
 const RECORD_VERSION: &str = "1";
 
-/// Appends what a run does to one context.
+/// One entry that a recorder tried to append, and what came of it.
 #[derive(Debug)]
+pub struct Attempt<'a> {
+    /// The entry's key.
+    pub key: &'a str,
+    /// Its name and value pairs.
+    pub metadata: &'a [(&'a str, &'a str)],
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Where it is in the log, or why it is not there.
+    pub outcome: &'a Result<Appended, AppendError>,
+    /// How long the append took, without what led to the entry.
+    pub elapsed: Duration,
+}
+
+type Observer = Box<dyn FnMut(&Attempt<'_>) + Send>;
+
+/// Appends what a run does to one context.
 pub struct Recorder {
     /// The engine calls one after the other; the lock is for its `Sync` bound
     /// and is only ever tried.
-    appender: Mutex<Appender>,
+    output: Mutex<(Appender, Option<Observer>)>,
     run_id: String,
     recorded: AtomicU64,
     dropped: AtomicU64,
@@ -41,11 +59,29 @@ impl Recorder {
     /// Records under this run id, which tells the runs in one context apart.
     pub fn new(appender: Appender, run_id: impl Into<String>) -> Recorder {
         Recorder {
-            appender: Mutex::new(appender),
+            output: Mutex::new((appender, None)),
             run_id: run_id.into(),
             recorded: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Shows every entry to `observer` right after its append was tried, for
+    /// those who want to know why one was dropped or how long one took. It
+    /// runs within the engine's call: it must not block either.
+    pub fn observed_by(mut self, observer: impl FnMut(&Attempt<'_>) + Send + 'static) -> Recorder {
+        let (_, slot) = self
+            .output
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Box::new(observer));
+        self
+    }
+
+    /// Gives the appender back, for the next run in the same context.
+    pub fn into_appender(self) -> Appender {
+        let output = self.output.into_inner();
+        output.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Entries appended so far.
@@ -69,17 +105,38 @@ impl Recorder {
         ];
         metadata.extend_from_slice(more);
         let entry = NewEntry::new(key, payload).metadata(&metadata);
-        let outcome = self
-            .appender
-            .try_lock()
-            .ok()
-            .and_then(|mut appender| appender.try_append(&entry).ok());
-        let counter = if outcome.is_some() {
+        let is_appended = self.output.try_lock().is_ok_and(|mut output| {
+            let (appender, observer) = &mut *output;
+            let start = Instant::now();
+            let outcome = appender.try_append(&entry);
+            let elapsed = start.elapsed();
+            if let Some(observer) = observer {
+                observer(&Attempt {
+                    key,
+                    metadata: &metadata,
+                    payload,
+                    outcome: &outcome,
+                    elapsed,
+                });
+            }
+            outcome.is_ok()
+        });
+        let counter = if is_appended {
             &self.recorded
         } else {
             &self.dropped
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder")
+            .field("run_id", &self.run_id)
+            .field("recorded", &self.recorded())
+            .field("dropped", &self.dropped())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,29 @@
+//! The daemon of the private instance, and the last one to leave it.
+
+use std::io::{self, Read};
+
+use ledgerd::{Daemon, Options};
+
+use crate::Failure;
+use crate::instance::Instance;
+use crate::message::Message;
+use crate::plan::Plan;
+
+/// Serves until the coordinator closes our input or ends, and then frees the
+/// memory: also after a coordinator that could not do so itself.
+pub fn play(plan: &Plan) -> Result<(), Failure> {
+    let memory = plan.memory();
+    let mut options = Options::from_env()?;
+    let instance = Instance::adopt(&options)?;
+    options.first_len = memory.segment_len;
+    options.spare_len_min = memory.segment_len;
+    options.spare_len_max = memory.segment_len;
+    options.memory_budget = Some(memory.budget);
+    options.window_len = Some(memory.budget);
+    let daemon = Daemon::start(options)?;
+    Message::Ready.say()?;
+    io::stdin().lock().read_to_end(&mut Vec::new())?;
+    daemon.stop()?;
+    drop(instance);
+    Ok(())
+}
