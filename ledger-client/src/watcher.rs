@@ -13,6 +13,11 @@ use crate::chain::Located;
 use crate::context::Context;
 use crate::error::ReadError;
 
+/// How often a watcher looks, each time after a longer pause, before it
+/// sleeps: some microseconds in all. It never yields instead: a yielding thread
+/// waits until all others have had their turn, which no bell can end.
+const LOOKS_BEFORE_SLEEP: u32 = 7;
+
 /// Reads one context from some seq on and waits at its end.
 ///
 /// It never slows an appender and is never dropped by one. If it falls so far
@@ -164,12 +169,14 @@ impl Watcher {
     /// Advances, waiting until `deadline` at most; without one, for ever.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, ReadError> {
         let backoff = Backoff::new();
+        let mut looks = 0;
         loop {
             if self.advance()? {
                 return Ok(true);
             }
-            if !backoff.is_completed() {
-                backoff.snooze();
+            if looks < LOOKS_BEFORE_SLEEP {
+                looks += 1;
+                backoff.spin();
                 continue;
             }
             let left = match deadline {
