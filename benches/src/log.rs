@@ -2,7 +2,7 @@
 //! public API, with rkyv, checksums and the wall clock.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, NewEntry};
 
@@ -33,8 +33,10 @@ pub fn append(scale: u64) {
             .open_or_create()
             .expect("room");
         let mut appender = context.appender().expect("an appender");
-        // Past the small first segment, and warm.
+        // Past the small first segment, and warm; and until the spares that this
+        // asked for have been zeroed, which takes memory bandwidth.
         fill(&mut appender, 20_000 / scale);
+        std::thread::sleep(Duration::from_millis(200));
         let count = 200_000 / scale;
         let mut payload = PAYLOAD;
         let start = Instant::now();
