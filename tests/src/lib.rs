@@ -9,7 +9,7 @@ pub mod traced;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ledger_client::{Context, Ledger};
 use ledger_shm::object;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -127,15 +128,20 @@ impl Instance {
         String::from_utf8(output.stderr).expect("text")
     }
 
-    /// Starts the daemon and waits until it says that it listens.
+    /// Starts the daemon and waits until it says that it listens. It dies with
+    /// the test's thread, also when nothing can be cleaned up any more.
+    #[allow(
+        unsafe_code,
+        reason = "what a child does before it becomes the program"
+    )]
     pub fn start(&mut self, args: &[&str]) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let mut command = self.ledgerd(&["run"]);
-        let mut daemon = command
-            .args(args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ledgerd starts");
+        command.args(args).stderr(Stdio::piped());
+        // SAFETY: between fork and exec the child makes one system call
+        // (prctl(2), PR_SET_PDEATHSIG) and touches no memory of the parent's.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let mut daemon = command.spawn().expect("ledgerd starts");
         let mut lines = BufReader::new(daemon.stderr.take().expect("piped"));
         let mut line = String::new();
         while !line.contains(" listens at ") {
