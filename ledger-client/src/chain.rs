@@ -79,15 +79,19 @@ impl Chain {
         }
     }
 
-    /// Drops the segments that the daemon has retired.
+    /// Drops the segments that the daemon has retired. Unmapping is slow, so
+    /// this is for the background thread.
     pub(crate) fn trim(&self, first_part: u64) {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(retired) = links
+        // The links are a run of the chain that begins with what once was the
+        // first part: without today's in it, all of them are retired.
+        let retired_count = links
             .iter()
             .position(|link| link.segment.part() == first_part)
-        {
-            links.drain(..retired);
-        }
+            .unwrap_or(links.len());
+        let retired: Vec<Link> = links.drain(..retired_count).collect();
+        drop(links);
+        drop(retired);
     }
 
     fn forget(&self) {

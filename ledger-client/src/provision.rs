@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ledger_shm::control::State;
 use ledger_shm::{Full, Segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -147,14 +146,7 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
 /// Fetches what appenders of a context have asked for, and lets go of what
 /// nobody needs. Returns whether there is nothing left to try again.
 fn provide(shared: &Shared) -> bool {
-    if shared
-        .control
-        .state()
-        .is_ok_and(|state| state != State::Dropped)
-    {
-        shared.chain.trim(shared.control.first_part());
-    }
-    shared.parts.trim();
+    shared.trim();
     let Some(record_len) = shared.take_wanted() else {
         return true;
     };
@@ -162,7 +154,7 @@ fn provide(shared: &Shared) -> bool {
         return true;
     }
     let outcome = fetch(shared, record_len);
-    shared.parts.trim();
+    shared.trim();
     let why_not = match outcome {
         Ok(why_not) => why_not,
         Err(OpenError::Connect(ConnectError::DaemonDown { .. })) => Some(Full::DaemonDown),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
+use ledger_shm::control::State;
 use ledger_shm::format::WITHDRAWN;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     bell: ArcSwapOption<Bell>,
     /// Changes with the bell. Read on every append, written hardly ever.
     bell_version: CachePadded<AtomicU64>,
+    /// The first part in memory when retired ones were last let go.
+    trimmed_to: AtomicU64,
     wanted: Wanted,
     arrivals: Arrivals,
 }
@@ -45,6 +48,7 @@ impl Shared {
             is_attached: AtomicBool::new(false),
             bell: ArcSwapOption::empty(),
             bell_version: CachePadded::new(AtomicU64::new(0)),
+            trimmed_to: AtomicU64::new(0),
             wanted: Wanted::default(),
             arrivals: Arrivals::default(),
         }
@@ -70,6 +74,27 @@ impl Shared {
             before.ring_all();
         }
         Ok(())
+    }
+
+    /// Has the background thread let go of what was retired, if anything was
+    /// since the last time.
+    pub(crate) fn notice_retired(&self) {
+        let first_part = self.control.first_part();
+        if self.trimmed_to.swap(first_part, Ordering::Relaxed) != first_part {
+            self.core.wake_provisioner();
+        }
+    }
+
+    /// Lets go of segments that nobody here needs any more.
+    pub(crate) fn trim(&self) {
+        if self
+            .control
+            .state()
+            .is_ok_and(|state| state != State::Dropped)
+        {
+            self.chain.trim(self.control.first_part());
+        }
+        self.parts.trim();
     }
 
     /// Asks for memory for a record of this length. Wakes the provisioning

@@ -132,6 +132,7 @@ impl Watcher {
     #[cold]
     fn locate(&mut self) -> Result<(), ReadError> {
         let shared = self.context.shared();
+        shared.notice_retired();
         let (Located::In(link) | Located::Closed(link)) =
             shared
                 .chain
@@ -144,6 +145,7 @@ impl Watcher {
     #[cold]
     fn follow(&mut self) -> Result<bool, ReadError> {
         let shared = self.context.shared();
+        shared.notice_retired();
         match shared
             .chain
             .locate(&shared.core.instance, &shared.control, self.next_seq)?
@@ -191,6 +193,7 @@ impl Watcher {
     }
 
     fn sleep(&mut self, left: Duration) -> Result<(), ReadError> {
+        self.context.shared().notice_retired();
         let Some(bell) = self.context.shared().bell() else {
             // No daemon has made a bell: look again as often as a sleep may
             // take at most.

@@ -14,13 +14,15 @@
 //! 6. `maker`: the thread that commits and frees memory;
 //! 7. `recover`: finding everything again after a death;
 //! 8. `lock`: one daemon per instance;
-//! 9. [`cli`] and its commands.
+//! 9. `held`: memory that nobody can ask for and somebody still maps;
+//! 10. [`cli`] and its commands.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 mod commands;
 mod daemon;
+mod held;
 mod lock;
 mod log;
 mod maker;

@@ -145,10 +145,13 @@ fn the_window_moves_on_and_says_what_is_still_there() {
         .expect("room");
     let first = context.get(1).expect("readable").expect("there");
     let mut behind = context.watch(1);
+    let reader = instance.connect().context("log").open_read_only();
+    let mut follower = reader.expect("there").watch(2);
     for _ in 2..=20_000 {
         appender
             .append(&NewEntry::new("k", &[7; 100]))
             .expect("room");
+        assert!(follower.try_next().expect("readable").is_some());
     }
     let available = eventually("the window moves", || {
         let available = context.first_available().expect("readable");
@@ -161,9 +164,18 @@ fn the_window_moves_on_and_says_what_is_still_there() {
         }) => assert!(first_available >= available),
         other => panic!("{other:?}"),
     }
-    // Whoever holds an entry keeps it.
+    // Whoever holds an entry keeps it, and that is shown.
     assert_eq!(first.payload(), b"the first one");
     first.verify().expect("as it was");
+    let held = || {
+        let info = instance.printed(&["info", "log", "-o", "jsonl"]);
+        let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+        let by = info["retired_mapped_by"].as_array().expect("pids").clone();
+        (info["retired_mapped_len"].as_u64().expect("bytes"), by)
+    };
+    let (len, by) = held();
+    assert!(len >= 16 << 10, "{len}");
+    assert_eq!(by, [std::process::id()]);
     // A watcher that fell behind is told, and goes on from where it likes.
     let first_available = loop {
         match behind.try_next() {
@@ -174,6 +186,7 @@ fn the_window_moves_on_and_says_what_is_still_there() {
             Err(other) => panic!("{other}"),
         }
     };
+    drop(first);
     behind.seek(first_available);
     let mut expected = first_available;
     while let Some(entry) = behind.try_next().expect("readable") {
@@ -181,6 +194,13 @@ fn the_window_moves_on_and_says_what_is_still_there() {
         expected += 1;
     }
     assert_eq!(expected, 20_001);
+    drop(behind);
+    // Who follows lets go of what it has left behind, also when nothing comes.
+    eventually("nothing is held", || {
+        let waited = follower.next_timeout(Duration::from_millis(1));
+        assert!(waited.expect("readable").is_none());
+        (held().0 == 0).then_some(())
+    });
     // The window, the current part, two spares and the control object, give or
     // take a part that is being retired.
     let parts = list(&instance.objects()).expect("listed").len();

@@ -2,9 +2,21 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::connect;
 use crate::commands::ls::{Summary, number};
+use crate::held::Held;
+
+#[derive(Serialize)]
+struct Description {
+    #[serde(flatten)]
+    summary: Summary,
+    /// Bytes that have left the window and that somebody still maps.
+    retired_mapped_len: u64,
+    retired_mapped_by: Vec<u32>,
+}
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,11 +29,17 @@ pub(crate) struct Args {
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let ledger = connect(instance, true)?;
     let context = ledger.context(&args.context).open_read_only()?;
-    let summary = Summary::of(&context);
+    let held = Held::of(ledger.instance(), context.epoch())?;
+    let description = Description {
+        summary: Summary::of(&context),
+        retired_mapped_len: held.len,
+        retired_mapped_by: held.pids.into_iter().collect(),
+    };
+    let summary = &description.summary;
     let mut out = io::stdout().lock();
     match args.output.output() {
         Output::Jsonl | Output::Raw => {
-            serde_json::to_writer(&mut out, &summary)?;
+            serde_json::to_writer(&mut out, &description)?;
             writeln!(out)?;
         }
         Output::Short => {
@@ -33,7 +51,14 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             writeln!(out, "latest           {}", number(summary.latest))?;
             writeln!(out, "largest payload  {} bytes", limits.payload_len_max)?;
             writeln!(out, "largest metadata {} bytes", limits.metadata_len_max)?;
-            if let Some(damage) = summary.damage {
+            if description.retired_mapped_len > 0 {
+                writeln!(
+                    out,
+                    "retired, mapped  {} bytes, by processes {:?}",
+                    description.retired_mapped_len, description.retired_mapped_by
+                )?;
+            }
+            if let Some(damage) = &summary.damage {
                 writeln!(out, "damage           {damage}")?;
             }
         }
