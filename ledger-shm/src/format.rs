@@ -99,6 +99,9 @@ pub const SEGMENT_LEN_MAX: usize = (1 << 30) * RECORD_ALIGN;
 /// about the record of an entry with a short key and a payload of 16 bytes.
 pub const DATA_LEN_PER_SLOT: usize = 96;
 
+/// Highest seq a segment may begin with: what comes after it can be counted.
+pub const SEQ_MAX: u64 = 1 << 62;
+
 /// `base_seq_word` of a spare that was withdrawn when its context was closed.
 pub const WITHDRAWN: u64 = u64::MAX;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
-use ledger_shm::format::WITHDRAWN;
+use ledger_shm::format::{SEQ_MAX, WITHDRAWN};
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::segment::Geometry;
@@ -88,6 +88,9 @@ impl Log {
             let segment = map(instance, self.epoch, self.chain[0].number)?;
             let (bell_fd, bell) = Bell::create(self.epoch.0, generation)?;
             let base_seq = segment.base_seq();
+            if !(1..=SEQ_MAX).contains(&base_seq) {
+                return Err(Corrupt::new("base seq of the first part", base_seq, 1).into());
+            }
             let current = Link { segment, base_seq };
             self.live = Some(Live {
                 control,
@@ -108,21 +111,40 @@ impl Log {
     /// Moves the current part to the end of the chain, and completes every
     /// successor on the way: nobody else may have come so far.
     pub(crate) fn follow(&mut self, instance: &Instance) -> Result<(), MapError> {
-        let Some(live) = &mut self.live else {
+        let Some(mut live) = self.live.take() else {
             return Ok(());
         };
-        while let Some(link) = next_link(instance, &live.current)? {
+        let outcome = self.extend_chain(instance, &mut live.current);
+        self.live = Some(live);
+        outcome
+    }
+
+    /// Goes from a part of the chain to its end, adding what is new.
+    pub(crate) fn extend_chain(
+        &mut self,
+        instance: &Instance,
+        last: &mut Link,
+    ) -> Result<(), MapError> {
+        while let Some(link) = next_link(instance, last)? {
             let number = link.segment.part();
-            if let Some(index) = self.spares.iter().position(|spare| spare.number == number) {
-                self.chain.push_back(self.spares.remove(index));
-            } else if !self.chain.iter().any(|part| part.number == number) {
-                let segment_len = link.segment.geometry().segment_len;
-                self.chain.push_back(Part {
-                    number,
-                    segment_len,
-                });
+            let position = |number| self.chain.iter().position(|part| part.number == number);
+            let here = position(last.segment.part());
+            match position(number) {
+                // A chain that leads back would be followed for ever.
+                Some(there) if here.is_none_or(|here| there != here + 1) => {
+                    return Err(Corrupt::new("a seal that names an earlier part", number, 0).into());
+                }
+                Some(_) => {}
+                None => {
+                    let segment_len = link.segment.geometry().segment_len;
+                    self.spares.retain(|spare| spare.number != number);
+                    self.chain.push_back(Part {
+                        number,
+                        segment_len,
+                    });
+                }
             }
-            live.current = link;
+            *last = link;
         }
         Ok(())
     }

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use ledger_shm::control::State;
+use ledger_shm::format::SEQ_MAX;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
 use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt};
 
-use crate::log::{Log, Part, is_spare, map, next_link};
+use crate::log::{Log, Part, is_spare, map};
 use crate::options::Options;
 
 /// What was found.
@@ -49,14 +50,13 @@ pub(crate) fn recover(
             Ok(control) if control.state() == Ok(State::Dropped) => {
                 found.leftovers += unlink_all(instance, epoch, numbers)?;
             }
-            Ok(control) => found.logs.push(adopt(
-                instance,
-                options,
-                &control,
-                numbers,
-                generation,
-                &mut found.leftovers,
-            )),
+            Ok(control) => {
+                let leftovers = &mut found.leftovers;
+                match adopt(instance, options, &control, numbers, generation, leftovers) {
+                    Ok(log) => found.logs.push(log),
+                    Err(error) => found.unreadable.push((epoch, error)),
+                }
+            }
             Err(MapError::Unfinished) => found.leftovers += unlink_all(instance, epoch, numbers)?,
             Err(error) => found.unreadable.push((epoch, error)),
         }
@@ -83,7 +83,7 @@ fn adopt(
     numbers: Vec<u64>,
     generation: u64,
     leftovers: &mut usize,
-) -> Log {
+) -> Result<Log, MapError> {
     let mut log = Log {
         name: control.name().to_owned(),
         epoch: control.epoch(),
@@ -98,20 +98,24 @@ fn adopt(
         idle_since: Instant::now(),
         live: None,
     };
-    let outcome = find_parts(instance, control, numbers, &mut log, leftovers);
+    match find_parts(instance, control, numbers, &mut log, leftovers) {
+        Ok(()) => {}
+        Err(error @ MapError::Corrupt(_)) => {
+            log.quarantine(&error);
+            control.set_state(State::Quarantined);
+            if log.chain.is_empty() {
+                log.chain.push_back(Part {
+                    number: control.first_part(),
+                    segment_len: 0,
+                });
+            }
+        }
+        // Not damage: perhaps the next start has more descriptors or memory.
+        Err(error) => return Err(error),
+    }
     // Only after everything has been found: attached clients fetch a new bell.
     control.set_generation(generation);
-    if let Err(error) = outcome {
-        log.quarantine(&error);
-        control.set_state(State::Quarantined);
-        if log.chain.is_empty() {
-            log.chain.push_back(Part {
-                number: control.first_part(),
-                segment_len: 0,
-            });
-        }
-    }
-    log
+    Ok(log)
 }
 
 fn find_parts(
@@ -121,28 +125,21 @@ fn find_parts(
     log: &mut Log,
     leftovers: &mut usize,
 ) -> Result<(), MapError> {
+    let was_quarantined = control.state()? == State::Quarantined;
     let segment = map(instance, log.epoch, control.first_part())?;
     let base_seq = segment.base_seq();
-    if base_seq == 0 {
-        return Err(Corrupt::new("base seq of the first part", 0, 1).into());
+    if !(1..=SEQ_MAX).contains(&base_seq) {
+        return Err(Corrupt::new("base seq of the first part", base_seq, 1).into());
     }
+    log.chain.push_back(Part {
+        number: segment.part(),
+        segment_len: segment.geometry().segment_len,
+    });
     let mut last = Link { segment, base_seq };
-    loop {
-        let number = last.segment.part();
-        if log.chain.iter().any(|part| part.number == number) {
-            return Err(Corrupt::new("a seal that names an earlier part", number, 0).into());
-        }
-        log.chain.push_back(Part {
-            number,
-            segment_len: last.segment.geometry().segment_len,
-        });
-        match next_link(instance, &last)? {
-            Some(link) => last = link,
-            None => break,
-        }
-    }
+    log.extend_chain(instance, &mut last)?;
     for number in numbers {
-        if log.chain.iter().any(|part| part.number == number) {
+        let is_in_chain = |log: &Log| log.chain.iter().any(|part| part.number == number);
+        if is_in_chain(log) {
             continue;
         }
         match map(instance, log.epoch, number) {
@@ -151,22 +148,35 @@ fn find_parts(
                     number,
                     segment_len: segment.geometry().segment_len,
                 });
+                continue;
             }
-            _ => {
-                object::unlink(instance, Name::Part(log.epoch, number))?;
-                *leftovers += 1;
+            Ok(_) => {
+                // Clients go on while we look: it may have been sealed to since
+                // the chain was followed. Who sees its base sees that seal.
+                log.extend_chain(instance, &mut last)?;
+                if is_in_chain(log) {
+                    continue;
+                }
             }
+            Err(MapError::Unfinished) => {}
+            // Somebody may have it mapped, and name it yet.
+            Err(error) => return Err(error),
         }
+        object::unlink(instance, Name::Part(log.epoch, number))?;
+        *leftovers += 1;
     }
     log.spares.sort_by_key(|part| part.number);
+    if was_quarantined {
+        return Err(Corrupt::new("context quarantined by an earlier daemon", 0, 0).into());
+    }
     if last.segment.look(last.segment.frontier()?)? == Slot::Closed {
         // Closing may have been cut short after CLOSED: it is finished now.
         control.set_state(State::Idle);
         log.state = State::Idle;
         *leftovers += log.withdraw_spares(instance)?.len();
-    }
-    if control.state()? == State::Quarantined {
-        return Err(Corrupt::new("context quarantined by an earlier daemon", 0, 0).into());
+    } else {
+        // And reopening, after the part that goes on was named.
+        control.set_state(State::Open);
     }
     Ok(())
 }

@@ -99,19 +99,18 @@ impl Registry {
         if append && log.state == State::Quarantined {
             return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
         }
-        log.awake(&self.instance, self.generation)
-            .map_err(refusal)?;
-        log.follow(&self.instance).map_err(refusal)?;
-        if append && log.state == State::Idle {
-            let geometry = Geometry::of_len(self.options.first_len);
-            log.reopen(&self.instance, geometry).map_err(refusal)?;
-        }
-        let live = log.live.as_ref().expect("awake");
-        let bell = live
-            .bell_fd
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| refusal(error.into()))?;
+        let bell = match attach(log, &self.instance, &self.options, self.generation, append) {
+            Ok(bell) => bell,
+            Err(error) => {
+                if let MapError::Corrupt(_) = error {
+                    log.quarantine(&error);
+                }
+                if log.attached_count == 0 {
+                    log.asleep();
+                }
+                return Err(refusal(error));
+            }
+        };
         log.attached_count += 1;
         log.appender_count += usize::from(append);
         let reply = Reply::Opened {
@@ -174,7 +173,12 @@ impl Registry {
         if log.state == State::Quarantined {
             return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
         }
-        log.follow(&self.instance).map_err(refusal)?;
+        if let Err(error) = log.follow(&self.instance) {
+            if let MapError::Corrupt(_) = error {
+                log.quarantine(&error);
+            }
+            return Err(refusal(error));
+        }
         if log.state == State::Idle {
             log.reopen(&self.instance, Geometry::of_len(self.options.first_len))
                 .map_err(refusal)?;
@@ -311,7 +315,9 @@ impl Registry {
         let now = Instant::now();
         let mut look_again = None;
         for log in self.logs.values_mut() {
-            if log.state != State::Open || log.appender_count > 0 || log.spares.is_empty() {
+            // A spare that is being made would come too late to be withdrawn.
+            let is_busy = log.appender_count > 0 || !log.making.is_empty();
+            if log.state != State::Open || is_busy || log.spares.is_empty() {
                 continue;
             }
             let due = log.idle_since + self.options.idle_close_after;
@@ -324,8 +330,11 @@ impl Registry {
                 .awake(&self.instance, self.generation)
                 .map(drop)
                 .and_then(|()| log.close(&self.instance, self.made_in));
-            if let Err(error) = outcome {
-                log.quarantine(&error);
+            match outcome {
+                Ok(_) => {}
+                Err(error @ MapError::Corrupt(_)) => log.quarantine(&error),
+                // Not damage: the next time may be better.
+                Err(error) => eprintln!("ledgerd: context {:?} stays open: {error}", log.name),
             }
             if was_asleep {
                 log.asleep();
@@ -334,6 +343,25 @@ impl Registry {
         }
         look_again
     }
+}
+
+/// Gets a context ready for one more client; the bell is the client's.
+fn attach(
+    log: &mut Log,
+    instance: &Instance,
+    options: &Options,
+    generation: u64,
+    append: bool,
+) -> Result<OwnedFd, MapError> {
+    log.awake(instance, generation)?;
+    if log.state != State::Quarantined {
+        log.follow(instance)?;
+    }
+    if append && log.state == State::Idle {
+        log.reopen(instance, Geometry::of_len(options.first_len))?;
+    }
+    let live = log.live.as_ref().expect("awake");
+    Ok(live.bell_fd.as_fd().try_clone_to_owned()?)
 }
 
 impl Log {
