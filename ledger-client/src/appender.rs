@@ -107,7 +107,7 @@ impl Appender {
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
         let appended = self.publish(entry)?;
-        self.ring();
+        self.ring_now();
         Ok(appended)
     }
 
@@ -130,12 +130,15 @@ impl Appender {
         &mut self,
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
-        let deadline = Instant::now() + self.wait;
+        // Without a deadline it waits for ever.
+        let deadline = Instant::now().checked_add(self.wait);
         loop {
             let seen = self.context.shared().arrivals();
             match self.try_append(entry) {
                 Err(error) if error.is_full() => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = deadline.map_or(LOOK_AGAIN, |deadline| {
+                        deadline.saturating_duration_since(Instant::now())
+                    });
                     if left.is_zero() {
                         return Err(error);
                     }
@@ -185,15 +188,19 @@ impl Appender {
         let mut appended = 0;
         for entry in entries {
             if let Err(error) = publish(self, &entry) {
-                self.ring();
+                if appended > 0 {
+                    self.ring_now();
+                }
                 return Err(BatchError { appended, error });
             }
             appended += 1;
             if appended % BATCH_PER_RING == 0 {
-                self.ring();
+                self.ring_now();
             }
         }
-        self.ring();
+        if appended > 0 {
+            self.ring_now();
+        }
         Ok(appended)
     }
 
@@ -213,9 +220,17 @@ impl Appender {
         self.publish(entry)
     }
 
-    /// Tells parked watchers to look, if there are any.
-    #[inline]
+    /// Tells parked watchers to look, if there are any. In a fork's child it
+    /// does nothing.
     pub fn ring(&mut self) {
+        if self.context.shared().core.made_in.is_current() {
+            self.ring_now();
+        }
+    }
+
+    /// After an append of this process, which has mapped the bell.
+    #[inline]
+    fn ring_now(&mut self) {
         if self.bell_version != self.context.shared().bell_version() {
             self.take_new_bell();
         }
@@ -257,7 +272,7 @@ impl Appender {
         refused: Refused,
     ) -> Result<Appended, AppendError> {
         let shared = self.context.shared();
-        let Refused::Full(why) = refused else {
+        let Refused::Full(mut why) = refused else {
             return Err(refused.into());
         };
         if matches!(why, Full::Rolling | Full::Reopening)
@@ -269,7 +284,7 @@ impl Appender {
                 .tail
                 .try_append(entry, &shared.control.limits(), &shared.parts, &WallClock)
             {
-                Err(Refused::Full(_)) => {}
+                Err(Refused::Full(now)) => why = now,
                 outcome => return Ok(outcome?),
             }
         }

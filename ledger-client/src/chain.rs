@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ledger_shm::control::State;
-use ledger_shm::format::WITHDRAWN;
+use ledger_shm::format::SEQ_MAX;
 use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
@@ -129,7 +129,16 @@ impl Chain {
             }
             let last = links.last().expect("a chain has a first link").clone();
             match successor(instance, &last)? {
-                Next::Link(link) => links.push(link),
+                Next::Link(link) => {
+                    let part = link.segment.part();
+                    // A chain that leads back would be followed for ever.
+                    if links.iter().any(|known| known.segment.part() == part) {
+                        return Err(
+                            Corrupt::new("a seal that names an earlier part", part, 0).into()
+                        );
+                    }
+                    links.push(link);
+                }
                 Next::Open => return Ok(Located::In(last)),
                 Next::Closed => return Ok(Located::Closed(last)),
             }
@@ -171,10 +180,14 @@ fn successor(instance: &Instance, link: &Link) -> Result<Next, ReadError> {
         },
     };
     let segment = open_part(instance, &link.segment, part)?;
-    Ok(Next::Link(Link {
-        segment,
-        base_seq: link.base_seq + frontier as u64,
-    }))
+    let base_seq = link.base_seq + frontier as u64;
+    match segment.base_seq() {
+        // Whoever sealed has not come so far yet.
+        0 => {}
+        found if found == base_seq => {}
+        found => return Err(Corrupt::new("base seq", found, base_seq).into()),
+    }
+    Ok(Next::Link(Link { segment, base_seq }))
 }
 
 fn open_part(instance: &Instance, sibling: &Segment, part: u64) -> Result<Arc<Segment>, MapError> {
@@ -207,7 +220,7 @@ fn first_link(instance: &Instance, control: &Control) -> Result<Link, ReadError>
     }
     let segment = map_part(instance, control.epoch(), control.first_part(), false)?;
     match segment.base_seq() {
-        base @ (0 | WITHDRAWN) => Err(Corrupt::new("base seq of the first part", base, 1).into()),
-        base_seq => Ok(Link { segment, base_seq }),
+        base_seq @ 1..=SEQ_MAX => Ok(Link { segment, base_seq }),
+        base => Err(Corrupt::new("base seq of the first part", base, 1).into()),
     }
 }

@@ -21,12 +21,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn open(socket: &Path, timeout: Duration) -> Result<Connection, ConnectError> {
+    pub(crate) fn open(
+        socket: &Path,
+        owner_uid: u32,
+        timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
         let down = |source| ConnectError::DaemonDown {
             socket: socket.to_owned(),
             source,
         };
         let packets = Packets::connect(socket, timeout).map_err(down)?;
+        // Where everybody may make files, anybody could have made this one.
+        let uid = packets.peer_uid().map_err(down)?;
+        if uid != owner_uid {
+            return Err(ConnectError::Impostor {
+                socket: socket.to_owned(),
+                found: uid,
+                expected: owner_uid,
+            });
+        }
         packets.send(&Hello::OURS.encode(), None).map_err(down)?;
         let mut connection = Connection {
             packets,

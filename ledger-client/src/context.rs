@@ -6,12 +6,12 @@ use ledger_shm::control::{InvalidName, State};
 use ledger_shm::entry::Limits;
 use ledger_shm::object::Epoch;
 use ledger_shm::read::Found;
-use ledger_shm::{Control, Entry};
+use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
 use crate::chain::Located;
 use crate::error::{AppendError, OpenError, ReadError};
-use crate::ledger::Ledger;
+use crate::ledger::{Answer, Ledger, Released};
 use crate::provision;
 use crate::range::Range;
 use crate::shared::Shared;
@@ -74,16 +74,27 @@ impl<'a> ContextOptions<'a> {
             append,
         };
         let core = self.ledger.core();
-        let (reply, bell) = core.ask(&request)?;
+        let Answer {
+            reply,
+            fd: bell,
+            connection,
+        } = core.ask(&request)?;
         let (epoch, current) = match reply {
-            Reply::Opened { epoch, current, .. } => (epoch, current),
+            Reply::Opened { epoch, current, .. } => (Epoch(epoch), current),
             Reply::Refused(refusal) => return Err(OpenError::refused(name, refusal)),
             _ => return Err(OpenError::Daemon("an answer to another question".into())),
         };
-        let control = Control::open(&core.instance, Epoch(epoch), false)?;
+        let control = Control::open(&core.instance, epoch, false).inspect_err(|_| {
+            core.release(Released {
+                epoch,
+                append,
+                connection,
+            });
+        })?;
         let shared = Arc::new(Shared::new(Arc::clone(core), control, append));
+        shared.set_attached_to(connection);
         let bell = bell.ok_or_else(|| OpenError::Daemon("an answer without a bell".into()))?;
-        shared.set_bell(bell)?;
+        shared.set_bell(bell, connection)?;
         core.register(&shared);
         if append {
             provision::map_for_appending(&shared, current)?;
@@ -181,14 +192,20 @@ impl Context {
     ///
     /// [`ReadError::Evicted`] if it has left memory; others on damage.
     pub fn get(&self, seq: u64) -> Result<Option<Entry<'static>>, ReadError> {
+        let mut sealed = None;
         loop {
             let (instance, control) = (&self.shared.core.instance, &self.shared.control);
             let (Located::In(link) | Located::Closed(link)) =
                 self.shared.chain.locate(instance, control, seq)?;
+            let part = link.segment.part();
             match link.get(seq)? {
                 Ok(entry) => return Ok(Some(entry)),
-                // It was the last segment when it was located: look again.
-                Err(Found::Seal(_)) => {}
+                // It was the last segment when it was located: look again, and
+                // go on behind the seal.
+                Err(Found::Seal(to)) if sealed == Some(part) => {
+                    return Err(Corrupt::new("a seal before the frontier", to, 0).into());
+                }
+                Err(Found::Seal(_)) => sealed = Some(part),
                 Err(_) => return Ok(None),
             }
         }

@@ -39,6 +39,19 @@ pub enum ConnectError {
         /// What it sent.
         what: &'static str,
     },
+    /// Somebody else listens where the daemon should.
+    #[error("uid {found} listens at {}, which belongs to the daemon of uid {expected}; remove it", socket.display())]
+    Impostor {
+        /// Where.
+        socket: PathBuf,
+        /// Who listens.
+        found: u32,
+        /// Whose instance it is.
+        expected: u32,
+    },
+    /// This process is a fork of the one that connected.
+    #[error("this process is a fork of the one that connected; connect again")]
+    Forked,
     /// This process could not be set up.
     #[error("cannot set up the connection: {0}")]
     Setup(#[source] io::Error),

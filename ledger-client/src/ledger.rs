@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
@@ -81,7 +81,7 @@ impl Builder {
         let instance = Instance::new(uid, &name)?;
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
         let socket = place::socket_path(&runtime_dir, &instance);
-        let connection = match Connection::open(&socket, ANSWER_TIMEOUT) {
+        let connection = match Connection::open(&socket, uid, ANSWER_TIMEOUT) {
             Ok(connection) => Some(connection),
             Err(ConnectError::DaemonDown { .. }) if self.is_daemon_optional => None,
             Err(error) => return Err(error),
@@ -92,6 +92,7 @@ impl Builder {
         let core = Arc::new(Core {
             instance,
             socket,
+            connection_count: AtomicU64::new(u64::from(connection.is_some())),
             connection: Mutex::new(connection),
             contexts: Mutex::default(),
             released: Mutex::default(),
@@ -205,14 +206,33 @@ impl Drop for Running {
     }
 }
 
+/// What the daemon answered, and over which connection.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) connection: u64,
+}
+
+/// One opening of a context that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Released {
+    pub(crate) epoch: Epoch,
+    pub(crate) append: bool,
+    /// The connection that it was opened over; with that it ended anyway.
+    pub(crate) connection: u64,
+}
+
 /// What all clones share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) instance: Instance,
     pub(crate) socket: PathBuf,
     connection: Mutex<Option<Connection>>,
+    /// How many there were; only changed with `connection` locked.
+    connection_count: AtomicU64,
     contexts: Mutex<Vec<Weak<Shared>>>,
-    released: Mutex<Vec<(Epoch, bool)>>,
+    released: Mutex<Vec<Released>>,
     pub(crate) wake: EventFd,
     is_stopped: AtomicBool,
     pub(crate) made_in: Generation,
@@ -227,16 +247,39 @@ impl Core {
     }
 
     /// Asks the daemon, connecting first if need be.
-    pub(crate) fn ask(&self, request: &Request) -> Result<(Reply, Option<OwnedFd>), ConnectError> {
+    pub(crate) fn ask(&self, request: &Request) -> Result<Answer, ConnectError> {
+        // The socket is the parent's: its answers would be, too.
+        if !self.made_in.is_current() {
+            return Err(ConnectError::Forked);
+        }
         let mut slot = self.connection();
         let mut connection = match slot.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.socket, ANSWER_TIMEOUT)?,
+            None => {
+                let uid = self.instance.uid();
+                let connection = Connection::open(&self.socket, uid, ANSWER_TIMEOUT)?;
+                self.connection_count.fetch_add(1, Ordering::Relaxed);
+                // Others are attached to the one before.
+                self.wake_provisioner();
+                connection
+            }
         };
         // After a failure the next answer could belong to this question.
-        let answer = connection.ask(request)?;
+        let (reply, fd) = connection.ask(request)?;
         *slot = Some(connection);
-        Ok(answer)
+        Ok(Answer {
+            reply,
+            fd,
+            connection: self.connection_count.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Which of this process's connections is there now, if one is. The daemon
+    /// only knows what was opened over that one.
+    pub(crate) fn current_connection(&self) -> Option<u64> {
+        let slot = self.connection();
+        let count = self.connection_count.load(Ordering::Relaxed);
+        slot.is_some().then_some(count)
     }
 
     /// Has the background thread look for work.
@@ -261,17 +304,16 @@ impl Core {
         contexts.push(Arc::downgrade(shared));
     }
 
-    /// Has the daemon told that a context which was opened, for appending or
-    /// not, is not used here any more.
-    pub(crate) fn release(&self, epoch: Epoch, append: bool) {
+    /// Has the daemon told that something that was opened is not used any more.
+    pub(crate) fn release(&self, released: Released) {
         self.released
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((epoch, append));
+            .push(released);
         self.wake_provisioner();
     }
 
-    pub(crate) fn take_released(&self) -> Vec<(Epoch, bool)> {
+    pub(crate) fn take_released(&self) -> Vec<Released> {
         std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

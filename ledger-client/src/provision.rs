@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::chain::map_part;
 use crate::error::{ConnectError, OpenError};
-use crate::ledger::Core;
+use crate::ledger::{Answer, Core};
 use crate::shared::Shared;
 use crate::wire::{Reply, Request};
 
@@ -44,8 +44,11 @@ impl Provisioner {
     fn run(mut self) {
         while !self.core.is_stopped() {
             let contexts = self.core.contexts();
-            let is_connected = self.stay_connected(&contexts);
-            let mut is_settled = is_connected || contexts.is_empty();
+            // First what needs nobody's help.
+            for shared in &contexts {
+                follow(shared);
+            }
+            let (is_connected, mut is_settled) = self.stay_attached(&contexts);
             for shared in &contexts {
                 is_settled &= provide(shared);
             }
@@ -93,38 +96,48 @@ impl Provisioner {
         }
     }
 
-    /// Tells the daemon what nobody here uses any more. If it is gone, so is
-    /// what it knew of us.
+    /// Tells the daemon what nobody here uses any more. What was opened over an
+    /// earlier connection ended with that.
     fn release(&self) {
-        for (epoch, append) in self.core.take_released() {
-            if self.core.connection().is_some() {
-                let epoch = epoch.0;
-                drop(self.core.ask(&Request::Release { epoch, append }));
+        for released in self.core.take_released() {
+            if self.core.current_connection() == Some(released.connection) {
+                drop(self.core.ask(&Request::Release {
+                    epoch: released.epoch.0,
+                    append: released.append,
+                }));
             }
         }
     }
 
-    /// Connects again if the daemon was gone, and attaches every context that
-    /// this process has open. Returns whether there is a connection.
-    fn stay_connected(&mut self, contexts: &[Arc<Shared>]) -> bool {
-        let was_connected = self.core.connection().is_some();
-        if was_connected {
-            self.reconnect_in = RECONNECT_MIN;
-            return true;
-        }
+    /// Has every context attached to the connection that there is, making one
+    /// if there is none. Returns whether there is one, and whether nothing is
+    /// left to try again.
+    fn stay_attached(&mut self, contexts: &[Arc<Shared>]) -> (bool, bool) {
+        let mut is_settled = true;
         for shared in contexts {
+            if self.core.current_connection() == Some(shared.attached_to()) {
+                continue;
+            }
             match attach_again(shared) {
                 Ok(()) => shared.arrived(None),
                 Err(OpenError::Connect(_)) => {
                     shared.arrived(Some(Full::DaemonDown));
-                    return false;
+                    return (false, false);
                 }
-                // Dropped, or quarantined: appends and reads find out by
-                // themselves what has become of it.
-                Err(_) => {}
+                // It is there no more, or is not to be appended to: appends and
+                // reads find out by themselves.
+                Err(OpenError::Unknown { .. } | OpenError::Quarantined { .. }) => {
+                    let connection = self.core.current_connection().unwrap_or(0);
+                    shared.set_attached_to(connection);
+                }
+                Err(_) => is_settled = false,
             }
         }
-        self.core.connection().is_some()
+        let is_connected = self.core.current_connection().is_some();
+        if is_connected {
+            self.reconnect_in = RECONNECT_MIN;
+        }
+        (is_connected, is_settled)
     }
 }
 
@@ -136,8 +149,13 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
         create: false,
         append: shared.is_appendable,
     };
-    match shared.core.ask(&request)? {
-        (Reply::Opened { .. }, Some(bell)) => shared.set_bell(bell),
+    let Answer {
+        reply,
+        fd,
+        connection,
+    } = shared.core.ask(&request)?;
+    match (reply, fd) {
+        (Reply::Opened { .. }, Some(bell)) => shared.set_bell(bell, connection),
         (Reply::Refused(refusal), _) => Err(OpenError::refused(shared.control.name(), refusal)),
         _ => Err(OpenError::Daemon("an answer to another question".into())),
     }
@@ -170,22 +188,27 @@ fn provide(shared: &Shared) -> bool {
     true
 }
 
+/// Maps the part in which the log ends, if an append has asked for memory: it
+/// may only have to follow others.
+fn follow(shared: &Shared) {
+    if !shared.is_appendable || !shared.is_wanted() {
+        return;
+    }
+    // What fails here is tried again with the daemon's help, and told then.
+    if let Ok((last, _)) = shared.chain.last(&shared.core.instance, &shared.control)
+        && map_for_appending(shared, last.segment.part()).is_ok()
+    {
+        shared.announce();
+    }
+}
+
 /// Maps the part in which the log ends and every spare there is.
 fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> {
-    // First what needs nobody's help: follow the log to its end.
-    let (last, _) = shared
-        .chain
-        .last(&shared.core.instance, &shared.control)
-        .map_err(|error| match error {
-            crate::error::ReadError::Map(error) => OpenError::Map(error),
-            error => OpenError::Daemon(error.to_string()),
-        })?;
-    map_for_appending(shared, last.segment.part())?;
     let request = Request::Spares {
         epoch: shared.control.epoch().0,
         record_len: record_len as u64,
     };
-    match shared.core.ask(&request)?.0 {
+    match shared.core.ask(&request)?.reply {
         Reply::Spares { current, parts } => {
             map_for_appending(shared, current)?;
             for part in parts {

@@ -15,7 +15,7 @@ use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
 use crate::chain::Chain;
 use crate::error::OpenError;
-use crate::ledger::Core;
+use crate::ledger::{Core, Released};
 
 /// One context as this process sees it.
 #[derive(Debug)]
@@ -26,8 +26,9 @@ pub(crate) struct Shared {
     /// What may be appended to; empty in a context opened for reading.
     pub(crate) parts: WritableParts,
     pub(crate) is_appendable: bool,
-    /// Whether the daemon knows that we have it open.
-    is_attached: AtomicBool,
+    /// The connection over which the daemon was told that we have it open;
+    /// 0: none.
+    attached_to: AtomicU64,
     bell: ArcSwapOption<Bell>,
     /// Changes with the bell. Read on every append, written hardly ever.
     bell_version: CachePadded<AtomicU64>,
@@ -45,7 +46,7 @@ impl Shared {
             chain: Chain::default(),
             parts: WritableParts::default(),
             is_appendable,
-            is_attached: AtomicBool::new(false),
+            attached_to: AtomicU64::new(0),
             bell: ArcSwapOption::empty(),
             bell_version: CachePadded::new(AtomicU64::new(0)),
             trimmed_to: AtomicU64::new(0),
@@ -54,8 +55,10 @@ impl Shared {
         }
     }
 
+    /// The bell; none in a fork's child, which has not mapped it.
     pub(crate) fn bell(&self) -> Option<Arc<Bell>> {
-        self.bell.load_full()
+        let is_mapped = self.core.made_in.is_current();
+        is_mapped.then(|| self.bell.load_full()).flatten()
     }
 
     #[inline]
@@ -63,10 +66,18 @@ impl Shared {
         self.bell_version.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn attached_to(&self) -> u64 {
+        self.attached_to.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_attached_to(&self, connection: u64) {
+        self.attached_to.store(connection, Ordering::Relaxed);
+    }
+
     /// Takes over the bell of a daemon that we have attached to, and has whoever sleeps on
     /// the one before look up.
-    pub(crate) fn set_bell(&self, fd: OwnedFd) -> Result<(), OpenError> {
-        self.is_attached.store(true, Ordering::Relaxed);
+    pub(crate) fn set_bell(&self, fd: OwnedFd, connection: u64) -> Result<(), OpenError> {
+        self.set_attached_to(connection);
         let bell = Bell::map(fd, self.control.epoch().0)?;
         let before = self.bell.swap(Some(Arc::new(bell)));
         self.bell_version.fetch_add(1, Ordering::Release);
@@ -116,6 +127,11 @@ impl Shared {
         self.wanted.is_wanted.store(true, Ordering::Release);
     }
 
+    /// Whether something was asked for since the last time.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.is_wanted.load(Ordering::Acquire)
+    }
+
     /// What was asked for since the last time, if anything was.
     pub(crate) fn take_wanted(&self) -> Option<usize> {
         let is_wanted = self.wanted.is_wanted.swap(false, Ordering::AcqRel);
@@ -125,6 +141,11 @@ impl Shared {
     /// Tells who waits that memory has arrived, or why it has not.
     pub(crate) fn arrived(&self, why_not: Option<Full>) {
         self.parts.set_why(why_not.unwrap_or(Full::NoSpare));
+        self.announce();
+    }
+
+    /// Has those who wait for memory try again.
+    pub(crate) fn announce(&self) {
         let mut count = self
             .arrivals
             .count
@@ -159,8 +180,13 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if *self.is_attached.get_mut() && self.core.made_in.is_current() {
-            self.core.release(self.control.epoch(), self.is_appendable);
+        let connection = *self.attached_to.get_mut();
+        if connection != 0 && self.core.made_in.is_current() {
+            self.core.release(Released {
+                epoch: self.control.epoch(),
+                append: self.is_appendable,
+                connection,
+            });
         }
     }
 }
@@ -243,7 +269,9 @@ impl WritableParts {
     /// predecessor. Unmapping is slow, so this is not for appenders to do.
     pub(crate) fn trim(&self) {
         let Some(newest) = self.newest() else { return };
-        let is_old = |segment: &Segment| match segment.base_seq() {
+        let is_old = |segment: &Arc<Segment>| match segment.base_seq() {
+            // An appender that is still there would unmap it itself, later.
+            _ if Arc::strong_count(segment) > 1 => false,
             0 => false,
             WITHDRAWN => true,
             base_seq if base_seq == newest.base_seq() => {
@@ -251,7 +279,7 @@ impl WritableParts {
             }
             base_seq => base_seq < newest.base_seq(),
         };
-        if self.segments.load().iter().any(|segment| is_old(segment)) {
+        if self.segments.load().iter().any(&is_old) {
             self.segments.rcu(|segments| {
                 segments
                     .iter()

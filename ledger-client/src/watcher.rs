@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
-use ledger_shm::Entry;
 use ledger_shm::bell::SLEEP_MAX;
 use ledger_shm::control::State;
 use ledger_shm::read::{Cursor, Filter, Found};
+use ledger_shm::{Corrupt, Entry};
 
 use crate::chain::Located;
 use crate::context::Context;
@@ -120,8 +120,8 @@ impl Watcher {
             match found? {
                 Found::Entry => return Ok(true),
                 Found::Nothing => return Ok(false),
-                Found::Seal(_) | Found::Closed | Found::Elsewhere => {
-                    if !self.follow()? {
+                end @ (Found::Seal(_) | Found::Closed | Found::Elsewhere) => {
+                    if !self.follow(end)? {
                         return Ok(false);
                     }
                 }
@@ -141,9 +141,9 @@ impl Watcher {
         Ok(())
     }
 
-    /// Goes to the segment that follows; false if the log is closed here.
+    /// Goes to the segment that follows this end; false if there is none yet.
     #[cold]
-    fn follow(&mut self) -> Result<bool, ReadError> {
+    fn follow(&mut self, end: Found) -> Result<bool, ReadError> {
         let shared = self.context.shared();
         shared.notice_retired();
         match shared
@@ -156,6 +156,11 @@ impl Watcher {
                     .as_ref()
                     .map(|cursor| cursor.link().segment.part());
                 let is_new = here != Some(link.segment.part());
+                if let Found::Seal(to) = end
+                    && !is_new
+                {
+                    return Err(Corrupt::new("a seal before the frontier", to, 0).into());
+                }
                 if let Some(cursor) = &mut self.cursor {
                     cursor.follow(link);
                 }
@@ -202,7 +207,7 @@ impl Watcher {
         };
         let parked = bell.park();
         let is_settled = match &self.cursor {
-            Some(cursor) => matches!(cursor.peek()?, Found::Nothing | Found::Closed),
+            Some(cursor) => !matches!(cursor.peek()?, Found::Entry | Found::Seal(_)),
             None => false,
         };
         if is_settled {

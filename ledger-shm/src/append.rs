@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::entry::{Limits, NewEntry};
 use crate::error::{Corrupt, Full, Refused};
 use crate::fork::Generation;
-use crate::format::{LINE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{LINE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SEQ_MAX};
 use crate::record::{self, BodyLen, Payload, crc32c};
 use crate::segment::Segment;
 use crate::slot::{Extent, Slot};
@@ -116,7 +116,7 @@ impl Tail {
     /// [`Corrupt`] on a segment that is no part of a log yet.
     pub fn new(segment: Arc<Segment>, made_in: Generation) -> Result<Tail, Corrupt> {
         let base_seq = segment.base_seq();
-        if base_seq == 0 || base_seq == crate::format::WITHDRAWN {
+        if !(1..=SEQ_MAX).contains(&base_seq) {
             return Err(Corrupt::new("base seq of a current part", base_seq, 1));
         }
         let mut tail = Tail {

@@ -52,10 +52,8 @@ pub(crate) fn recover(
             }
             Ok(control) => {
                 let leftovers = &mut found.leftovers;
-                match adopt(instance, options, &control, numbers, generation, leftovers) {
-                    Ok(log) => found.logs.push(log),
-                    Err(error) => found.unreadable.push((epoch, error)),
-                }
+                let log = adopt(instance, options, &control, numbers, generation, leftovers);
+                found.logs.push(log);
             }
             Err(MapError::Unfinished) => found.leftovers += unlink_all(instance, epoch, numbers)?,
             Err(error) => found.unreadable.push((epoch, error)),
@@ -83,7 +81,7 @@ fn adopt(
     numbers: Vec<u64>,
     generation: u64,
     leftovers: &mut usize,
-) -> Result<Log, MapError> {
+) -> Log {
     let mut log = Log {
         name: control.name().to_owned(),
         epoch: control.epoch(),
@@ -98,24 +96,22 @@ fn adopt(
         idle_since: Instant::now(),
         live: None,
     };
-    match find_parts(instance, control, numbers, &mut log, leftovers) {
-        Ok(()) => {}
-        Err(error @ MapError::Corrupt(_)) => {
-            log.quarantine(&error);
+    if let Err(error) = find_parts(instance, control, numbers, &mut log, leftovers) {
+        log.quarantine(&error);
+        // Anything else than damage may be better at the next start.
+        if let MapError::Corrupt(_) = error {
             control.set_state(State::Quarantined);
-            if log.chain.is_empty() {
-                log.chain.push_back(Part {
-                    number: control.first_part(),
-                    segment_len: 0,
-                });
-            }
         }
-        // Not damage: perhaps the next start has more descriptors or memory.
-        Err(error) => return Err(error),
+        if log.chain.is_empty() {
+            log.chain.push_back(Part {
+                number: control.first_part(),
+                segment_len: 0,
+            });
+        }
     }
     // Only after everything has been found: attached clients fetch a new bell.
     control.set_generation(generation);
-    Ok(log)
+    log
 }
 
 fn find_parts(

@@ -274,3 +274,34 @@ fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
         );
     }
 }
+
+#[test]
+fn every_context_is_attached_again_whoever_connects_first() {
+    let small = ["--spare-min", "16K", "--spare-max", "16K"];
+    let mut instance = started(&small);
+    let ledger = instance.connect();
+    let mut appenders = ["one", "two", "three"].map(|name| {
+        let context = ledger.context(name).open_or_create().expect("a context");
+        let mut appender = context.appender().expect("an appender");
+        appender.set_wait(ledger_tests::PATIENCE);
+        appender
+    });
+    for round in 0..5 {
+        instance.kill_daemon();
+        instance.start(&small);
+        // This connects before anybody else may have noticed.
+        let name = format!("new-{round}");
+        ledger.context(&name).open_or_create().expect("a context");
+        // More than all spares hold.
+        for appender in &mut appenders {
+            for _ in 0..600 {
+                appender
+                    .append(&NewEntry::new("k", &[7; 100]))
+                    .expect("room");
+            }
+        }
+    }
+    for appender in &appenders {
+        assert_eq!(appender.context().latest().expect("readable"), 3000);
+    }
+}

@@ -337,3 +337,63 @@ impl Drop for Foreign {
         let _ = std::fs::remove_dir_all(&self.runtime_dir);
     }
 }
+
+/// A seal where none belongs is damage to those who read there, and no reason
+/// to go round in circles.
+#[test]
+fn a_seal_that_leads_nowhere_is_an_error_and_no_loop() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open victim");
+    writer.must("fill 1000 100");
+    let context = instance.context("victim");
+    let bytes = Bytes::of_first_part(&instance.objects(), context.epoch());
+    instance.printed(&["append", "healthy", "k", "v"]);
+    for (index, part) in [(0, 1), (0, 2), (5, 1), (5, 2), (5, 99)] {
+        let before = bytes.word(Bytes::slot_at(index));
+        bytes.set_word(Bytes::slot_at(index), Slot::Seal(part).encode());
+        let seq = index as u64 + 1;
+        let fresh = instance.connect().context("victim").open_read_only();
+        // It may be refused already, when the daemon looks as well.
+        if let Ok(fresh) = fresh {
+            assert!(fresh.get(seq).is_err(), "seal of {part} in slot {index}");
+            let mut watcher = fresh.watch(seq);
+            assert!(watcher.next().is_err(), "seal of {part} in slot {index}");
+            let mut range = fresh.range(1);
+            let ended = std::iter::repeat_with(|| range.next_entry().map(|entry| entry.is_some()))
+                .find(|read| !matches!(read, Ok(true)));
+            assert!(
+                matches!(ended, Some(Err(_))),
+                "seal of {part} in slot {index}"
+            );
+        }
+        instance.complained(&["get", "victim", &seq.to_string()]);
+        // The daemon serves everybody else.
+        instance.printed(&["append", "healthy", "k", "v"]);
+        bytes.set_word(Bytes::slot_at(index), before);
+    }
+}
+
+#[test]
+fn a_spare_that_cannot_be_read_is_kept_and_its_context_quarantined() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open victim");
+    ledger_tests::eventually("spares are mapped", || {
+        (writer.writable_part_count(&instance) == 3).then_some(())
+    });
+    let epoch = instance.context("victim").epoch();
+    instance.kill_daemon();
+    let spare = Bytes::of(&instance.objects(), Name::Part(epoch, 3));
+    spare.set(0, b"x");
+    instance.start(&[]);
+    assert!(path(&instance.objects(), Name::Part(epoch, 3)).exists());
+    let said = instance.complained(&["append", "victim", "k", "v"]);
+    assert!(said.contains("segment magic is damaged"), "{said}");
+    // And stays so, until somebody looks after it.
+    spare.set(0, b"L");
+    instance.kill_daemon();
+    instance.start(&[]);
+    let said = instance.complained(&["append", "victim", "k", "v"]);
+    assert!(said.contains("quarantined"), "{said}");
+}

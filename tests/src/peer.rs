@@ -149,11 +149,14 @@ impl Peer {
         // neither allocates much nor asks for any.
         match unsafe { nix::unistd::fork() }? {
             ForkResult::Child => {
-                let outcome = self.appender()?.try_append(&NewEntry::new("k", b"child"));
-                let is_refused = matches!(
-                    outcome,
-                    Err(AppendError::Refused(ledger_shm::Refused::Forked))
-                );
+                let appender = self.appender()?;
+                let entry = NewEntry::new("k", b"child");
+                let forked = Err(AppendError::Refused(ledger_shm::Refused::Forked));
+                let mut is_refused = appender.try_append(&entry).map(drop) == forked
+                    && appender.try_append_batch([entry]).is_err();
+                // Neither the bell nor the connection is the child's.
+                appender.ring();
+                is_refused &= self.ledger()?.context("other").open_or_create().is_err();
                 // What the child drops must not be the parent's.
                 *self = Peer::default();
                 std::process::exit(if is_refused { 0 } else { 1 });
