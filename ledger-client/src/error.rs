@@ -57,6 +57,20 @@ pub enum ConnectError {
     Setup(#[source] io::Error),
 }
 
+impl ConnectError {
+    /// Whether the other end of a connection was found closed: not that it
+    /// does not answer.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        match self {
+            ConnectError::DaemonDown { source, .. } => !matches!(
+                source.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Why a context could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

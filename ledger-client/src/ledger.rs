@@ -253,25 +253,36 @@ impl Core {
             return Err(ConnectError::Forked);
         }
         let mut slot = self.connection();
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => {
-                let uid = self.instance.uid();
-                let connection = Connection::open(&self.socket, uid, ANSWER_TIMEOUT)?;
-                self.connection_count.fetch_add(1, Ordering::Relaxed);
-                // Others are attached to the one before.
-                self.wake_provisioner();
-                connection
+        if let Some(mut connection) = slot.take() {
+            match connection.ask(request) {
+                Ok((reply, fd)) => {
+                    *slot = Some(connection);
+                    return Ok(self.answer(reply, fd));
+                }
+                // The daemon at its other end is dead, and whatever it did of
+                // this died with it. Perhaps there is a new one.
+                Err(error) if error.is_hung_up() => {}
+                // The next answer could belong to this question: not kept.
+                Err(error) => return Err(error),
             }
-        };
-        // After a failure the next answer could belong to this question.
+        }
+        let uid = self.instance.uid();
+        let mut connection = Connection::open(&self.socket, uid, ANSWER_TIMEOUT)?;
+        self.connection_count.fetch_add(1, Ordering::Relaxed);
+        // What was opened over the one before has to be attached again.
+        self.wake_provisioner();
         let (reply, fd) = connection.ask(request)?;
         *slot = Some(connection);
-        Ok(Answer {
+        Ok(self.answer(reply, fd))
+    }
+
+    fn answer(&self, reply: Reply, fd: Option<OwnedFd>) -> Answer {
+        let connection = self.connection_count.load(Ordering::Relaxed);
+        Answer {
             reply,
             fd,
-            connection: self.connection_count.load(Ordering::Relaxed),
-        })
+            connection,
+        }
     }
 
     /// Which of this process's connections is there now, if one is. The daemon

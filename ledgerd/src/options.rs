@@ -25,7 +25,8 @@ pub struct Options {
     /// never more than 1/16 of the budget.
     pub spare_len_max: usize,
     /// Bytes of sealed segments that a context keeps in memory; older entries
-    /// are evicted. Default: a quarter of the budget.
+    /// are evicted. Default: a quarter of the budget, and, when that is spent,
+    /// as many contexts share half of it evenly.
     pub window_len: Option<u64>,
     /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB.
     pub limits: Limits,

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ledger_client::wire::{Refusal, Reply};
 use ledger_shm::Control;
 use ledger_shm::control::{InvalidName, NewControl, State};
+use ledger_shm::entry::Limits;
 use ledger_shm::fork::Generation;
 use ledger_shm::format::PAGE_LEN;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
@@ -18,6 +19,8 @@ use crate::options::Options;
 
 /// Spares kept ready per context that is appended to.
 const SPARE_COUNT: usize = 2;
+/// No spare is larger than this fraction of a context's share.
+const SPARES_PER_SHARE_MIN: u64 = 4;
 /// No spare is larger than this fraction of the budget.
 const SPARES_PER_BUDGET_MIN: u64 = 16;
 
@@ -124,6 +127,7 @@ impl Registry {
     fn create(&mut self, name: &str) -> Result<Epoch, Refusal> {
         let geometry = Geometry::of_len(self.options.first_len);
         let needed = (geometry.segment_len + ledger_shm::format::CONTROL_LEN) as u64;
+        self.make_room(needed);
         if self.committed_len() + needed > self.budget {
             return Err(Refusal::Budget);
         }
@@ -167,7 +171,17 @@ impl Registry {
     /// The spares of a context; has more made if there are too few, or none
     /// that takes a record of this length.
     pub(crate) fn spares(&mut self, epoch: Epoch, record_len: u64) -> Result<Spares, Refusal> {
+        let record_len = usize::try_from(record_len)
+            .unwrap_or(usize::MAX)
+            .min(record_len_max(&self.options.limits));
+        let needed = Geometry::for_record(record_len);
+        let wanted = needed.segment_len.max(self.options.spare_len_min) * SPARE_COUNT;
+        self.make_room(wanted as u64);
         let budget = self.budget;
+        // The current segment and two spares are held beside the sealed ones.
+        let spare_len_max = (self.share() / SPARES_PER_SHARE_MIN)
+            .min(budget / SPARES_PER_BUDGET_MIN)
+            .min(self.options.spare_len_max as u64) as usize;
         let mut committed = self.committed_len();
         let log = self.logs.get_mut(&epoch).ok_or(Refusal::UnknownContext)?;
         if log.state == State::Quarantined {
@@ -193,10 +207,6 @@ impl Registry {
                 part: retired.number,
             });
         }
-        let record_len = usize::try_from(record_len)
-            .unwrap_or(usize::MAX)
-            .min(log_record_len_max(log));
-        let needed = Geometry::for_record(record_len);
         let mut refused = None;
         loop {
             let fits = |part: &Part| part.segment_len >= needed.segment_len;
@@ -210,12 +220,8 @@ impl Registry {
             } else {
                 needed
             };
-            let largest = self
-                .options
-                .spare_len_max
-                .min((budget / SPARES_PER_BUDGET_MIN) as usize);
             let mut geometry =
-                Geometry::of_len(log.spare_len.min(largest).max(smallest.segment_len));
+                Geometry::of_len(log.spare_len.min(spare_len_max).max(smallest.segment_len));
             while committed + geometry.segment_len as u64 > budget
                 && geometry.segment_len > smallest.segment_len
             {
@@ -231,7 +237,7 @@ impl Registry {
                 segment_len: geometry.segment_len,
             };
             log.making.push(part);
-            log.spare_len = (log.spare_len * 2).min(largest.max(self.options.spare_len_min));
+            log.spare_len = (log.spare_len * 2).min(spare_len_max.max(self.options.spare_len_min));
             committed += part.segment_len as u64;
             self.maker.give(Job::Make {
                 epoch,
@@ -315,9 +321,7 @@ impl Registry {
         let now = Instant::now();
         let mut look_again = None;
         for log in self.logs.values_mut() {
-            // A spare that is being made would come too late to be withdrawn.
-            let is_busy = log.appender_count > 0 || !log.making.is_empty();
-            if log.state != State::Open || is_busy || log.spares.is_empty() {
+            if !log.can_close() {
                 continue;
             }
             let due = log.idle_since + self.options.idle_close_after;
@@ -325,23 +329,57 @@ impl Registry {
                 look_again = Some(look_again.map_or(due, |earlier: Instant| earlier.min(due)));
                 continue;
             }
-            let was_asleep = log.live.is_none();
-            let outcome = log
-                .awake(&self.instance, self.generation)
-                .map(drop)
-                .and_then(|()| log.close(&self.instance, self.made_in));
-            match outcome {
-                Ok(_) => {}
-                Err(error @ MapError::Corrupt(_)) => log.quarantine(&error),
-                // Not damage: the next time may be better.
-                Err(error) => eprintln!("ledgerd: context {:?} stays open: {error}", log.name),
-            }
-            if was_asleep {
-                log.asleep();
-            }
+            log.visit(&self.instance, self.generation, |log, instance| {
+                log.close(instance, self.made_in).map(drop)
+            });
             log.idle_since = now;
         }
         look_again
+    }
+
+    /// Half of the budget, divided among the contexts that are in use.
+    fn share(&self) -> u64 {
+        let is_active = |log: &&Log| log.chain.len() > 1 || !log.spares.is_empty();
+        let active_count = self.logs.values().filter(is_active).count().max(1);
+        self.budget / 2 / active_count as u64
+    }
+
+    /// When the budget does not allow for `len` bytes more: takes back what
+    /// contexts without appenders hold in advance, and then, unless somebody
+    /// has said how much a context keeps, the oldest entries of those that have
+    /// more than their share.
+    fn make_room(&mut self, len: u64) {
+        if self.committed_len() + len <= self.budget {
+            return;
+        }
+        for log in self.logs.values_mut().filter(|log| log.can_close()) {
+            log.visit(&self.instance, self.generation, |log, instance| {
+                log.close(instance, self.made_in).map(drop)
+            });
+        }
+        if self.options.window_len.is_some() {
+            return;
+        }
+        let share = self.share();
+        while self.committed_len() + len > self.budget {
+            let Some(log) = self.logs.values_mut().max_by_key(|log| sealed_len(log)) else {
+                return;
+            };
+            if sealed_len(log) <= share {
+                return;
+            }
+            let mut retired = None;
+            log.visit(&self.instance, self.generation, |log, instance| {
+                log.follow(instance)?;
+                retired = log.retire_oldest();
+                Ok(())
+            });
+            let Some(retired) = retired else { return };
+            self.maker.give(Job::Unlink {
+                epoch: log.epoch,
+                part: retired.number,
+            });
+        }
     }
 }
 
@@ -365,6 +403,36 @@ fn attach(
 }
 
 impl Log {
+    /// Whether closing it would free something and disturb nobody.
+    fn can_close(&self) -> bool {
+        // A spare that is being made would come too late to be withdrawn.
+        let is_busy = self.appender_count > 0 || !self.making.is_empty();
+        self.state == State::Open && !is_busy && !self.spares.is_empty()
+    }
+
+    /// Does something with a context that nobody may be attached to.
+    fn visit(
+        &mut self,
+        instance: &Instance,
+        generation: u64,
+        act: impl FnOnce(&mut Log, &Instance) -> Result<(), MapError>,
+    ) {
+        let was_asleep = self.live.is_none();
+        let outcome = self
+            .awake(instance, generation)
+            .map(drop)
+            .and_then(|()| act(self, instance));
+        match outcome {
+            Ok(()) => {}
+            Err(error @ MapError::Corrupt(_)) => self.quarantine(&error),
+            // Not damage: the next time may be better.
+            Err(error) => eprintln!("ledgerd: context {:?}: {error}", self.name),
+        }
+        if was_asleep {
+            self.asleep();
+        }
+    }
+
     /// Takes a damaged context out of use; the others go on.
     pub(crate) fn quarantine(&mut self, error: &MapError) {
         eprintln!("ledgerd: context {:?} is quarantined: {error}", self.name);
@@ -385,12 +453,8 @@ fn sealed_len(log: &Log) -> u64 {
         .sum()
 }
 
-fn log_record_len_max(log: &Log) -> usize {
-    let limits = log
-        .live
-        .as_ref()
-        .map(|live| live.control.limits())
-        .unwrap_or_default();
+/// No record that keeps these limits is longer.
+fn record_len_max(limits: &Limits) -> usize {
     // A page holds the header, the longest key and the root.
     limits.payload_len_max + limits.metadata_len_max + PAGE_LEN
 }

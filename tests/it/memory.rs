@@ -206,3 +206,34 @@ fn the_window_moves_on_and_says_what_is_still_there() {
     let parts = list(&instance.objects()).expect("listed").len();
     assert!(parts <= 4 + 1 + 2 + 1 + 2 + 1, "{parts} objects");
 }
+
+#[test]
+fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
+    let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
+    let ledger = instance.connect();
+    let mut appenders: Vec<Appender> = (0..8)
+        .map(|n| {
+            let context = ledger.context(&format!("context-{n}")).open_or_create();
+            let mut appender = context.expect("room").appender().expect("an appender");
+            appender.set_wait(PATIENCE);
+            appender
+        })
+        .collect();
+    // Four times the budget, one context after the other, twice.
+    for round in 1..=2_u64 {
+        for (n, appender) in appenders.iter_mut().enumerate() {
+            for _ in 0..4000 {
+                let appended = appender.append(&NewEntry::new("k", &[7; 1000]));
+                appended.unwrap_or_else(|error| panic!("context {n}: {error}"));
+            }
+            let context = appender.context();
+            assert_eq!(context.latest().expect("readable"), round * 4000);
+        }
+    }
+    for appender in &appenders {
+        let first = appender.context().first_available().expect("readable");
+        assert!(first > 1, "the oldest entries of all of them have gone");
+        let entry = appender.context().get(8000).expect("readable");
+        entry.expect("the newest is there").verify().expect("whole");
+    }
+}

@@ -14,7 +14,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = bytes)]
     memory_budget: Option<u64>,
     /// Bytes of sealed segments each context keeps; older entries are evicted
-    /// [default: a quarter of the budget]
+    /// [default: a quarter of the budget, less when that is spent]
     #[arg(long, value_parser = bytes)]
     window: Option<u64>,
     /// Bytes of a context's first segment
