@@ -26,6 +26,16 @@ pub enum StartError {
     /// The instance's name is none.
     #[error(transparent)]
     InvalidInstance(#[from] InvalidInstance),
+    /// A limit that the format cannot hold.
+    #[error("{what} is {given}, at most {max} is possible")]
+    LimitTooLarge {
+        /// Which limit.
+        what: &'static str,
+        /// What was asked for.
+        given: usize,
+        /// What can be.
+        max: usize,
+    },
     /// There is one already.
     #[error(
         "instance {instance:?} has a daemon already; stop it, or choose another with --instance"
@@ -49,6 +59,10 @@ pub enum StartError {
         source: io::Error,
     },
 }
+
+/// Largest payload or metadata that may be allowed: references inside an entry
+/// reach 2 GiB, and a record's length has 32 bits.
+pub const LIMIT_MAX: usize = 512 << 20;
 
 /// A running daemon. Dropping it stops it; its contexts stay in memory, and
 /// attached clients go on.
@@ -75,6 +89,15 @@ impl Daemon {
     pub fn start(options: Options) -> Result<Daemon, StartError> {
         let instance = Instance::own(&options.instance)?;
         let memory = |source| StartError::Memory { source };
+        for (what, given) in [
+            ("the largest payload", options.limits.payload_len_max),
+            ("the largest metadata", options.limits.metadata_len_max),
+        ] {
+            let max = LIMIT_MAX;
+            if given > max {
+                return Err(StartError::LimitTooLarge { what, given, max });
+            }
+        }
         let lock = Lock::take(&instance)?;
         let mut generation = [0; 8];
         getrandom::fill(&mut generation).map_err(|error| memory(io::Error::other(error)))?;

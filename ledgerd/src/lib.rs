@@ -31,7 +31,7 @@ mod recover;
 mod registry;
 mod server;
 
-pub use daemon::{Daemon, StartError};
+pub use daemon::{Daemon, LIMIT_MAX, StartError};
 pub use lock::purge;
 pub use options::Options;
 

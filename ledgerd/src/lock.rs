@@ -8,12 +8,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use ledger_shm::control::State;
+use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, MEMORY_DIR, Name};
+use ledger_shm::{Control, Tail};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use crate::daemon::StartError;
+use crate::log;
 
 /// The lock of an instance, held until dropped.
 #[derive(Debug)]
@@ -62,6 +66,34 @@ impl Lock {
     }
 }
 
+/// Has clients that are still attached find out: they would append to memory
+/// that nobody can ever read again. What cannot be opened has no clients.
+fn give_up(instance: &Instance, name: Name) {
+    match name {
+        Name::Lock => {}
+        Name::Control(epoch) => {
+            if let Ok(control) = Control::open(instance, epoch, true) {
+                control.set_state(State::Dropped);
+            }
+        }
+        Name::Part(epoch, part) => {
+            let Ok(segment) = log::map(instance, epoch, part) else {
+                return;
+            };
+            let Ok(made_in) = Generation::current() else {
+                return;
+            };
+            // A spare is withdrawn; in the part at the end of the log CLOSED
+            // wins; a sealed one is not appended to anyway.
+            if segment.withdraw().is_err()
+                && let Ok(mut tail) = Tail::new(segment, made_in)
+            {
+                let _ = tail.close();
+            }
+        }
+    }
+}
+
 /// Removes every object of a stopped instance. Returns how many, and the bytes
 /// that are free once no process maps them any more.
 ///
@@ -79,6 +111,9 @@ pub fn purge(instance: &Instance) -> Result<(usize, u64), StartError> {
         Name::Part(..) => 1,
         Name::Lock => 2,
     });
+    for name in &names {
+        give_up(instance, *name);
+    }
     let mut freed = 0;
     for name in &names {
         if let Ok(found) = std::fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(instance)))

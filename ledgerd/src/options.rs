@@ -28,7 +28,8 @@ pub struct Options {
     /// are evicted. Default: a quarter of the budget, and, when that is spent,
     /// as many contexts share half of it evenly.
     pub window_len: Option<u64>,
-    /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB.
+    /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB; at most
+    /// [`LIMIT_MAX`](crate::LIMIT_MAX) each.
     pub limits: Limits,
     /// How long after its last appender left a context gives up its spares.
     /// Default: 60 s.

@@ -305,3 +305,27 @@ fn every_context_is_attached_again_whoever_connects_first() {
         assert_eq!(appender.context().latest().expect("readable"), 3000);
     }
 }
+
+#[test]
+fn purge_tells_clients_that_are_still_attached() {
+    let mut instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(Duration::from_millis(100));
+    appender.append(&NewEntry::new("k", b"v")).expect("room");
+    instance.stop_daemon();
+    instance.printed(&["purge"]);
+    let refused = appender.append(&NewEntry::new("k", b"lost"));
+    let said = refused.expect_err("nobody could read it").to_string();
+    assert!(said.contains("closed for good"), "{said}");
+}
+
+#[test]
+fn a_limit_that_the_format_cannot_hold_is_refused() {
+    let instance = Instance::new(PROGRAMS);
+    let said = instance.complained(&["run", "--payload-max", "3G"]);
+    assert!(
+        said.contains("largest payload") && said.contains("536870912"),
+        "{said}"
+    );
+}

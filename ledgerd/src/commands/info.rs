@@ -44,7 +44,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         Output::Short => {
             let limits = context.limits();
-            writeln!(out, "context          {}", context.name())?;
+            writeln!(out, "context          {}", context.name().escape_debug())?;
             writeln!(out, "epoch            {}", context.epoch())?;
             writeln!(out, "state            {}", summary.state)?;
             writeln!(out, "first available  {}", number(summary.first_available))?;

@@ -62,7 +62,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
             Output::Short => writeln!(
                 out,
                 "{:<32} {:<11} {:>12} {:>12}",
-                summary.context,
+                summary.context.escape_debug().to_string(),
                 summary.state,
                 number(summary.first_available),
                 number(summary.latest)
