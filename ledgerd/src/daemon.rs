@@ -1,6 +1,7 @@
 //! Starting and stopping a daemon.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,7 @@ pub struct Daemon {
     leftover_count: usize,
     budget: u64,
     wake: Arc<EventFd>,
+    ended: Arc<EventFd>,
     is_stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Released last.
@@ -129,6 +131,7 @@ impl Daemon {
 
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
+        let ended = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
         let is_stopped = Arc::new(AtomicBool::new(false));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let owner_uid = instance.uid();
@@ -148,7 +151,14 @@ impl Daemon {
         .map_err(memory)?;
         let thread = std::thread::Builder::new()
             .name("ledgerd-server".into())
-            .spawn(move || server.run())
+            .spawn({
+                let ended = Arc::clone(&ended);
+                move || {
+                    // Also when it panics.
+                    let _announce = Announce(ended);
+                    server.run()
+                }
+            })
             .map_err(memory)?;
         Ok(Daemon {
             socket,
@@ -156,6 +166,7 @@ impl Daemon {
             leftover_count,
             budget,
             wake,
+            ended,
             is_stopped,
             thread: Some(thread),
             _lock: lock,
@@ -182,6 +193,12 @@ impl Daemon {
         self.budget
     }
 
+    /// Becomes readable when the daemon has ended by itself, which it only does
+    /// after an error that [`stop`](Self::stop) then returns.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
     /// Stops. Contexts stay in memory.
     ///
     /// # Errors
@@ -204,6 +221,16 @@ impl Daemon {
             Err(error) if error.kind() != io::ErrorKind::NotFound => outcome.and(Err(error)),
             _ => outcome,
         }
+    }
+}
+
+/// Says that the loop has ended, however it did.
+struct Announce(Arc<EventFd>);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        // It is written once, so there is room.
+        let _ = self.0.write(1);
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) is_stopped: Arc<AtomicBool>,
     pub(crate) owner_uid: u32,
     epoll: Epoll,
+    /// False while no client can be accepted.
+    is_listening: bool,
     clients: HashMap<u64, Client>,
     next_client: u64,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
@@ -75,6 +77,7 @@ impl Server {
             is_stopped,
             owner_uid,
             epoll,
+            is_listening: true,
             clients: HashMap::new(),
             next_client: FIRST_CLIENT,
             buffer: Box::new([0; PACKET_LEN_MAX]),
@@ -109,10 +112,18 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        // A client that cannot be accepted or known is refused by closing; the
-        // next one may fare better, so there is nothing to give up here.
-        let Ok(Some(packets)) = socket::accept(&self.listener) else {
-            return;
+        let packets = match socket::accept(&self.listener) {
+            Ok(Some(packets)) => packets,
+            Ok(None) => return,
+            Err(error) => {
+                // Out of descriptors or memory, most likely. Asked again at
+                // once it would say the same: wait until a client is gone.
+                eprintln!("ledgerd: cannot accept a client: {error}");
+                if !self.clients.is_empty() && self.epoll.delete(&self.listener).is_ok() {
+                    self.is_listening = false;
+                }
+                return;
+            }
         };
         let Ok(uid) = packets.peer_uid() else { return };
         let id = self.next_client;
@@ -151,6 +162,10 @@ impl Server {
         let _ = self.epoll.delete(&client.packets);
         for (epoch, append) in client.open {
             self.registry.release(epoch, append);
+        }
+        if !self.is_listening {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            self.is_listening = self.epoll.add(&self.listener, event).is_ok();
         }
     }
 

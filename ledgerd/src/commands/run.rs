@@ -1,8 +1,11 @@
 //! `ledgerd run`: a daemon in the foreground.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cli::{Failure, InstanceArgs};
 use crate::{Daemon, Options};
@@ -98,10 +101,26 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         daemon.leftover_count(),
         daemon.budget() >> 20,
     );
-    let signal = signals.wait().map_err(std::io::Error::from)?;
-    eprintln!("ledgerd stops on {signal}; its contexts stay in memory");
-    daemon.stop()?;
-    Ok(())
+    if let Some(signal) = wait(&signals, &daemon)? {
+        eprintln!("ledgerd stops on {signal}; its contexts stay in memory");
+    }
+    Ok(daemon.stop()?)
+}
+
+/// Waits for a signal, or for the end of a daemon that failed.
+fn wait(signals: &SigSet, daemon: &Daemon) -> std::io::Result<Option<Signal>> {
+    let arrived = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)?;
+    let mut fds = [
+        PollFd::new(arrived.as_fd(), PollFlags::POLLIN),
+        PollFd::new(daemon.ended(), PollFlags::POLLIN),
+    ];
+    while matches!(poll(&mut fds, PollTimeout::NONE), Err(nix::Error::EINTR)) {}
+    if fds[1].any() == Some(true) {
+        return Ok(None);
+    }
+    let info = arrived.read_signal()?;
+    let number = info.and_then(|info| i32::try_from(info.ssi_signo).ok());
+    Ok(number.and_then(|number| Signal::try_from(number).ok()))
 }
 
 #[cfg(test)]
