@@ -178,7 +178,7 @@ fn provide(shared: &Shared) -> bool {
         Err(OpenError::Connect(ConnectError::DaemonDown { .. })) => Some(Full::DaemonDown),
         Err(_) => Some(Full::NoSpare),
     };
-    if why_not.is_some() && shared.parts.spare_count() == 0 {
+    if why_not.is_some() && ledger_shm::Parts::spare(&shared.parts, record_len).is_err() {
         // Keep asking without being told: room may come back by itself.
         shared.want_again(record_len);
         shared.arrived(why_not);

@@ -256,15 +256,6 @@ impl WritableParts {
             .cloned()
     }
 
-    /// How many spares are mapped.
-    pub(crate) fn spare_count(&self) -> usize {
-        self.segments
-            .load()
-            .iter()
-            .filter(|segment| segment.is_spare())
-            .count()
-    }
-
     /// Lets go of what neither is a spare nor comes after the newest part's
     /// predecessor. Unmapping is slow, so this is not for appenders to do.
     pub(crate) fn trim(&self) {

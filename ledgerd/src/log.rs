@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ledger_client::wire::Refusal;
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
 use ledger_shm::format::{SEQ_MAX, WITHDRAWN};
@@ -47,6 +48,8 @@ pub(crate) struct Log {
     pub(crate) spares: Vec<Part>,
     /// Spares that are being made.
     pub(crate) making: Vec<Part>,
+    /// Why the last spare that was wanted could not be made.
+    pub(crate) why_not: Option<Refusal>,
     /// Bytes of the next spare, before any limit.
     pub(crate) spare_len: usize,
     pub(crate) attached_count: usize,

@@ -90,6 +90,7 @@ fn adopt(
         chain: VecDeque::new(),
         spares: Vec::new(),
         making: Vec::new(),
+        why_not: None,
         spare_len: options.spare_len_min,
         attached_count: 0,
         appender_count: 0,

@@ -159,6 +159,7 @@ impl Registry {
             }]),
             spares: Vec::new(),
             making: Vec::new(),
+            why_not: None,
             spare_len: self.options.spare_len_min,
             attached_count: 0,
             appender_count: 0,
@@ -168,12 +169,19 @@ impl Registry {
         Ok(epoch)
     }
 
+    /// A length that a client asks for, at most that of the longest record that
+    /// the context takes, which may be older than today's limits.
+    pub(crate) fn record_len(&self, epoch: Epoch, wanted: u64) -> usize {
+        let live = self.logs.get(&epoch).and_then(|log| log.live.as_ref());
+        let limits = live.map_or(self.options.limits, |live| live.control.limits());
+        usize::try_from(wanted)
+            .unwrap_or(usize::MAX)
+            .min(record_len_max(&limits))
+    }
+
     /// The spares of a context; has more made if there are too few, or none
     /// that takes a record of this length.
-    pub(crate) fn spares(&mut self, epoch: Epoch, record_len: u64) -> Result<Spares, Refusal> {
-        let record_len = usize::try_from(record_len)
-            .unwrap_or(usize::MAX)
-            .min(record_len_max(&self.options.limits));
+    pub(crate) fn spares(&mut self, epoch: Epoch, record_len: usize) -> Result<Spares, Refusal> {
         let needed = Geometry::for_record(record_len);
         let wanted = needed.segment_len.max(self.options.spare_len_min) * SPARE_COUNT;
         self.make_room(wanted as u64);
@@ -246,25 +254,33 @@ impl Registry {
                 segment_len_min: smallest.segment_len,
             });
         }
+        log.why_not = refused;
         if !log.making.is_empty() {
             return Ok(Spares::Later);
         }
-        match refused {
-            Some(refusal)
-                if !log
-                    .spares
-                    .iter()
-                    .any(|part| part.segment_len >= needed.segment_len) =>
-            {
-                Err(refusal)
-            }
-            _ => Ok(Spares::Now(spares_reply(log))),
+        Ok(Spares::Now(self.answer(epoch, record_len)))
+    }
+
+    /// The spares of a context, or why there is none for a record of this
+    /// length, now that nothing more is being made.
+    pub(crate) fn answer(&self, epoch: Epoch, record_len: usize) -> Reply {
+        let Some(log) = self.logs.get(&epoch) else {
+            return Reply::Refused(Refusal::UnknownContext);
+        };
+        let needed = Geometry::for_record(record_len);
+        let fits = |part: &Part| part.segment_len >= needed.segment_len;
+        match &log.why_not {
+            Some(why_not) if !log.spares.iter().any(fits) => Reply::Refused(why_not.clone()),
+            _ => Reply::Spares {
+                current: log.current(),
+                parts: log.spares.iter().map(|part| part.number).collect(),
+            },
         }
     }
 
-    /// Takes over what the maker has made. Returns the context, and the answer
-    /// for those who wait for it, once nothing more is being made.
-    pub(crate) fn take_made(&mut self) -> Option<(Epoch, Option<Reply>)> {
+    /// Takes over what the maker has made. Returns the context, and whether
+    /// nothing more is being made for it.
+    pub(crate) fn take_made(&mut self) -> Option<(Epoch, bool)> {
         let Made {
             epoch,
             part,
@@ -272,27 +288,17 @@ impl Registry {
             outcome,
         } = self.maker.take_made()?;
         let Some(log) = self.logs.get_mut(&epoch) else {
-            return Some((epoch, None));
+            return Some((epoch, true));
         };
         log.making.retain(|making| making.number != part);
-        let failure = match outcome {
-            Ok(()) => {
-                log.spares.push(Part {
-                    number: part,
-                    segment_len,
-                });
-                None
-            }
-            Err(error) => Some(refusal(error)),
-        };
-        if !log.making.is_empty() {
-            return Some((epoch, None));
+        match outcome {
+            Ok(()) => log.spares.push(Part {
+                number: part,
+                segment_len,
+            }),
+            Err(error) => log.why_not = Some(refusal(error)),
         }
-        let reply = match failure {
-            Some(refusal) if log.spares.is_empty() => Reply::Refused(refusal),
-            _ => spares_reply(log),
-        };
-        Some((epoch, Some(reply)))
+        Some((epoch, log.making.is_empty()))
     }
 
     /// A client is done with a context, or gone: whoever sleeps there looks up,
@@ -457,14 +463,6 @@ fn sealed_len(log: &Log) -> u64 {
 fn record_len_max(limits: &Limits) -> usize {
     // A page holds the header, the longest key and the root.
     limits.payload_len_max + limits.metadata_len_max + PAGE_LEN
-}
-
-fn spares_reply(log: &Log) -> Reply {
-    let parts = log.spares.iter().map(|part| part.number).collect();
-    Reply::Spares {
-        current: log.current(),
-        parts,
-    }
 }
 
 /// What a client is told of a failure of the daemon's.

@@ -30,7 +30,7 @@ enum Stage {
     /// It may ask.
     Ready,
     /// It asked for spares that are being made.
-    Waiting(Epoch),
+    Waiting { epoch: Epoch, record_len: usize },
 }
 
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl Server {
                 self.handle(client, request)
             }
             // One question at a time.
-            Stage::Waiting(_) => Err(Gone),
+            Stage::Waiting { .. } => Err(Gone),
         }
     }
 
@@ -216,6 +216,7 @@ impl Server {
             },
             Request::Spares { epoch, record_len } => {
                 let epoch = Epoch(epoch);
+                let record_len = self.registry.record_len(epoch, record_len);
                 if !client.open.contains(&(epoch, true)) {
                     return send(
                         client,
@@ -226,7 +227,7 @@ impl Server {
                 match self.registry.spares(epoch, record_len) {
                     Ok(Spares::Now(reply)) => send(client, &reply.encode(), None),
                     Ok(Spares::Later) => {
-                        client.stage = Stage::Waiting(epoch);
+                        client.stage = Stage::Waiting { epoch, record_len };
                         Ok(())
                     }
                     Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
@@ -246,19 +247,27 @@ impl Server {
     fn take_made(&mut self) {
         // Read before looking, so that what is made meanwhile wakes us again.
         let _ = self.wake.read();
-        while let Some((epoch, reply)) = self.registry.take_made() {
-            let Some(reply) = reply else { continue };
-            let waiting: Vec<u64> = self
+        while let Some((epoch, is_done)) = self.registry.take_made() {
+            if !is_done {
+                continue;
+            }
+            let waiting: Vec<(u64, usize)> = self
                 .clients
                 .iter()
-                .filter(|(_, client)| client.stage == Stage::Waiting(epoch))
-                .map(|(id, _)| *id)
+                .filter_map(|(id, client)| match client.stage {
+                    Stage::Waiting {
+                        epoch: wanted,
+                        record_len,
+                    } if wanted == epoch => Some((*id, record_len)),
+                    _ => None,
+                })
                 .collect();
-            for id in waiting {
+            for (id, record_len) in waiting {
                 let Some(mut client) = self.clients.remove(&id) else {
                     continue;
                 };
                 client.stage = Stage::Ready;
+                let reply = self.registry.answer(epoch, record_len);
                 match send(&client, &reply.encode(), None) {
                     Ok(()) => drop(self.clients.insert(id, client)),
                     Err(Gone) => self.forget(client),
