@@ -18,7 +18,20 @@ impl Life<'_> {
                 if chain.end == End::Nothing {
                     self.reopen(state, next);
                 }
-                sweep(state, &chain, next);
+                let bits = chain.ids().fold(0_u8, |bits, id| bits | 1 << id);
+                if self.keeps(Rule::ChainIsReadAgain) {
+                    sweep(state, &chain, bits, next);
+                } else {
+                    let mut after = *state;
+                    after.daemon = Daemon::Sweeping { chain: bits };
+                    next.push(step("looks at the chain", [0, 0], after));
+                }
+            }
+            Daemon::Sweeping { chain: bits } => {
+                sweep(state, &chain, bits, next);
+                let mut after = *state;
+                after.daemon = Daemon::Ready;
+                next.push(step("has looked at every name", [0, 0], after));
             }
             Daemon::Made { number } => {
                 let mut after = *state;
@@ -318,19 +331,21 @@ impl Life<'_> {
     }
 }
 
-/// Unlinks what is neither on the chain nor a spare. All at once: a name more or
+/// Unlinks what is neither on the chain, of which these parts are known, nor a
+/// spare. All at once: a name more or
 /// less matters to nobody who does not hold it already.
-fn sweep(state: &State, chain: &Chain, next: &mut Steps) {
+fn sweep(state: &State, chain: &Chain, known: u8, next: &mut Steps) {
     let mut after = *state;
     if chain.end == End::Broken {
         return;
     }
-    for id in state.ids().filter(|&id| !chain.contains(id)) {
+    after.daemon = Daemon::Ready;
+    for id in state.ids().filter(|&id| known & 1 << id == 0) {
         if state.parts[id].base_seq != 0 {
             after.parts[id].is_linked = false;
         }
     }
-    if after != *state {
+    if after.parts != state.parts {
         next.push(step("unlinks leftovers", [0, 0], after));
     }
 }

@@ -96,6 +96,7 @@ fn broken_without(rule: Rule) -> Property {
         | Rule::MoveBeforeUnlink
         | Rule::SparesOutliveRestart
         | Rule::LeftoversByBaseSeq
+        | Rule::ChainIsReadAgain
         | Rule::ClosedBeforeWithdrawn
         | Rule::WithdrawnBeforeUnlink
         | Rule::ForgetBeforeUnlink => Property::Walkable,

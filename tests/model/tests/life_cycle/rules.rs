@@ -53,6 +53,10 @@ pub enum Rule {
     /// What is a leftover is told from `base_seq`. Off: from the part number; a
     /// spare lower than the current part must be an old one.
     LeftoversByBaseSeq,
+    /// Whether a part with a base is on the chain is decided by the chain as it
+    /// is after the base was read. Off: as it was followed before, when the part
+    /// may have been a spare.
+    ChainIsReadAgain,
     /// Spares are withdrawn after CLOSED. Off: before, so that nobody seals while
     /// the daemon closes.
     ClosedBeforeWithdrawn,
@@ -65,7 +69,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AppenderStopsAtSeal,
         Self::ReaderStopsAtSeal,
         Self::OnlyFreshSparesAreNamed,
@@ -82,6 +86,7 @@ impl Rule {
         Self::MoveBeforeUnlink,
         Self::SparesOutliveRestart,
         Self::LeftoversByBaseSeq,
+        Self::ChainIsReadAgain,
         Self::ClosedBeforeWithdrawn,
         Self::WithdrawnBeforeUnlink,
         Self::ForgetBeforeUnlink,

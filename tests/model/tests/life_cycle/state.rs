@@ -92,6 +92,10 @@ pub enum Daemon {
     Unlinked {
         next: u8,
     },
+    /// Only without reading the chain again: these were on it.
+    Sweeping {
+        chain: u8,
+    },
     /// Only without the order of closing: these are to be withdrawn.
     Withdrawing {
         spares: u8,
