@@ -41,6 +41,15 @@ pub fn ratio(name: &str, mut ratios: Vec<f64>) {
     );
 }
 
+/// Lets this thread, and what it starts, run on every core again.
+pub fn unpin() {
+    let mut set = nix::sched::CpuSet::new();
+    for core in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        set.set(core).expect("a core number");
+    }
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("cores that exist");
+}
+
 /// Pins this thread to a core.
 pub fn pin(core: usize) {
     let mut set = nix::sched::CpuSet::new();

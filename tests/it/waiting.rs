@@ -59,7 +59,7 @@ fn a_wake_that_goes_to_a_stopped_process_still_reaches_the_others() {
     let instance = started(&[]);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
-    // The first to sleep is the first that the kernel wakes; it cannot relay.
+    // Whatever the kernel does with a sleeper that is stopped, it cannot relay.
     let relay = asleep(&instance, 0);
     relay.signal(Signal::SIGSTOP);
     relay.wait_for_state(&['T']);

@@ -15,6 +15,7 @@ pub(crate) struct Args {
     /// The entry's key
     key: String,
     /// The payload; `-` reads standard input, `@FILE` a file
+    #[arg(allow_hyphen_values = true)]
     payload: Option<String>,
     /// A metadata pair; can be repeated
     #[arg(long = "meta", value_name = "K=V", value_parser = pair)]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use ledger_client::Entry;
 use serde::Serialize;
 
-use crate::cli::Output;
+use crate::cli::{Failure, Output};
 
 /// One entry as a JSON object. The payload is text where it is UTF-8, and hex
 /// where it is not.
@@ -32,8 +32,19 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Prints one entry.
-pub(super) fn entry(out: &mut impl Write, output: Output, entry: &Entry<'_>) -> io::Result<()> {
+/// Verifies one entry and prints it.
+pub(super) fn entry(
+    out: &mut impl Write,
+    output: Output,
+    entry: &Entry<'_>,
+) -> Result<(), Failure> {
+    if let Err(corrupt) = entry.verify() {
+        return Err(format!("entry {}: {corrupt}", entry.seq()).into());
+    }
+    Ok(write(out, output, entry)?)
+}
+
+fn write(out: &mut impl Write, output: Output, entry: &Entry<'_>) -> io::Result<()> {
     let text = std::str::from_utf8(entry.payload()).ok();
     match output {
         Output::Raw => out.write_all(entry.payload()),
