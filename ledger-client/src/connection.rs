@@ -10,8 +10,10 @@ use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
 use crate::error::ConnectError;
 use crate::wire::{Hello, Reply, Request};
 
-/// Longer than any answer takes from a daemon that is alive.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than it takes a daemon that runs to greet.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than it takes a daemon that runs to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -21,18 +23,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn open(
-        socket: &Path,
-        owner_uid: u32,
-        timeout: Duration,
-    ) -> Result<Connection, ConnectError> {
-        let down = |source| ConnectError::DaemonDown {
+    /// Connects to the daemon of this uid and exchanges greetings with it.
+    pub(crate) fn open(socket: &Path, owner_uid: u32) -> Result<Connection, ConnectError> {
+        let packets = Packets::connect(socket, GREETING_TIMEOUT)
+            .map_err(|source| ConnectError::unreached(socket, source))?;
+        let mut connection = Connection {
+            packets,
             socket: socket.to_owned(),
-            source,
+            buffer: Box::new([0; PACKET_LEN_MAX]),
         };
-        let packets = Packets::connect(socket, timeout).map_err(down)?;
         // Where everybody may make files, anybody could have made this one.
-        let uid = packets.peer_uid().map_err(down)?;
+        let uid = connection
+            .packets
+            .peer_uid()
+            .map_err(|source| connection.unreached(source))?;
         if uid != owner_uid {
             return Err(ConnectError::Impostor {
                 socket: socket.to_owned(),
@@ -40,17 +44,15 @@ impl Connection {
                 expected: owner_uid,
             });
         }
-        packets.send(&Hello::OURS.encode(), None).map_err(down)?;
-        let mut connection = Connection {
-            packets,
-            socket: socket.to_owned(),
-            buffer: Box::new([0; PACKET_LEN_MAX]),
-        };
-        let (packet, _) = connection.receive()?;
+        let (packet, _) = connection.exchange(&Hello::OURS.encode())?;
         let theirs = Hello::decode(&packet).ok_or_else(|| connection.protocol("no greeting"))?;
         if theirs != Hello::OURS {
             return Err(ConnectError::Version { theirs });
         }
+        connection
+            .packets
+            .set_timeout(ANSWER_TIMEOUT)
+            .map_err(ConnectError::Setup)?;
         Ok(connection)
     }
 
@@ -59,31 +61,23 @@ impl Connection {
         &mut self,
         request: &Request,
     ) -> Result<(Reply, Option<OwnedFd>), ConnectError> {
-        self.packets
-            .send(&request.encode(), None)
-            .map_err(|source| self.down(source))?;
-        let (packet, fd) = self.receive()?;
+        let (packet, fd) = self.exchange(&request.encode())?;
         let reply = Reply::decode(&packet).ok_or_else(|| self.protocol("no message"))?;
         Ok((reply, fd))
     }
 
-    fn receive(&mut self) -> Result<(Vec<u8>, Option<OwnedFd>), ConnectError> {
-        let down = |source| ConnectError::DaemonDown {
-            socket: self.socket.clone(),
-            source,
-        };
+    fn exchange(&mut self, packet: &[u8]) -> Result<(Vec<u8>, Option<OwnedFd>), ConnectError> {
+        let unreached = |source| ConnectError::unreached(&self.socket, source);
+        self.packets.send(packet, None).map_err(unreached)?;
         match self.packets.receive(&mut self.buffer) {
             Ok(Some(packet)) => Ok((packet.bytes.to_vec(), packet.fd)),
-            Ok(None) => Err(down(io::ErrorKind::ConnectionReset.into())),
-            Err(source) => Err(down(source)),
+            Ok(None) => Err(unreached(io::ErrorKind::ConnectionReset.into())),
+            Err(source) => Err(unreached(source)),
         }
     }
 
-    fn down(&self, source: io::Error) -> ConnectError {
-        ConnectError::DaemonDown {
-            socket: self.socket.clone(),
-            source,
-        }
+    fn unreached(&self, source: io::Error) -> ConnectError {
+        ConnectError::unreached(&self.socket, source)
     }
 
     fn protocol(&self, what: &'static str) -> ConnectError {

@@ -2,7 +2,7 @@
 //! value, and what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ledger_shm::control::InvalidName;
 use ledger_shm::object::{InvalidInstance, MapError};
@@ -24,6 +24,12 @@ pub enum ConnectError {
         socket: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// Somebody listens, and does not answer.
+    #[error("the ledger daemon at {} does not answer; see whether it is stopped or starved", socket.display())]
+    Unanswered {
+        /// Where it listens.
+        socket: PathBuf,
     },
     /// The daemon was built from another version.
     #[error("the daemon speaks {theirs:?}, this program {ours:?}; use the same release on both sides", ours = Hello::OURS)]
@@ -58,16 +64,23 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether the other end of a connection was found closed: not that it
-    /// does not answer.
-    pub(crate) fn is_hung_up(&self) -> bool {
-        match self {
-            ConnectError::DaemonDown { source, .. } => !matches!(
-                source.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ),
-            _ => false,
+    /// What it means that the daemon at `socket` could not be spoken to.
+    pub(crate) fn unreached(socket: &Path, source: io::Error) -> ConnectError {
+        let socket = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ConnectError::Unanswered { socket }
+            }
+            _ => ConnectError::DaemonDown { socket, source },
         }
+    }
+
+    /// Whether it may be otherwise as soon as a daemon runs.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            ConnectError::DaemonDown { .. } | ConnectError::Unanswered { .. }
+        )
     }
 }
 

@@ -6,19 +6,23 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ledger_shm::Control;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::connection::{ANSWER_TIMEOUT, Connection};
+use crate::connection::Connection;
 use crate::context::{Context, ContextOptions};
 use crate::error::ConnectError;
 use crate::place;
 use crate::provision::Provisioner;
 use crate::shared::Shared;
 use crate::wire::{Reply, Request};
+
+/// How long a daemon that did not answer is not asked again.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection to an instance: the place to open contexts.
 ///
@@ -70,8 +74,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::DaemonDown`] if no daemon answers (unless that is
-    /// optional), others if it cannot be talked to.
+    /// [`ConnectError::DaemonDown`] if there is no daemon and
+    /// [`ConnectError::Unanswered`] if it does not greet within two seconds
+    /// (unless it is optional); others if it cannot be talked to.
     pub fn connect(self) -> Result<Ledger, ConnectError> {
         let uid = self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
         let name = match self.instance {
@@ -81,19 +86,20 @@ impl Builder {
         let instance = Instance::new(uid, &name)?;
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
         let socket = place::socket_path(&runtime_dir, &instance);
-        let connection = match Connection::open(&socket, uid, ANSWER_TIMEOUT) {
-            Ok(connection) => Some(connection),
-            Err(ConnectError::DaemonDown { .. }) if self.is_daemon_optional => None,
+        let mut line = Line::default();
+        match Connection::open(&socket, uid) {
+            Ok(connection) => line.connection = Some(connection),
+            Err(error) if error.is_unreachable() && self.is_daemon_optional => line.note(&error),
             Err(error) => return Err(error),
-        };
+        }
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| ConnectError::Setup(error.into()))?;
         let made_in = Generation::current().map_err(ConnectError::Setup)?;
         let core = Arc::new(Core {
             instance,
             socket,
-            connection_count: AtomicU64::new(u64::from(connection.is_some())),
-            connection: Mutex::new(connection),
+            connection_count: AtomicU64::new(u64::from(line.connection.is_some())),
+            line: Mutex::new(line),
             contexts: Mutex::default(),
             released: Mutex::default(),
             wake,
@@ -223,13 +229,34 @@ pub(crate) struct Released {
     pub(crate) connection: u64,
 }
 
+/// The connection, if there is one, and whether to try for one.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    pub(crate) connection: Option<Connection>,
+    /// Until then the daemon is taken not to answer, because it just did not:
+    /// not everybody in this process shall wait for it in turn.
+    silent_until: Option<Instant>,
+}
+
+impl Line {
+    fn note(&mut self, error: &ConnectError) {
+        let is_silent = matches!(error, ConnectError::Unanswered { .. });
+        self.silent_until = is_silent.then(|| Instant::now() + SILENCE);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+}
+
 /// What all clones share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) instance: Instance,
     pub(crate) socket: PathBuf,
-    connection: Mutex<Option<Connection>>,
-    /// How many there were; only changed with `connection` locked.
+    line: Mutex<Line>,
+    /// How many connections there were; only changed with `line` locked.
     connection_count: AtomicU64,
     contexts: Mutex<Vec<Weak<Shared>>>,
     released: Mutex<Vec<Released>>,
@@ -240,10 +267,8 @@ pub(crate) struct Core {
 
 impl Core {
     /// The connection, or what is left of one.
-    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the daemon, connecting first if need be.
@@ -252,27 +277,38 @@ impl Core {
         if !self.made_in.is_current() {
             return Err(ConnectError::Forked);
         }
-        let mut slot = self.connection();
-        if let Some(mut connection) = slot.take() {
+        let mut line = self.line();
+        let outcome = self.ask_on(&mut line, request);
+        if let Err(error) = &outcome {
+            line.note(error);
+        }
+        outcome
+    }
+
+    fn ask_on(&self, line: &mut Line, request: &Request) -> Result<Answer, ConnectError> {
+        if line.is_silent() {
+            let socket = self.socket.clone();
+            return Err(ConnectError::Unanswered { socket });
+        }
+        if let Some(mut connection) = line.connection.take() {
             match connection.ask(request) {
                 Ok((reply, fd)) => {
-                    *slot = Some(connection);
+                    line.connection = Some(connection);
                     return Ok(self.answer(reply, fd));
                 }
                 // The daemon at its other end is dead, and whatever it did of
                 // this died with it. Perhaps there is a new one.
-                Err(error) if error.is_hung_up() => {}
+                Err(ConnectError::DaemonDown { .. }) => {}
                 // The next answer could belong to this question: not kept.
                 Err(error) => return Err(error),
             }
         }
-        let uid = self.instance.uid();
-        let mut connection = Connection::open(&self.socket, uid, ANSWER_TIMEOUT)?;
+        let mut connection = Connection::open(&self.socket, self.instance.uid())?;
         self.connection_count.fetch_add(1, Ordering::Relaxed);
         // What was opened over the one before has to be attached again.
         self.wake_provisioner();
         let (reply, fd) = connection.ask(request)?;
-        *slot = Some(connection);
+        line.connection = Some(connection);
         Ok(self.answer(reply, fd))
     }
 
@@ -288,9 +324,9 @@ impl Core {
     /// Which of this process's connections is there now, if one is. The daemon
     /// only knows what was opened over that one.
     pub(crate) fn current_connection(&self) -> Option<u64> {
-        let slot = self.connection();
+        let line = self.line();
         let count = self.connection_count.load(Ordering::Relaxed);
-        slot.is_some().then_some(count)
+        line.connection.is_some().then_some(count)
     }
 
     /// Has the background thread look for work.

@@ -11,7 +11,7 @@ use ledger_shm::{Full, Segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::chain::map_part;
-use crate::error::{ConnectError, OpenError};
+use crate::error::OpenError;
 use crate::ledger::{Answer, Core};
 use crate::shared::Shared;
 use crate::wire::{Reply, Request};
@@ -77,7 +77,8 @@ impl Provisioner {
         // POLLHUP). Duplicated, so that nobody's request has to wait for this thread.
         let socket = self
             .core
-            .connection()
+            .line()
+            .connection
             .as_ref()
             .and_then(|connection| connection.as_fd().try_clone_to_owned().ok());
         let mut fds = vec![PollFd::new(self.core.wake.as_fd(), PollFlags::POLLIN)];
@@ -92,7 +93,7 @@ impl Provisioner {
             .is_some_and(|events| !events.is_empty());
         let _ = self.core.wake.read();
         if is_hung_up {
-            self.core.connection().take();
+            self.core.line().connection.take();
         }
     }
 
@@ -175,7 +176,7 @@ fn provide(shared: &Shared) -> bool {
     shared.trim();
     let why_not = match outcome {
         Ok(why_not) => why_not,
-        Err(OpenError::Connect(ConnectError::DaemonDown { .. })) => Some(Full::DaemonDown),
+        Err(OpenError::Connect(_)) => Some(Full::DaemonDown),
         Err(_) => Some(Full::NoSpare),
     };
     if why_not.is_some() && ledger_shm::Parts::spare(&shared.parts, record_len).is_err() {

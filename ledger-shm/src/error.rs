@@ -76,7 +76,7 @@ impl fmt::Display for Full {
             }
             Full::NoMemory => "the memory file system is full; free or enlarge /dev/shm",
             Full::DaemonDown => {
-                "the daemon that provides memory is not reachable; start `ledgerd run`"
+                "the daemon that provides memory cannot be reached; see that `ledgerd run` runs"
             }
         })
     }

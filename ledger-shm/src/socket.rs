@@ -44,7 +44,7 @@ fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Listens on a fresh path that only this uid may connect to.
+/// Listens on a fresh path. Who may connect is up to the folder's permissions.
 ///
 /// # Errors
 ///
@@ -81,15 +81,27 @@ impl Packets {
     ///
     /// The kernel's.
     pub fn connect(path: &Path, timeout: Duration) -> io::Result<Packets> {
-        let fd = new_socket(SockFlag::empty())?;
+        let packets = Packets {
+            fd: new_socket(SockFlag::empty())?,
+        };
+        packets.set_timeout(timeout)?;
+        nix::sys::socket::connect(packets.fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(packets)
+    }
+
+    /// How long every later call waits at most (socket(7), SO_RCVTIMEO).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         let limit = TimeVal::new(
             timeout.as_secs().try_into().unwrap_or(i64::MAX),
             timeout.subsec_micros().into(),
         );
-        nix::sys::socket::setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
-        nix::sys::socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
-        nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(Packets { fd })
+        nix::sys::socket::setsockopt(&self.fd, sockopt::ReceiveTimeout, &limit)?;
+        nix::sys::socket::setsockopt(&self.fd, sockopt::SendTimeout, &limit)?;
+        Ok(())
     }
 
     /// Who is at the other end (unix(7), SO_PEERCRED).

@@ -132,6 +132,24 @@ fn a_stopped_daemon_delays_no_append_and_no_read() {
 }
 
 #[test]
+fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
+    let instance = started(&[]);
+    instance.printed(&["append", "log", "k", "seen"]);
+    kill(instance.daemon_pid(), Signal::SIGSTOP).expect("our child");
+    assert_eq!(instance.printed(&["get", "log", "-o", "raw"]), "seen");
+    let said = instance.complained(&["append", "log", "k", "v"]);
+    assert!(
+        said.contains("does not answer") && !said.contains("ledgerd run"),
+        "{said}"
+    );
+    kill(instance.daemon_pid(), Signal::SIGCONT).expect("our child");
+    assert_eq!(
+        instance.printed(&["append", "log", "k", "v", "-o", "short"]),
+        "2\n"
+    );
+}
+
+#[test]
 fn a_graceful_stop_keeps_every_context_for_the_next_daemon() {
     let mut instance = started(&[]);
     instance.printed(&["append", "kept", "k", "v"]);
