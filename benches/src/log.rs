@@ -23,7 +23,7 @@ fn fill(appender: &mut Appender, count: u64) {
 
 /// A short loop within memory that is there.
 pub fn append(scale: u64) {
-    let instance = Instance::start(|options| options.spare_len_min = 64 << 20);
+    let instance = Instance::start(|options| options.sizes.spare_len_min = Some(64 << 20));
     let ledger = instance.connect();
     pin(1);
     let mut fastest = f64::MAX;
@@ -65,7 +65,7 @@ pub fn append(scale: u64) {
 
 /// Many appends across rolls.
 pub fn sustained(scale: u64) {
-    let instance = Instance::start(|options| options.window_len = Some(1 << 30));
+    let instance = Instance::start(|options| options.sizes.window_len = Some(1 << 30));
     let ledger = instance.connect();
     let context = ledger.context("sustained").open_or_create().expect("room");
     let mut appender = context.appender().expect("an appender");

@@ -100,7 +100,7 @@ fn echo(page: &SharedMemory, name: &str, dir: &str, mode: &str, blocks: u64) {
 }
 
 fn there_and_back(mode: &str, blocks: u64) {
-    let instance = Instance::start(|options| options.spare_len_min = 64 << 20);
+    let instance = Instance::start(|options| options.sizes.spare_len_min = Some(64 << 20));
     let ledger = instance.connect();
     let there = ledger.context("there").open_or_create().expect("room");
     let back = ledger.context("back").open_or_create().expect("room");

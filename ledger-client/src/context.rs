@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ledger_shm::control::{InvalidName, State};
+use ledger_shm::control::{InvalidName, Sizes, State};
 use ledger_shm::entry::Limits;
 use ledger_shm::object::Epoch;
 use ledger_shm::read::Found;
@@ -24,11 +24,24 @@ use crate::wire::{Reply, Request};
 pub struct ContextOptions<'a> {
     ledger: &'a Ledger,
     name: &'a [u8],
+    sizes: Sizes,
 }
 
 impl<'a> ContextOptions<'a> {
     pub(crate) fn new(ledger: &'a Ledger, name: &'a [u8]) -> ContextOptions<'a> {
-        ContextOptions { ledger, name }
+        ContextOptions {
+            ledger,
+            name,
+            sizes: Sizes::default(),
+        }
+    }
+
+    /// How large the segments of the context are if this creates it, for those
+    /// who know their load. One that exists keeps what it has. Default: as the
+    /// daemon's options have it.
+    pub fn sizes(mut self, sizes: Sizes) -> Self {
+        self.sizes = sizes;
+        self
     }
 
     /// Opens the context, making it if there is none.
@@ -37,7 +50,7 @@ impl<'a> ContextOptions<'a> {
     ///
     /// [`OpenError`]: the name is none, no daemon, no room, no right.
     pub fn open_or_create(self) -> Result<Context, OpenError> {
-        self.attach(true, true)
+        self.attach(Some(self.sizes), true)
     }
 
     /// Opens an existing context for appending and reading.
@@ -47,7 +60,7 @@ impl<'a> ContextOptions<'a> {
     /// [`OpenError::Unknown`] if there is none; others as for
     /// [`open_or_create`](Self::open_or_create).
     pub fn open(self) -> Result<Context, OpenError> {
-        self.attach(false, true)
+        self.attach(None, true)
     }
 
     /// Opens an existing context for reading. Its memory is mapped read-only.
@@ -59,13 +72,13 @@ impl<'a> ContextOptions<'a> {
     /// [`OpenError::Unknown`] if there is none; others as for
     /// [`open_or_create`](Self::open_or_create).
     pub fn open_read_only(self) -> Result<Context, OpenError> {
-        match self.attach(false, false) {
+        match self.attach(None, false) {
             Err(OpenError::Connect(_) | OpenError::Quarantined { .. }) => self.find_in_memory(),
             outcome => outcome,
         }
     }
 
-    fn attach(&self, create: bool, append: bool) -> Result<Context, OpenError> {
+    fn attach(&self, create: Option<Sizes>, append: bool) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
         let request = Request::Open {
             name: name.to_owned(),

@@ -39,6 +39,7 @@ pub use appender::{Appender, BatchError};
 pub use context::{Context, ContextOptions};
 pub use error::{AppendError, ConnectError, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};
+pub use ledger_shm::control::Sizes;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry};
 pub use range::Range;
 pub use watcher::Watcher;

@@ -147,7 +147,7 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
     let request = Request::Open {
         name: shared.control.name().to_owned(),
         epoch: Some(shared.control.epoch().0),
-        create: false,
+        create: None,
         append: shared.is_appendable,
     };
     let Answer {

@@ -14,6 +14,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use ledger_shm::Full;
+use ledger_shm::control::Sizes;
 use ledger_shm::format::{ARCHIVE_FORMAT, FORMAT_VERSION};
 
 /// Version of the messages in this file.
@@ -77,8 +78,8 @@ pub enum Request {
         name: String,
         /// The epoch it must have: set when a client attaches again.
         epoch: Option<[u8; 16]>,
-        /// Make it if there is none.
-        create: bool,
+        /// Make it, with these sizes, if there is none.
+        create: Option<Sizes>,
         /// Memory to append to is wanted.
         append: bool,
     },
@@ -196,7 +197,10 @@ mod tests {
         let request = Request::Open {
             name: "run".into(),
             epoch: Some([3; 16]),
-            create: true,
+            create: Some(Sizes {
+                window_len: Some(1 << 20),
+                ..Sizes::default()
+            }),
             append: false,
         };
         assert_eq!(Request::decode(&request.encode()), Some(request));

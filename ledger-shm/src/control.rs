@@ -5,6 +5,8 @@
 
 use std::mem::offset_of;
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use crate::entry::Limits;
 use crate::error::Corrupt;
 use crate::format::{
@@ -88,6 +90,33 @@ impl State {
     }
 }
 
+/// How large the segments of one context are, in bytes. What is `None` is up to
+/// the daemon, which may also make them smaller where memory is short.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub struct Sizes {
+    /// Its first segment, and the one in which it goes on after it was closed.
+    pub first_len: Option<u64>,
+    /// Its first spare; later ones double.
+    pub spare_len_min: Option<u64>,
+    /// No spare exceeds this, unless one entry needs more.
+    pub spare_len_max: Option<u64>,
+    /// Sealed segments that it keeps in memory; older entries are evicted.
+    pub window_len: Option<u64>,
+}
+
+impl Sizes {
+    /// These sizes, and `others` where they say nothing.
+    pub fn or(self, others: Sizes) -> Sizes {
+        Sizes {
+            first_len: self.first_len.or(others.first_len),
+            spare_len_min: self.spare_len_min.or(others.spare_len_min),
+            spare_len_max: self.spare_len_max.or(others.spare_len_max),
+            window_len: self.window_len.or(others.window_len),
+        }
+    }
+}
+
 /// A mapped control object.
 #[derive(Debug)]
 pub struct Control {
@@ -95,6 +124,7 @@ pub struct Control {
     epoch: Epoch,
     name: String,
     limits: Limits,
+    sizes: Sizes,
     created_at_ns: u64,
 }
 
@@ -107,6 +137,8 @@ pub struct NewControl<'a> {
     pub epoch: Epoch,
     /// What its entries may weigh.
     pub limits: Limits,
+    /// What it says about its segments.
+    pub sizes: Sizes,
     /// Wall clock, nanoseconds since 1970.
     pub created_at_ns: u64,
     /// The daemon's current generation.
@@ -140,6 +172,20 @@ impl Control {
             offset_of!(ControlHeader, metadata_len_max),
             new.limits.metadata_len_max as u64,
         );
+        for (at, len) in [
+            (offset_of!(ControlHeader, first_len), new.sizes.first_len),
+            (
+                offset_of!(ControlHeader, spare_len_min),
+                new.sizes.spare_len_min,
+            ),
+            (
+                offset_of!(ControlHeader, spare_len_max),
+                new.sizes.spare_len_max,
+            ),
+            (offset_of!(ControlHeader, window_len), new.sizes.window_len),
+        ] {
+            set(at, len.unwrap_or(0));
+        }
         set(offset_of!(ControlHeader, name_len), new.name.len() as u64);
         set(offset_of!(ControlHeader, state_word), STATE_OPEN);
         set(offset_of!(ControlHeader, next_part_word), 1);
@@ -154,6 +200,7 @@ impl Control {
             epoch: new.epoch,
             name: new.name.to_owned(),
             limits: new.limits,
+            sizes: new.sizes,
             created_at_ns: new.created_at_ns,
         }
     }
@@ -204,12 +251,20 @@ impl Control {
             payload_len_max: word(offset_of!(ControlHeader, payload_len_max)) as usize,
             metadata_len_max: word(offset_of!(ControlHeader, metadata_len_max)) as usize,
         };
+        let size = |at| Some(word(at)).filter(|len| *len != 0);
+        let sizes = Sizes {
+            first_len: size(offset_of!(ControlHeader, first_len)),
+            spare_len_min: size(offset_of!(ControlHeader, spare_len_min)),
+            spare_len_max: size(offset_of!(ControlHeader, spare_len_max)),
+            window_len: size(offset_of!(ControlHeader, window_len)),
+        };
         let created_at_ns = word(offset_of!(ControlHeader, created_at_ns));
         Ok(Control {
             region,
             epoch,
             name,
             limits,
+            sizes,
             created_at_ns,
         })
     }
@@ -244,6 +299,11 @@ impl Control {
     /// What its entries may weigh.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What was said about its segments when it was created.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// Wall clock at creation, nanoseconds since 1970.

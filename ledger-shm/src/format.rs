@@ -156,8 +156,17 @@ pub struct ControlHeader {
     pub name_len: u32,
     /// 1 if other uids than the owner's may map segments for writing.
     pub foreign_writers: u32,
+    /// Bytes of its first segment; this and the next three are 0 where it is
+    /// as the daemon's options have it.
+    pub first_len: u64,
+    /// Bytes of its first spare; later ones double.
+    pub spare_len_min: u64,
+    /// Bytes that no spare exceeds unless one entry needs more.
+    pub spare_len_max: u64,
+    /// Bytes of sealed segments that it keeps in memory.
+    pub window_len: u64,
     /// Zero.
-    pub reserved_facts: [u8; 64],
+    pub reserved_facts: [u8; 32],
     /// One of the `STATE_` values.
     pub state_word: u64,
     /// The lowest part number that was never used. Raised before a part is made.
@@ -261,6 +270,10 @@ const _: () = {
     assert!(offset_of!(ControlHeader, metadata_len_max) == 48);
     assert!(offset_of!(ControlHeader, name_len) == 56);
     assert!(offset_of!(ControlHeader, foreign_writers) == 60);
+    assert!(offset_of!(ControlHeader, first_len) == 64);
+    assert!(offset_of!(ControlHeader, spare_len_min) == 72);
+    assert!(offset_of!(ControlHeader, spare_len_max) == 80);
+    assert!(offset_of!(ControlHeader, window_len) == 88);
     assert!(offset_of!(ControlHeader, state_word) == 128);
     assert!(offset_of!(ControlHeader, next_part_word) == 136);
     assert!(offset_of!(ControlHeader, first_part_word) == 144);

@@ -9,13 +9,16 @@
 //! 1. [`Daemon`] starts and stops one;
 //! 2. [`Options`]: every limit, with its default;
 //! 3. `server`: the loop that answers clients;
-//! 4. `registry`: the contexts, and what is asked of them;
-//! 5. `log`: one context's parts: follow, retire, close, reopen;
-//! 6. `maker`: the thread that commits and frees memory;
-//! 7. `recover`: finding everything again after a death;
-//! 8. `lock`: one daemon per instance;
-//! 9. `held`: memory that nobody can ask for and somebody still maps;
-//! 10. [`cli`] and its commands.
+//! 4. `registry`: open, create, release;
+//! 5. `spares`: how many, how large, and for whom;
+//! 6. `room`: who keeps what when memory is short;
+//! 7. `logs`: all contexts and their sums;
+//! 8. `log`: one context's parts: follow, retire, close, reopen;
+//! 9. `maker`: the thread that commits and frees memory;
+//! 10. `recover`: finding everything again after a death;
+//! 11. `lock`: one daemon per instance;
+//! 12. `held`: memory that nobody can ask for and somebody still maps;
+//! 13. [`cli`] and its commands.
 
 #![forbid(unsafe_code)]
 
@@ -25,11 +28,14 @@ mod daemon;
 mod held;
 mod lock;
 mod log;
+mod logs;
 mod maker;
 mod options;
 mod recover;
 mod registry;
+mod room;
 mod server;
+mod spares;
 
 pub use daemon::{Daemon, LIMIT_MAX, StartError};
 pub use lock::purge;

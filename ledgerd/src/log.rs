@@ -9,7 +9,7 @@ use std::time::Instant;
 use ledger_client::wire::Refusal;
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
-use ledger_shm::format::{SEQ_MAX, WITHDRAWN};
+use ledger_shm::format::{BELL_LEN, CONTROL_LEN, SEQ_MAX, WITHDRAWN};
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::segment::Geometry;
@@ -17,6 +17,7 @@ use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Corrupt, Segment, Tail};
 
 use crate::maker::make;
+use crate::options::{Lengths, Options};
 
 /// A part and the memory it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(crate) struct Log {
     pub(crate) making: Vec<Part>,
     /// Why the last spare that was wanted could not be made.
     pub(crate) why_not: Option<Refusal>,
+    pub(crate) lengths: Lengths,
     /// Bytes of the next spare, before any limit.
     pub(crate) spare_len: usize,
     pub(crate) attached_count: usize,
@@ -73,11 +75,89 @@ pub(crate) fn map(
 }
 
 impl Log {
+    /// A context of which no part is known yet.
+    pub(crate) fn new(control: &Control, options: &Options) -> Log {
+        let lengths = Lengths::new(control.sizes(), options);
+        Log {
+            name: control.name().to_owned(),
+            epoch: control.epoch(),
+            state: State::Open,
+            damage: None,
+            chain: VecDeque::new(),
+            spares: Vec::new(),
+            making: Vec::new(),
+            why_not: None,
+            lengths,
+            spare_len: lengths.spare_min,
+            attached_count: 0,
+            appender_count: 0,
+            idle_since: Instant::now(),
+            live: None,
+        }
+    }
+
     /// Bytes of memory that this context has committed or is about to.
     pub(crate) fn committed_len(&self) -> u64 {
         let parts = self.chain.iter().chain(&self.spares).chain(&self.making);
-        parts.map(|part| part.segment_len as u64).sum::<u64>()
-            + ledger_shm::format::CONTROL_LEN as u64
+        let bell_len = if self.live.is_some() { BELL_LEN } else { 0 };
+        parts.map(|part| part.segment_len as u64).sum::<u64>() + (CONTROL_LEN + bell_len) as u64
+    }
+
+    /// Bytes of entries that could be evicted.
+    pub(crate) fn sealed_len(&self) -> u64 {
+        let sealed = self.chain.len().saturating_sub(1);
+        let parts = self.chain.iter().take(sealed);
+        parts.map(|part| part.segment_len as u64).sum()
+    }
+
+    /// Whether it takes more memory than a context that was only created.
+    pub(crate) fn is_active(&self) -> bool {
+        self.chain.len() > 1 || !self.spares.is_empty() || !self.making.is_empty()
+    }
+
+    /// Whether closing it would free something and disturb nobody.
+    pub(crate) fn can_close(&self) -> bool {
+        // A spare that is being made would come too late to be withdrawn.
+        let is_busy = self.appender_count > 0 || !self.making.is_empty();
+        self.state == State::Open && !is_busy && !self.spares.is_empty()
+    }
+
+    /// Whether closing it might free something, if not now.
+    pub(crate) fn may_close_later(&self) -> bool {
+        self.state == State::Open && !(self.spares.is_empty() && self.making.is_empty())
+    }
+
+    /// Does something with a context that nobody may be attached to.
+    pub(crate) fn visit(
+        &mut self,
+        instance: &Instance,
+        generation: u64,
+        act: impl FnOnce(&mut Log, &Instance) -> Result<(), MapError>,
+    ) {
+        let was_asleep = self.live.is_none();
+        let outcome = self
+            .awake(instance, generation)
+            .map(drop)
+            .and_then(|()| act(self, instance));
+        match outcome {
+            Ok(()) => {}
+            Err(error @ MapError::Corrupt(_)) => self.quarantine(&error),
+            // Not damage: the next time may be better.
+            Err(error) => eprintln!("ledgerd: context {:?}: {error}", self.name),
+        }
+        if was_asleep {
+            self.asleep();
+        }
+    }
+
+    /// Takes a damaged context out of use; the others go on.
+    pub(crate) fn quarantine(&mut self, error: &MapError) {
+        eprintln!("ledgerd: context {:?} is quarantined: {error}", self.name);
+        self.state = State::Quarantined;
+        self.damage = Some(error.to_string());
+        if let Some(live) = &self.live {
+            live.control.set_state(State::Quarantined);
+        }
     }
 
     /// Maps what serving this context takes: once somebody attaches.
@@ -206,11 +286,8 @@ impl Log {
     }
 
     /// Continues a closed log in a new part.
-    pub(crate) fn reopen(
-        &mut self,
-        instance: &Instance,
-        geometry: Geometry,
-    ) -> Result<(), MapError> {
+    pub(crate) fn reopen(&mut self, instance: &Instance) -> Result<(), MapError> {
+        let geometry = Geometry::of_len(self.lengths.first);
         let Some(live) = &mut self.live else {
             return Ok(());
         };

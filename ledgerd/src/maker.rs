@@ -137,9 +137,12 @@ fn make_what_fits(
     }
 }
 
-/// Whether the memory file system has no room.
+/// Whether there is no memory: the file system's limit, or that of the control
+/// group to which it is charged (fallocate(2) then says ENOMEM).
 pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::Error::ENOSPC as i32)
+    [nix::Error::ENOSPC, nix::Error::ENOMEM]
+        .iter()
+        .any(|none| error.raw_os_error() == Some(*none as i32))
 }
 
 /// Makes one part: memory committed, header complete. On failure nothing is

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ledger_client::place;
+use ledger_shm::control::Sizes;
 use ledger_shm::entry::Limits;
+use ledger_shm::format::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use ledger_shm::object::InvalidInstance;
 
 /// How an instance is run.
@@ -17,17 +19,11 @@ pub struct Options {
     /// Bytes of memory the instance may commit. Default: half of what the
     /// memory file system has free when the daemon starts.
     pub memory_budget: Option<u64>,
-    /// Bytes of a context's first segment. Default: 16 KiB.
-    pub first_len: usize,
-    /// Bytes of a context's first spare; later ones double. Default: 1 MiB.
-    pub spare_len_min: usize,
-    /// Bytes no spare exceeds, unless one entry needs more. Default: 64 MiB;
-    /// never more than 1/16 of the budget.
-    pub spare_len_max: usize,
-    /// Bytes of sealed segments that a context keeps in memory; older entries
-    /// are evicted. Default: a quarter of the budget, and, when that is spent,
-    /// as many contexts share half of it evenly.
-    pub window_len: Option<u64>,
+    /// How large the segments of contexts are that say nothing else. Default:
+    /// first segment 16 KiB; spares from 1 MiB to 64 MiB, never more than 1/16
+    /// of the budget; window a quarter of the budget, and, when that is spent,
+    /// as many contexts as have no window of their own share half of it evenly.
+    pub sizes: Sizes,
     /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB; at most
     /// [`LIMIT_MAX`](crate::LIMIT_MAX) each.
     pub limits: Limits,
@@ -48,12 +44,41 @@ impl Options {
             instance: place::instance_name()?,
             runtime_dir: place::runtime_dir(uid),
             memory_budget: None,
-            first_len: 16 << 10,
-            spare_len_min: 1 << 20,
-            spare_len_max: 64 << 20,
-            window_len: None,
+            sizes: Sizes::default(),
             limits: Limits::default(),
             idle_close_after: Duration::from_secs(60),
         })
+    }
+}
+
+/// How large the segments of one context are, by default or by somebody's word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    pub(crate) first: usize,
+    pub(crate) spare_min: usize,
+    pub(crate) spare_max: usize,
+    /// None if nobody has said.
+    pub(crate) window: Option<u64>,
+}
+
+impl Lengths {
+    /// Those of a context that has said `own` about itself.
+    pub(crate) fn new(own: Sizes, options: &Options) -> Lengths {
+        let sizes = own.or(options.sizes);
+        let segment = |len: Option<u64>, default: usize| {
+            let len = len.map_or(default, |len| usize::try_from(len).unwrap_or(usize::MAX));
+            len.clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)
+        };
+        Lengths {
+            first: segment(sizes.first_len, 16 << 10),
+            spare_min: segment(sizes.spare_len_min, 1 << 20),
+            spare_max: segment(sizes.spare_len_max, 64 << 20),
+            window: sizes.window_len,
+        }
+    }
+
+    /// Where memory is short, spares are made as small as this.
+    pub(crate) fn smallest(&self) -> usize {
+        self.first.min(self.spare_min).min(self.spare_max)
     }
 }

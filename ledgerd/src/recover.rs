@@ -5,8 +5,7 @@
 //! it, a base seq of 0 means a spare, which stays, because an appender that was
 //! stopped for an hour may still name it; anything else is a leftover.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::collections::BTreeMap;
 
 use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
@@ -44,6 +43,7 @@ pub(crate) fn recover(
         }
     }
     let mut found = Found::default();
+    let mut created_at = BTreeMap::new();
     for epoch in controls {
         let numbers = parts.remove(&epoch).unwrap_or_default();
         match Control::open(instance, epoch, true) {
@@ -51,6 +51,7 @@ pub(crate) fn recover(
                 found.leftovers += unlink_all(instance, epoch, numbers)?;
             }
             Ok(control) => {
+                created_at.insert(epoch, control.created_at_ns());
                 let leftovers = &mut found.leftovers;
                 let log = adopt(instance, options, &control, numbers, generation, leftovers);
                 found.logs.push(log);
@@ -62,6 +63,8 @@ pub(crate) fn recover(
     for (epoch, numbers) in parts {
         found.leftovers += unlink_all(instance, epoch, numbers)?;
     }
+    // Of two contexts of one name the newer one is served.
+    found.logs.sort_by_key(|log| created_at.get(&log.epoch));
     Ok(found)
 }
 
@@ -82,21 +85,7 @@ fn adopt(
     generation: u64,
     leftovers: &mut usize,
 ) -> Log {
-    let mut log = Log {
-        name: control.name().to_owned(),
-        epoch: control.epoch(),
-        state: State::Open,
-        damage: None,
-        chain: VecDeque::new(),
-        spares: Vec::new(),
-        making: Vec::new(),
-        why_not: None,
-        spare_len: options.spare_len_min,
-        attached_count: 0,
-        appender_count: 0,
-        idle_since: Instant::now(),
-        live: None,
-    };
+    let mut log = Log::new(control, options);
     if let Err(error) = find_parts(instance, control, numbers, &mut log, leftovers) {
         log.quarantine(&error);
         // Anything else than damage may be better at the next start.

@@ -14,7 +14,8 @@ use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use crate::registry::{Registry, Spares};
+use crate::registry::Registry;
+use crate::spares::Spares;
 
 const LISTENER: u64 = 0;
 const WAKE: u64 = 1;

@@ -60,9 +60,10 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
         reserved, header_crc, reserved_end);
     compare("Record", &record, size_of::<RecordHeader>());
     let control = fields!(ControlHeader: magic_word, version, archive_format, epoch, created_at_ns,
-        payload_len_max, metadata_len_max, name_len, foreign_writers, reserved_facts, state_word,
-        next_part_word, first_part_word, generation_word, archived_seq_word, durable_seq_word,
-        reserved_state, name, reserved_end);
+        payload_len_max, metadata_len_max, name_len, foreign_writers, first_len, spare_len_min,
+        spare_len_max, window_len, reserved_facts, state_word, next_part_word,
+        first_part_word, generation_word, archived_seq_word, durable_seq_word, reserved_state,
+        name, reserved_end);
     compare("Control object", &control, size_of::<ControlHeader>());
     let bell = fields!(BellHeader: magic_word, version, reserved_version, epoch, generation,
         reserved_facts, parked_word, reserved_parked, count_word, reserved_count, relayed_word,

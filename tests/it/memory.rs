@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError};
+use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
 use ledger_shm::object::{MEMORY_DIR, list};
 use ledger_tests::small_memory::with_small_memory;
-use ledger_tests::{PATIENCE, eventually};
+use ledger_tests::{Instance, PATIENCE, eventually};
 
 use crate::{PROGRAMS, started};
 
@@ -205,6 +205,50 @@ fn the_window_moves_on_and_says_what_is_still_there() {
     // take a part that is being retired.
     let parts = list(&instance.objects()).expect("listed").len();
     assert!(parts <= 4 + 1 + 2 + 1 + 2 + 1, "{parts} objects");
+}
+
+#[test]
+fn a_context_keeps_the_sizes_it_was_created_with() {
+    let mut instance = started(&[]);
+    let sizes = Sizes {
+        first_len: Some(64 << 10),
+        spare_len_min: Some(32 << 10),
+        spare_len_max: Some(32 << 10),
+        window_len: Some(128 << 10),
+    };
+    let parts = |instance: &Instance| {
+        let drawing = instance.printed(&["inspect", "small"]);
+        let parts = drawing.lines().filter(|line| line.contains(" B  "));
+        let lens = parts.map(|line| line.split_whitespace().nth(2).map(str::to_owned));
+        lens.map(|len| len.expect("a length")).collect::<Vec<_>>()
+    };
+    let ledger = instance.connect();
+    let create = |sizes| ledger.context("small").sizes(sizes).open_or_create();
+    let context = create(sizes).expect("a context");
+    // Whoever comes second has no say.
+    create(Sizes::default()).expect("it exists");
+    eventually("two spares", || {
+        (parts(&instance) == ["65536", "32768", "32768"]).then_some(())
+    });
+    instance.kill_daemon();
+    instance.start(&["--spare-min", "256K"]);
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    for _ in 0..5_000 {
+        let entry = NewEntry::new("k", &[7; 100]);
+        appender.append(&entry).expect("room");
+    }
+    // Four sealed ones, the current one, two spares, and one more while the
+    // oldest is on its way out.
+    eventually("the window moves", || {
+        (parts(&instance).len() <= 8).then_some(())
+    });
+    assert!(
+        parts(&instance).iter().all(|len| len == "32768"),
+        "{:?}",
+        parts(&instance)
+    );
+    assert!(context.first_available().expect("readable") > 3_000);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use ledger_client::Sizes;
 use ledgerd::{Daemon, Options};
 
 use crate::Failure;
@@ -15,11 +16,13 @@ pub fn play(plan: &Plan) -> Result<(), Failure> {
     let memory = plan.memory();
     let mut options = Options::from_env()?;
     let instance = Instance::adopt(&options)?;
-    options.first_len = memory.segment_len;
-    options.spare_len_min = memory.segment_len;
-    options.spare_len_max = memory.segment_len;
     options.memory_budget = Some(memory.budget);
-    options.window_len = Some(memory.budget);
+    options.sizes = Sizes {
+        first_len: Some(memory.segment_len),
+        spare_len_min: Some(memory.segment_len),
+        spare_len_max: Some(memory.segment_len),
+        window_len: Some(memory.budget),
+    };
     let daemon = Daemon::start(options)?;
     Message::Ready.say()?;
     io::stdin().lock().read_to_end(&mut Vec::new())?;

@@ -96,7 +96,7 @@ impl fmt::Display for Role {
 /// The memory of an instance for one plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    pub segment_len: usize,
+    pub segment_len: u64,
     /// What the contexts take at most.
     pub needed: u64,
     /// What they may take. Nothing is evicted, because it is never reached.
@@ -164,7 +164,7 @@ impl Plan {
         let context_len = CONTROL_LEN as u64 + (segments + SPARES) * segment_len;
         let needed = u64::from(self.runs) * context_len;
         Memory {
-            segment_len: usize::try_from(segment_len).unwrap_or(usize::MAX),
+            segment_len,
             needed,
             budget: needed.max(SPARES_PER_BUDGET * segment_len),
         }

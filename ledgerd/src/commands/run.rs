@@ -7,6 +7,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use ledger_client::Sizes;
+
 use crate::cli::{Failure, InstanceArgs};
 use crate::{Daemon, Options};
 
@@ -20,15 +22,15 @@ pub(crate) struct Args {
     /// [default: a quarter of the budget, less when that is spent]
     #[arg(long, value_parser = bytes)]
     window: Option<u64>,
-    /// Bytes of a context's first segment
-    #[arg(long, value_parser = bytes, default_value = "16K")]
-    first_segment: u64,
-    /// Bytes of a context's first spare; later ones double
-    #[arg(long, value_parser = bytes, default_value = "1M")]
-    spare_min: u64,
-    /// Bytes no spare exceeds unless one entry needs more
-    #[arg(long, value_parser = bytes, default_value = "64M")]
-    spare_max: u64,
+    /// Bytes of a context's first segment [default: 16K]
+    #[arg(long, value_parser = bytes)]
+    first_segment: Option<u64>,
+    /// Bytes of a context's first spare; later ones double [default: 1M]
+    #[arg(long, value_parser = bytes)]
+    spare_min: Option<u64>,
+    /// Bytes no spare exceeds unless one entry needs more [default: 64M]
+    #[arg(long, value_parser = bytes)]
+    spare_max: Option<u64>,
     /// Largest payload, inclusive
     #[arg(long, value_parser = bytes, default_value = "4M")]
     payload_max: u64,
@@ -70,10 +72,12 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     }
     let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     options.memory_budget = args.memory_budget;
-    options.window_len = args.window;
-    options.first_len = len(args.first_segment);
-    options.spare_len_min = len(args.spare_min);
-    options.spare_len_max = len(args.spare_max);
+    options.sizes = Sizes {
+        first_len: args.first_segment,
+        spare_len_min: args.spare_min,
+        spare_len_max: args.spare_max,
+        window_len: args.window,
+    };
     options.limits.payload_len_max = len(args.payload_max);
     options.limits.metadata_len_max = len(args.metadata_max);
     options.idle_close_after =

@@ -2,7 +2,7 @@
 
 use crate::roll::full_log;
 use crate::{assert_needed, check};
-use ledger_shm_under_loom::control::{Memory, NewControl};
+use ledger_shm_under_loom::control::{Memory, NewControl, Sizes};
 use ledger_shm_under_loom::entry::Limits;
 use ledger_shm_under_loom::object::Epoch;
 use ledger_shm_under_loom::sync::{Label, Ordering};
@@ -19,6 +19,7 @@ fn the_first_part_retires() {
             name: "model",
             epoch,
             limits: Limits::default(),
+            sizes: Sizes::default(),
             created_at_ns: 0,
             generation: 1,
         });

@@ -1,0 +1,69 @@
+//! All contexts of an instance, and the sums over them that a request needs
+//! without looking at each.
+
+use std::collections::{HashMap, HashSet};
+
+use ledger_shm::object::Epoch;
+
+use crate::log::Log;
+
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    by_epoch: HashMap<Epoch, Log>,
+    by_name: HashMap<String, Epoch>,
+    committed_len: u64,
+    /// Those that hold more than contexts that were only created.
+    active: HashSet<Epoch>,
+}
+
+impl Logs {
+    /// Adds a context. One of the same name that is there already can only be
+    /// found by its epoch from then on.
+    pub(crate) fn insert(&mut self, log: Log) {
+        let epoch = log.epoch;
+        self.by_name.insert(log.name.clone(), epoch);
+        self.by_epoch.insert(epoch, log);
+        self.count(epoch, 0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_epoch.len()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Epoch> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn get(&self, epoch: Epoch) -> Option<&Log> {
+        self.by_epoch.get(&epoch)
+    }
+
+    /// Does something with one context, and counts what that changed.
+    pub(crate) fn change<R>(&mut self, epoch: Epoch, act: impl FnOnce(&mut Log) -> R) -> Option<R> {
+        let log = self.by_epoch.get_mut(&epoch)?;
+        let before = log.committed_len();
+        let outcome = act(log);
+        self.count(epoch, before);
+        Some(outcome)
+    }
+
+    fn count(&mut self, epoch: Epoch, before: u64) {
+        let log = &self.by_epoch[&epoch];
+        self.committed_len = self.committed_len - before + log.committed_len();
+        if log.is_active() {
+            self.active.insert(epoch);
+        } else {
+            self.active.remove(&epoch);
+        }
+    }
+
+    /// Bytes of memory that all of them have committed or are about to.
+    pub(crate) fn committed_len(&self) -> u64 {
+        self.committed_len
+    }
+
+    /// Those that hold more than contexts that were only created.
+    pub(crate) fn active(&self) -> impl ExactSizeIterator<Item = &Log> {
+        self.active.iter().map(|epoch| &self.by_epoch[epoch])
+    }
+}

@@ -1,0 +1,131 @@
+//! Who keeps what when memory is short: the budget, the window, idle contexts.
+
+use std::time::Instant;
+
+use ledger_shm::control::State;
+use ledger_shm::object::Epoch;
+
+use crate::log::Log;
+use crate::maker::Job;
+use crate::registry::Registry;
+
+impl Registry {
+    /// Whether there is room for `len` bytes more, after making some.
+    pub(crate) fn has_room(&mut self, len: u64) -> bool {
+        self.make_room(len);
+        self.logs.committed_len() + len <= self.budget
+    }
+
+    /// Half of the budget, divided among the contexts that are in use.
+    pub(crate) fn share(&self) -> u64 {
+        self.budget / 2 / self.logs.active().len().max(1) as u64
+    }
+
+    /// When the budget does not allow for `len` bytes more: takes back what
+    /// contexts without appenders hold in advance, and then the oldest entries
+    /// of those that have more than their share, unless somebody has said how
+    /// much they keep.
+    pub(crate) fn make_room(&mut self, len: u64) {
+        if self.logs.committed_len() + len <= self.budget {
+            return;
+        }
+        let closable = self.logs.active().filter(|log| log.can_close());
+        for epoch in closable.map(|log| log.epoch).collect::<Vec<_>>() {
+            self.close(epoch);
+        }
+        let share = self.share();
+        while self.logs.committed_len() + len > self.budget {
+            let may_lose =
+                |log: &&Log| log.lengths.window.is_none() && log.state != State::Quarantined;
+            let evictable = self.logs.active().filter(may_lose);
+            let Some(largest) = evictable.max_by_key(|log| log.sealed_len()) else {
+                return;
+            };
+            if largest.sealed_len() <= share || !self.evict(largest.epoch) {
+                return;
+            }
+        }
+    }
+
+    /// Evicts what a context has in memory beyond its window.
+    pub(crate) fn keep_window(&mut self, epoch: Epoch) {
+        let is_over =
+            |log: &Log, default: u64| log.sealed_len() > log.lengths.window.unwrap_or(default);
+        while self
+            .logs
+            .get(epoch)
+            .is_some_and(|log| is_over(log, self.window_len))
+        {
+            if !self.evict(epoch) {
+                return;
+            }
+        }
+    }
+
+    /// Evicts the oldest part of a context; false if there is none to evict.
+    fn evict(&mut self, epoch: Epoch) -> bool {
+        let retired = self.logs.change(epoch, |log| {
+            let mut retired = None;
+            log.visit(&self.instance, self.generation, |log, instance| {
+                log.follow(instance)?;
+                retired = log.retire_oldest();
+                Ok(())
+            });
+            retired
+        });
+        let Some(part) = retired.flatten() else {
+            return false;
+        };
+        self.maker.give(Job::Unlink {
+            epoch,
+            part: part.number,
+        });
+        true
+    }
+
+    fn close(&mut self, epoch: Epoch) {
+        self.logs.change(epoch, |log| {
+            log.visit(&self.instance, self.generation, |log, instance| {
+                log.close(instance, self.made_in).map(drop)
+            });
+        });
+    }
+
+    /// Has a context closed in some time, if nobody appends to it then.
+    pub(crate) fn close_later(&mut self, epoch: Epoch) {
+        let due = Instant::now() + self.options.idle_close_after;
+        self.to_close.push_back((due, epoch));
+    }
+
+    /// Closes contexts whose appenders left long ago and that hold spares.
+    /// Returns when to look again.
+    pub(crate) fn close_idle(&mut self) -> Option<Instant> {
+        // All wait equally long, so the first one is the next one.
+        while let Some((due, epoch)) = self.to_close.front().copied() {
+            if due > Instant::now() {
+                return Some(due);
+            }
+            self.to_close.pop_front();
+            let idle_close_after = self.options.idle_close_after;
+            // Whoever came back since then has it noted again when leaving.
+            let is_idle =
+                |log: &Log| log.appender_count == 0 && log.idle_since + idle_close_after <= due;
+            if self
+                .logs
+                .get(epoch)
+                .is_some_and(|log| is_idle(log) && log.can_close())
+            {
+                self.close(epoch);
+            }
+            // What could not be closed now is not forgotten.
+            if self
+                .logs
+                .get(epoch)
+                .is_some_and(|log| is_idle(log) && log.may_close_later())
+            {
+                self.close_later(epoch);
+            }
+        }
+        None
+    }
+}
