@@ -110,7 +110,7 @@ impl<'a> ContextOptions<'a> {
         shared.set_bell(bell, connection)?;
         core.register(&shared);
         if append {
-            provision::map_for_appending(&shared, current)?;
+            provision::map_current(&shared, current)?;
             shared.want(0);
         }
         Ok(Context {

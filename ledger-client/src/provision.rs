@@ -47,6 +47,10 @@ impl Provisioner {
             // First what needs nobody's help.
             for shared in &contexts {
                 follow(shared);
+                if let Some(segment) = shared.take_unpopulated() {
+                    // It is mapped already: whoever comes first pays for it.
+                    let _ = populate(&segment);
+                }
             }
             let (is_connected, mut is_settled) = self.stay_attached(&contexts);
             for shared in &contexts {
@@ -223,14 +227,31 @@ fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> 
 }
 
 /// Maps a part for writing and faults its memory in, unless that was done.
-pub(crate) fn map_for_appending(shared: &Shared, part: u64) -> Result<Arc<Segment>, OpenError> {
-    if let Some(segment) = ledger_shm::Parts::mapped(&shared.parts, part) {
-        return Ok(segment);
+fn map_for_appending(shared: &Shared, part: u64) -> Result<(), OpenError> {
+    if ledger_shm::Parts::mapped(&shared.parts, part).is_none() {
+        let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+        populate(&segment)?;
+        shared.parts.add(segment);
     }
+    Ok(())
+}
+
+/// Maps the part in which a log ends for somebody who waits for it: the memory
+/// of a large one is faulted in by the background thread.
+pub(crate) fn map_current(shared: &Shared, part: u64) -> Result<(), OpenError> {
     let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+    if segment.geometry().segment_len <= POPULATE_STEP {
+        populate(&segment)?;
+    } else {
+        shared.populate_later(Arc::clone(&segment));
+    }
+    shared.parts.add(segment);
+    Ok(())
+}
+
+fn populate(segment: &Segment) -> io::Result<()> {
     for offset in (0..segment.geometry().segment_len).step_by(POPULATE_STEP) {
         segment.populate(offset, POPULATE_STEP)?;
     }
-    shared.parts.add(Arc::clone(&segment));
-    Ok(segment)
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     /// What may be appended to; empty in a context opened for reading.
     pub(crate) parts: WritableParts,
     pub(crate) is_appendable: bool,
+    /// Mapped for writing, but not faulted in.
+    unpopulated: Mutex<Option<Arc<Segment>>>,
     /// The connection over which the daemon was told that we have it open;
     /// 0: none.
     attached_to: AtomicU64,
@@ -46,6 +48,7 @@ impl Shared {
             chain: Chain::default(),
             parts: WritableParts::default(),
             is_appendable,
+            unpopulated: Mutex::default(),
             attached_to: AtomicU64::new(0),
             bell: ArcSwapOption::empty(),
             bell_version: CachePadded::new(AtomicU64::new(0)),
@@ -94,6 +97,23 @@ impl Shared {
         if self.trimmed_to.swap(first_part, Ordering::Relaxed) != first_part {
             self.core.wake_provisioner();
         }
+    }
+
+    /// Leaves a segment to the background thread to fault in, which has to be
+    /// woken for it.
+    pub(crate) fn populate_later(&self, segment: Arc<Segment>) {
+        let mut unpopulated = self
+            .unpopulated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *unpopulated = Some(segment);
+    }
+
+    pub(crate) fn take_unpopulated(&self) -> Option<Arc<Segment>> {
+        self.unpopulated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Lets go of segments that nobody here needs any more.

@@ -1,4 +1,5 @@
-//! The system calls of this crate, and no other place makes any.
+//! The system calls on memory: map, commit, fault in, seal, sleep and wake.
+//! Those on names are in `object`, those on sockets in `socket`.
 #![allow(unsafe_code, reason = "system calls take raw addresses")]
 
 use std::ffi::c_void;
@@ -61,7 +62,8 @@ fn advise(address: NonNull<u8>, len: usize, advice: MmapAdvise) -> io::Result<()
 }
 
 /// Enters a range's pages into this process's page table (madvise(2),
-/// MADV_POPULATE_READ and _WRITE), so that no later access faults.
+/// MADV_POPULATE_READ and _WRITE), so that no later access faults. Kernels
+/// before 5.14 cannot do that; there each page faults when it is first touched.
 ///
 /// # Safety
 ///
@@ -75,7 +77,10 @@ pub(crate) unsafe fn populate(address: NonNull<u8>, len: usize, writable: bool) 
     // SAFETY: populating maps pages of the object; it changes no byte.
     match unsafe { libc::madvise(address.as_ptr().cast(), len, advice) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => match nix::Error::last() {
+            nix::Error::EINVAL => Ok(()),
+            error => Err(error.into()),
+        },
     }
 }
 
