@@ -1,37 +1,60 @@
 //! Several appenders in one log: in threads, in processes, killed, stopped,
 //! forked.
 
-use std::collections::HashMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::NewEntry;
 use nix::sys::signal::Signal;
 
 use crate::started;
 
+/// How often an appender has to find that the other came in between before it
+/// is believed that both ran at once.
+const OVERTAKEN: u32 = 100;
+/// Somebody who has appended so much is alone.
+const ALONE: u32 = 1_000_000;
+
 #[test]
 fn two_threads_share_one_dense_log_and_keep_their_own_order() {
     let instance = started(&["--spare-min", "64K", "--spare-max", "256K"]);
     let context = instance.context("threads");
-    std::thread::scope(|scope| {
-        for thread in 0..2_u8 {
+    let overtaken = [const { AtomicU32::new(0) }; 2];
+    let is_enough = |times: &AtomicU32| times.load(Ordering::Relaxed) >= OVERTAKEN;
+    let start = Barrier::new(2);
+    let appended_by = std::thread::scope(|scope| {
+        let threads = [0_u8, 1].map(|thread| {
             let mut appender = context.appender().expect("an appender");
+            let (overtaken, start) = (&overtaken, &start);
             scope.spawn(move || {
-                let mut before = 0;
-                for n in 0..20_000_u32 {
+                start.wait();
+                let (mut before, mut n) = (0, 0_u32);
+                while n < 20_000 || !overtaken.iter().all(is_enough) {
+                    assert!(n < ALONE, "the other was never there");
                     let mut payload = [thread, 0, 0, 0, 0];
                     payload[1..].copy_from_slice(&n.to_le_bytes());
                     let appended = appender
                         .append(&NewEntry::new("k", &payload))
                         .expect("room");
                     assert!(appended.seq > before, "{} after {before}", appended.seq);
+                    if n > 0 && appended.seq > before + 1 {
+                        overtaken[usize::from(thread)].fetch_add(1, Ordering::Relaxed);
+                    }
                     before = appended.seq;
+                    n += 1;
+                    // Where there is one processor for both.
+                    if n.is_multiple_of(100) {
+                        std::thread::yield_now();
+                    }
                 }
-            });
-        }
+                n
+            })
+        });
+        threads.map(|thread| thread.join().expect("its assertions hold"))
     });
     let mut range = context.range(1);
-    let mut next: HashMap<u8, u32> = HashMap::new();
-    let (mut count, mut lamport) = (0, 0);
+    let mut next = [0_u32; 2];
+    let (mut count, mut lamport, mut changes, mut last) = (0, 0, 0, None);
     while let Some(entry) = range.next_entry().expect("readable") {
         count += 1;
         assert_eq!(entry.seq(), count);
@@ -39,11 +62,14 @@ fn two_threads_share_one_dense_log_and_keep_their_own_order() {
         lamport = entry.lamport();
         let (thread, n) = entry.payload().split_first().expect("five bytes");
         let n = u32::from_le_bytes(n.try_into().expect("four bytes"));
-        let expected = next.entry(*thread).or_default();
+        let expected = &mut next[usize::from(*thread)];
         assert_eq!(n, *expected);
         *expected += 1;
+        changes += u32::from(last != Some(*thread));
+        last = Some(*thread);
     }
-    assert_eq!(count, 40_000);
+    assert_eq!(next, appended_by);
+    assert!(changes >= 2 * OVERTAKEN, "{changes}");
 }
 
 #[test]
@@ -52,12 +78,27 @@ fn two_processes_share_one_dense_log() {
     let (mut one, mut two) = (instance.peer(), instance.peer());
     one.must("open shared");
     two.must("open shared");
-    one.tell("fill 5000 100");
-    two.tell("fill 5000 300");
-    assert!(one.hear().starts_with("ok") && two.hear().starts_with("ok"));
-    let (seen_by_one, seen_by_two) = (one.must("digest"), two.must("digest"));
-    assert_eq!(seen_by_one, seen_by_two);
-    assert!(seen_by_one.starts_with("10000 "), "{seen_by_one}");
+    one.tell(&format!("contend {OVERTAKEN} 100"));
+    two.tell(&format!("contend {OVERTAKEN} 300"));
+    let counts: [u64; 2] = [&mut one, &mut two].map(|peer| {
+        let answer = peer.hear();
+        let count = answer.strip_prefix("ok ").and_then(|n| n.parse().ok());
+        count.unwrap_or_else(|| panic!("{answer}"))
+    });
+    let total: u64 = counts.iter().sum();
+    let digest = one.must("digest");
+    assert!(digest.starts_with(&format!("{total} ")), "{digest}");
+    assert_eq!(two.must("digest"), digest);
+    // What a third reads says the same of who came when.
+    let context = instance.context("shared");
+    let mut range = context.range(1).key("contend");
+    let (mut changes, mut last) = (0, None);
+    while let Some(entry) = range.next_entry().expect("readable") {
+        let len = entry.payload().len();
+        changes += u32::from(last != Some(len));
+        last = Some(len);
+    }
+    assert!(changes >= 2 * OVERTAKEN, "{changes}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What `ledgerd` prints, for eyes and for programs.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::Stdio;
 
+use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 use serde_json::Value;
 
@@ -33,19 +34,12 @@ fn append_takes_its_payload_from_the_line_a_file_or_standard_input() {
         instance.run(&["get", "log", "1", "-o", "raw"]).stdout,
         [0, 159, 146, 150]
     );
-    let mut child = instance
-        .ledgerd(&["append", "log", "k", "-", "-o", "short"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ledgerd starts");
-    child
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(b"from a pipe")
-        .expect("it reads");
-    assert_eq!(child.wait_with_output().expect("it ends").stdout, b"2\n");
+    let mut command = instance.ledgerd(&["append", "log", "k", "-", "-o", "short"]);
+    let mut appending = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut input = appending.stdin.take().expect("piped");
+    input.write_all(b"from a pipe").expect("it reads");
+    drop(input);
+    assert_eq!(appending.output().stdout, b"2\n");
     assert_eq!(
         instance.printed(&["get", "log", "2", "-o", "raw"]),
         "from a pipe"
@@ -112,23 +106,15 @@ fn tail_begins_where_it_is_told_and_follows() {
     assert_eq!(raw(&["--after", "2"]), "");
     assert_eq!(raw(&["--from", "1", "--key", "traces"]), "two");
 
-    let mut child = instance
-        .ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "jsonl"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ledgerd starts");
-    let mut printed = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut seq = || {
-        let line = printed.next().expect("it follows").expect("text");
-        lines(&line)[0]["seq"].clone()
-    };
+    let mut command = instance.ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "jsonl"]);
+    let mut following = Process::start(command.stdout(Stdio::piped()));
+    let mut printed = Lines::of(following.stdout.take().expect("piped"));
+    let mut seq = || lines(&printed.line().expect("it follows"))[0]["seq"].clone();
     assert_eq!(seq(), 3);
     for n in 4..=6 {
         instance.printed(&["append", "log", "k", "v"]);
         assert_eq!(seq(), n);
     }
-    child.kill().expect("our child");
-    child.wait().expect("our child");
 }
 
 #[test]
@@ -195,15 +181,12 @@ fn a_closed_pipe_ends_a_command_quietly() {
     let mut writer = instance.peer();
     writer.must("open log");
     writer.must("fill 5000 100");
-    let mut child = instance
-        .ledgerd(&["get", "log", "-o", "jsonl"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ledgerd starts");
-    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
-    printed.read_line(&mut String::new()).expect("text");
+    let mut command = instance.ledgerd(&["get", "log", "-o", "jsonl"]);
+    let mut getting = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut printed = Lines::of(getting.stdout.take().expect("piped"));
+    printed.line().expect("it prints");
     drop(printed);
-    let ended = child.wait_with_output().expect("it ends");
+    let ended = getting.output();
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert!(ended.status.success(), "{}", ended.status);
 }

@@ -12,9 +12,11 @@ use ledger_shm::slot::{Extent, Slot};
 use ledger_tests::Instance;
 use ledger_tests::damage::{Bytes, path};
 
-use crate::started;
+use crate::{PROGRAMS, started};
 
 const ENTRIES: u64 = 5;
+/// A uid that is neither ours nor root's.
+const NOBODY: u32 = 65534;
 
 /// A context with a few entries, and its first part's bytes.
 fn victim(instance: &Instance) -> (Context, Bytes) {
@@ -187,7 +189,7 @@ fn an_object_of_another_owner_is_not_used() {
     let part = path(&instance.objects(), Name::Part(context.epoch(), 1));
     drop(context);
     instance.printed(&["append", "healthy", "k", "v"]);
-    std::os::unix::fs::chown(&part, Some(65534), None).expect("root may");
+    std::os::unix::fs::chown(&part, Some(NOBODY), None).expect("root may");
     let said = instance.complained(&["get", "victim", "1"]);
     assert!(said.contains("belongs to uid 65534"), "{said}");
     instance.kill_daemon();
@@ -259,13 +261,10 @@ fn an_instance_of_another_uid_is_read_through_verified_copies() {
         eprintln!("skipped: only root can start a daemon of another uid");
         return;
     }
-    let instance = Foreign::start();
-    let ledger = ledger_client::Ledger::builder()
-        .instance(&instance.name)
-        .runtime_dir(&instance.runtime_dir)
-        .uid(Foreign::UID)
-        .connect()
-        .expect("root may");
+    let mut instance = Instance::of(NOBODY, PROGRAMS);
+    instance.start(&[]);
+    instance.printed(&["append", "theirs", "k", "theirs"]);
+    let ledger = instance.connect();
     let context = ledger.context("theirs").open().expect("made above");
     let entry = context.get(1).expect("whole").expect("there");
     assert_eq!((entry.key(), entry.payload()), ("k", &b"theirs"[..]));
@@ -287,67 +286,6 @@ fn an_instance_of_another_uid_is_read_through_verified_copies() {
     part.set(at + 48, b"THEIRS");
     assert_eq!(entry.payload(), b"theirs");
     entry.verify().expect("as it was");
-}
-
-struct Foreign {
-    name: String,
-    runtime_dir: std::path::PathBuf,
-    daemon: std::process::Child,
-}
-
-impl Foreign {
-    const UID: u32 = 65534;
-
-    fn start() -> Foreign {
-        use std::io::BufRead;
-        use std::os::unix::process::CommandExt;
-        use std::process::{Command, Stdio};
-
-        let name = format!("t_{}_foreign", std::process::id());
-        let runtime_dir = std::env::temp_dir().join(format!("ledger-{name}"));
-        std::fs::create_dir(&runtime_dir).expect("a fresh folder");
-        std::fs::set_permissions(&runtime_dir, Permissions::from_mode(0o700)).expect("ours");
-        std::os::unix::fs::chown(&runtime_dir, Some(Self::UID), None).expect("root may");
-        let command = |args: &[&str]| {
-            let mut command = Command::new(crate::PROGRAMS.ledgerd);
-            command
-                .args(args)
-                .uid(Self::UID)
-                .env("LEDGER_INSTANCE", &name)
-                .env("LEDGER_RUNTIME_DIR", &runtime_dir);
-            command
-        };
-        let mut daemon = command(&["run"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ledgerd starts");
-        let mut lines = std::io::BufReader::new(daemon.stderr.take().expect("piped")).lines();
-        let line = lines.next().expect("it says something").expect("text");
-        assert!(line.contains(" listens at "), "{line}");
-        let appended = command(&["append", "theirs", "k", "theirs"]).output();
-        assert!(appended.expect("ledgerd starts").status.success());
-        Foreign {
-            name,
-            runtime_dir,
-            daemon,
-        }
-    }
-
-    fn objects(&self) -> ledger_shm::object::Instance {
-        ledger_shm::object::Instance::new(Self::UID, &self.name).expect("a valid name")
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-        let objects = self.objects();
-        for name in ledger_shm::object::list(&objects).unwrap_or_default() {
-            let _ = ledger_shm::object::unlink(&objects, name);
-        }
-        let _ = std::fs::remove_dir_all(&self.runtime_dir);
-    }
 }
 
 /// A seal where none belongs is damage to those who read there, and no reason

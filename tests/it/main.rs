@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod abandoned;
 mod appenders;
 mod commands;
 mod daemon;

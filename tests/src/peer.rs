@@ -8,6 +8,7 @@
 //! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
 //! | `try KEY PAYLOAD` | appends at once or not at all |
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
+//! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many |
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
@@ -97,6 +98,10 @@ impl Peer {
                 }
                 Ok(last.to_string())
             }
+            "contend" => {
+                let (times, len) = (word()?.parse()?, word()?.parse()?);
+                Ok(self.contend(times, len)?.to_string())
+            }
             "marked" => {
                 let (count, len): (u64, usize) = (word()?.parse()?, word()?.parse()?);
                 let payload = vec![b'm'; len];
@@ -141,6 +146,41 @@ impl Peer {
 }
 
 impl Peer {
+    /// Appends together with one other process. That both really run at once
+    /// shows in their seqs, and nobody ends before it has shown in both.
+    fn contend(&mut self, times: u64, len: usize) -> Result<u64, Box<dyn Error>> {
+        let mut here = self.context()?.watch(1).key("here");
+        let mut enough = self.context()?.watch(1).key("enough");
+        let appender = self.appender()?;
+        appender.append(&NewEntry::new("here", b""))?;
+        for _ in 0..2 {
+            here.next()?;
+        }
+        let payload = vec![b'c'; len];
+        let (mut count, mut overtaken, mut satisfied) = (1, 0, 0);
+        let mut before = None;
+        while satisfied < 2 {
+            let seq = appender.append(&NewEntry::new("contend", &payload))?.seq;
+            count += 1;
+            if before.is_some_and(|before| seq > before + 1) {
+                overtaken += 1;
+                if overtaken == times {
+                    appender.append(&NewEntry::new("enough", b""))?;
+                    count += 1;
+                }
+            }
+            before = Some(seq);
+            while enough.try_next()?.is_some() {
+                satisfied += 1;
+            }
+            // Where there is one processor for both.
+            if count % 100 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        Ok(count)
+    }
+
     /// The child tells by its exit code what the parent's appender answered it.
     #[allow(unsafe_code, reason = "fork(2)")]
     fn fork(&mut self) -> Result<String, Box<dyn Error>> {

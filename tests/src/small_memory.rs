@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::Programs;
+use crate::process::tie;
 
 /// Set in the second run.
 const INSIDE: &str = "LEDGER_TEST_SMALL_MEMORY";
@@ -33,13 +34,14 @@ pub fn with_small_memory(programs: Programs, test: &str, len: &str, story: impl 
         story();
         return;
     }
-    let output = Command::new(programs.peer)
+    let mut command = Command::new(programs.peer);
+    command
         .args(["--small-memory", len])
         .arg(std::env::current_exe().expect("our own path"))
         .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("the peer starts");
+        .env(INSIDE, "1");
+    // How long it takes is for what it waits for to say.
+    let output = tie(&mut command).output().expect("the peer starts");
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(NOT_ALLOWED) {

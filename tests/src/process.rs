@@ -1,0 +1,182 @@
+//! Processes that tests start: none outlives its test, and nobody waits for
+//! one for ever.
+
+use std::io::{Error, ErrorKind, Read, Result};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid, getppid};
+
+use crate::PATIENCE;
+
+/// Has a command's process killed when the thread that starts it ends, which
+/// the kernel does also when nothing can be cleaned up any more. A test's
+/// processes are therefore started by the test's own thread.
+#[allow(
+    unsafe_code,
+    reason = "what a child does before it becomes the program"
+)]
+pub fn tie(command: &mut Command) -> &mut Command {
+    let parent = getpid();
+    let ask = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // Who died before the question was asked is told by this only.
+        if getppid() == parent {
+            Ok(())
+        } else {
+            Err(Error::from(ErrorKind::Interrupted))
+        }
+    };
+    // SAFETY: between fork and exec the child makes two system calls, prctl(2)
+    // and getppid(2), and takes neither memory nor locks: errors without a
+    // message have none.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// A running process, killed when it is dropped or the test's thread ends.
+#[derive(Debug)]
+pub struct Process {
+    /// There until somebody has waited for its end.
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts a command.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn start(command: &mut Command) -> Process {
+        let child = tie(command).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Process { child: Some(child) }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        pid(self.id())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("our child");
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> ExitStatus {
+        let mut child = self.child.take().expect(UNTIL_THE_END);
+        patiently(child.id(), || child.wait()).expect("our child")
+    }
+
+    /// Waits for its end and returns what it says on the pipes it was given.
+    pub fn output(mut self) -> Output {
+        let child = self.child.take().expect(UNTIL_THE_END);
+        patiently(child.id(), || child.wait_with_output()).expect("our child")
+    }
+}
+
+const UNTIL_THE_END: &str = "only whoever waits for its end takes it";
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.child.as_ref().expect(UNTIL_THE_END)
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.child.as_mut().expect(UNTIL_THE_END)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Gone already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits for what only comes when a process ends; kills one that does not.
+fn patiently<T>(id: u32, wait: impl FnOnce() -> T) -> T {
+    let (waiting, has_ended) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let is_late = has_ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+        if is_late {
+            let _ = kill(pid(id), Signal::SIGKILL);
+        }
+        is_late
+    });
+    let outcome = wait();
+    drop(waiting);
+    let is_late = watch.join().expect("it only waits");
+    assert!(!is_late, "process {id} did not end within {PATIENCE:?}");
+    outcome
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("a pid"))
+}
+
+/// What a process says, line by line.
+#[derive(Debug)]
+pub struct Lines<R> {
+    from: R,
+    /// Heard, but not handed out yet.
+    heard: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Lines<R> {
+    /// The lines of a pipe.
+    pub fn of(from: R) -> Lines<R> {
+        let heard = Vec::new();
+        Lines { from, heard }
+    }
+
+    /// The next line, without its end.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` after [`PATIENCE`], `UnexpectedEof` when there are no more.
+    pub fn line(&mut self) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
+                let rest = self.heard.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.heard, rest);
+                line.pop();
+                return String::from_utf8(line).map_err(Error::other);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).map_err(Error::other)?;
+            let mut pipe = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut pipe, left) {
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let mut bytes = [0; 4096];
+            match self.from.read(&mut bytes)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                len => self.heard.extend_from_slice(&bytes[..len]),
+            }
+        }
+    }
+
+    /// The pipe, for whoever wants what comes after these lines.
+    pub fn into_inner(self) -> R {
+        self.from
+    }
+}
