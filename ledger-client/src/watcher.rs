@@ -193,7 +193,7 @@ impl Watcher {
             if left.is_zero() {
                 return Ok(false);
             }
-            self.sleep(left)?;
+            self.sleep(left.min(SLEEP_MAX))?;
         }
     }
 
@@ -202,7 +202,7 @@ impl Watcher {
         let Some(bell) = self.context.shared().bell() else {
             // No daemon has made a bell: look again as often as a sleep may
             // take at most.
-            std::thread::sleep(left.min(SLEEP_MAX));
+            std::thread::sleep(left);
             return Ok(());
         };
         let parked = bell.park();

@@ -37,7 +37,7 @@ use crate::format::BellHeader;
 use crate::region::Region;
 use crate::sync::{AtomicU32, Label, Ordering};
 
-/// No sleep is longer, whatever happens to those who should end it.
+/// No watcher sleeps longer, whatever happens to those who should wake it.
 pub const SLEEP_MAX: Duration = Duration::from_millis(40);
 
 /// The mapped bell of one context. Anybody who watches may write it, so it is
@@ -124,10 +124,11 @@ pub struct Parked<'a> {
 }
 
 impl Parked<'_> {
-    /// Sleeps until the bell rings, at most `timeout` and [`SLEEP_MAX`], and
-    /// passes a ring on. May return early; the caller looks again.
+    /// Sleeps until the bell rings, at most `timeout`, and passes a ring on. May
+    /// return early; the caller looks again, and has a timeout of at most
+    /// [`SLEEP_MAX`] so that it does.
     pub fn sleep(self, timeout: Duration) {
-        self.bell.wait(self.count, timeout.min(SLEEP_MAX));
+        self.bell.wait(self.count, timeout);
         self.relay();
     }
 

@@ -29,6 +29,16 @@ enum Where {
     Rolling,
 }
 
+impl Where {
+    /// Tells a peer to do it, between two markers.
+    fn tell(self, peer: &mut Peer) {
+        peer.tell(match self {
+            Where::Inside => "marked 1 200",
+            Where::Rolling => "marked 1 3000",
+        });
+    }
+}
+
 /// Stops a fresh appender after so many instructions of an append.
 fn stop(instance: &Instance, context: &str, place: Where, instructions: usize) -> Peer {
     let mut peer = ready(instance, context);
@@ -36,7 +46,7 @@ fn stop(instance: &Instance, context: &str, place: Where, instructions: usize) -
         peer.must(ALMOST_ALL);
     }
     let traced = peer.traced();
-    peer.tell("marked 1 3000");
+    place.tell(&mut peer);
     assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
     traced.step(instructions);
     // Pending before it is let go, so that it does not run another instruction.
@@ -53,8 +63,13 @@ fn length(instance: &Instance, place: Where) -> usize {
     if place == Where::Rolling {
         peer.must(ALMOST_ALL);
     }
+    steps_to_call(&mut peer, place)
+}
+
+/// The instructions of an append from its beginning to a system call.
+fn steps_to_call(peer: &mut Peer, place: Where) -> usize {
     let traced = peer.traced();
-    peer.tell("marked 1 3000");
+    place.tell(peer);
     assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
     let mut steps = 0;
     while !traced.is_about_to_call() {
@@ -121,6 +136,56 @@ fn killed_anywhere_in_an_append_it_leaves_all_or_nothing() {
 #[test]
 fn killed_anywhere_in_a_roll_it_leaves_all_or_nothing() {
     killed_anywhere(Where::Rolling);
+}
+
+/// A peer that dozes on a context until its bell rings.
+fn dozing(instance: &Instance, context: &str) -> Peer {
+    let mut peer = instance.peer();
+    peer.doze(context);
+    peer
+}
+
+/// The instructions of an append that ends by waking somebody, up to that call.
+fn length_of_ringing(instance: &Instance) -> usize {
+    let context = "length-of-ringing";
+    let mut peer = ready(instance, context);
+    let mut sleeper = dozing(instance, context);
+    let steps = steps_to_call(&mut peer, Where::Inside);
+    assert_eq!(sleeper.hear(), "ok rung");
+    steps
+}
+
+#[test]
+fn killed_or_stopped_anywhere_in_an_append_it_leaves_nobody_asleep() {
+    let instance = started(&SMALL);
+    let ledger = instance.connect();
+    let length = length_of_ringing(&instance);
+    let (mut early, mut late) = (0, 0);
+    // Its last instructions are the CAS and the ring.
+    for at in (length.saturating_sub(240)..=length).step_by(7) {
+        for is_killed in [false, true] {
+            let name = format!("ringing-{at}-{is_killed}");
+            let context = ledger.context(&name).open_or_create().expect("a context");
+            let mut sleeper = dozing(&instance, &name);
+            let mut victim = stop(&instance, &name, Where::Inside, at);
+            match context.latest().expect("readable") {
+                0 => early += 1,
+                _ => late += 1,
+            }
+            if is_killed {
+                victim.kill();
+            } else {
+                victim.signal(Signal::SIGCONT);
+                assert_eq!(victim.hear(), "ok 1", "stopped at {at} of {length}");
+            }
+            let woken = sleeper.hear();
+            assert_eq!(woken, "ok rung", "killed: {is_killed}, at {at} of {length}");
+        }
+    }
+    assert!(
+        early > 0 && late > 0,
+        "{early} before the CAS, {late} after"
+    );
 }
 
 fn resumed_anywhere(place: Where) {

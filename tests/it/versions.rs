@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use ledger_client::ConnectError;
 use ledger_client::wire::Hello;
-use ledger_client::{ConnectError, place};
 use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use ledger_tests::Instance;
 
@@ -18,7 +18,7 @@ fn other() -> Hello {
 #[test]
 fn a_client_of_another_version_is_told_ours_and_let_go() {
     let instance = started(&[]);
-    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let path = instance.socket();
     let client = Packets::connect(&path, Duration::from_secs(5)).expect("a daemon");
     client.send(&other().encode(), None).expect("sent");
     let mut buffer = [0; PACKET_LEN_MAX];
@@ -33,7 +33,7 @@ fn a_client_of_another_version_is_told_ours_and_let_go() {
 #[test]
 fn a_daemon_of_another_version_is_named_with_both() {
     let instance = Instance::new(PROGRAMS);
-    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let path = instance.socket();
     let listener = socket::listen(&path).expect("a fresh folder");
     let connecting = std::thread::spawn({
         let builder = instance.builder();
@@ -51,7 +51,7 @@ fn a_daemon_of_another_version_is_named_with_both() {
 #[test]
 fn what_is_no_packet_of_ours_ends_the_connection_and_nothing_else() {
     let instance = started(&[]);
-    let path = place::socket_path(instance.runtime_dir(), &instance.objects());
+    let path = instance.socket();
     let mut buffer = [0; PACKET_LEN_MAX];
     for (hello, then) in [
         (b"".to_vec(), b"".to_vec()),

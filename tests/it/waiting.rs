@@ -1,7 +1,10 @@
-//! Watchers that sleep, are killed in their sleep, or fail to pass a wake on.
+//! Watchers that sleep, are woken, are killed in their sleep, or fail to pass a
+//! wake on. Where it matters who woke them, they doze: nothing but a ring ends
+//! that, while a watcher looks again by itself.
 
 use ledger_client::NewEntry;
-use ledger_tests::{Instance, Peer, eventually};
+use ledger_tests::sleeper::Sleeper;
+use ledger_tests::{Instance, Peer};
 use nix::sys::signal::Signal;
 
 use crate::started;
@@ -16,16 +19,15 @@ fn asleep(instance: &Instance, latest: u64) -> Peer {
     peer
 }
 
-/// How often the context's bell rang, as its drawing has it.
-fn ring_count(instance: &Instance) -> u32 {
-    let drawing = instance.printed(&["inspect", "log"]);
-    let count = drawing
-        .split("count ")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next());
-    count
-        .and_then(|count| count.parse().ok())
-        .unwrap_or_else(|| panic!("no count in {drawing}"))
+/// A peer that dozes on a context.
+fn dozing(instance: &Instance) -> Peer {
+    let mut peer = instance.peer();
+    peer.doze("log");
+    peer
+}
+
+fn bell(instance: &Instance) -> Sleeper {
+    Sleeper::of(&instance.socket(), "log").expect("the context's bell")
 }
 
 #[test]
@@ -33,11 +35,44 @@ fn every_sleeper_wakes_for_one_append() {
     let instance = started(&[]);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
+    let mut sleepers: Vec<Peer> = (0..8).map(|_| dozing(&instance)).collect();
     let mut watchers: Vec<Peer> = (0..8).map(|_| asleep(&instance, 0)).collect();
     appender.append(&NewEntry::new("k", b"v")).expect("room");
+    for sleeper in &mut sleepers {
+        assert_eq!(sleeper.hear(), "ok rung");
+    }
     for watcher in &mut watchers {
         assert_eq!(watcher.hear(), "ok 1 k");
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_watcher_is_woken_rather_than_looking_again() {
+    const ROUNDS: u64 = 20;
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let mut peer = instance.peer();
+    peer.must("read log");
+    peer.must("watch 1");
+    let traced = peer.traced();
+    let mut woken = 0;
+    peer.tell("next");
+    traced.run_to_sleep();
+    for seq in 1..=ROUNDS {
+        assert_eq!(peer.hear(), "waiting");
+        traced.sleep();
+        // Asleep, or stopped again because its time was up.
+        peer.wait_for_state(&['S', 't']);
+        appender.append(&NewEntry::new("k", b"v")).expect("room");
+        woken += u64::from(traced.woken() == 0);
+        // It answers on its way to the next sleep.
+        peer.tell("next");
+        traced.run_to_sleep();
+        assert_eq!(peer.hear(), format!("ok {seq} k"));
+    }
+    assert!(woken > ROUNDS / 2, "woken {woken} times out of {ROUNDS}");
 }
 
 #[test]
@@ -55,33 +90,43 @@ fn a_watcher_killed_in_its_sleep_costs_nobody_an_entry() {
 }
 
 #[test]
-fn a_wake_that_goes_to_a_stopped_process_still_reaches_the_others() {
+fn a_stopped_watcher_keeps_no_wake_from_the_others() {
     let instance = started(&[]);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
-    // Whatever the kernel does with a sleeper that is stopped, it cannot relay.
-    let relay = asleep(&instance, 0);
-    relay.signal(Signal::SIGSTOP);
-    relay.wait_for_state(&['T']);
-    let mut others: Vec<Peer> = (0..3).map(|_| asleep(&instance, 0)).collect();
+    let stopped = dozing(&instance);
+    stopped.signal(Signal::SIGSTOP);
+    stopped.wait_for_state(&['T']);
+    let mut others: Vec<Peer> = (0..3).map(|_| dozing(&instance)).collect();
     appender.append(&NewEntry::new("k", b"v")).expect("room");
     for other in &mut others {
-        assert_eq!(other.hear(), "ok 1 k");
+        assert_eq!(other.hear(), "ok rung");
     }
-    relay.kill();
+    stopped.kill();
 }
 
 #[test]
 fn the_daemon_rings_for_a_client_that_is_gone() {
     let instance = started(&[]);
-    let context = instance.context("log");
-    let victim = asleep(&instance, 0);
-    let before = ring_count(&instance);
+    let _context = instance.context("log");
+    let victim = dozing(&instance);
+    let mut survivors: Vec<Peer> = (0..3).map(|_| dozing(&instance)).collect();
     victim.kill();
-    eventually("the daemon rings", || {
-        (ring_count(&instance) > before).then_some(())
-    });
-    drop(context);
+    for survivor in &mut survivors {
+        assert_eq!(survivor.hear(), "ok rung");
+    }
+}
+
+#[test]
+fn who_sleeps_at_the_bell_of_a_dead_daemon_is_sent_to_that_of_the_next() {
+    let mut instance = started(&[]);
+    let mut client = instance.peer();
+    client.must("open log");
+    let mut sleeper = dozing(&instance);
+    instance.kill_daemon();
+    instance.start(&[]);
+    // The client has attached again, and the new daemon does not have this bell.
+    assert_eq!(sleeper.hear(), "ok rung");
 }
 
 #[test]
@@ -90,13 +135,110 @@ fn nobody_asleep_means_no_ring() {
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
     let mut watcher = context.watch(1);
-    let before = ring_count(&instance);
+    let bell = bell(&instance);
+    let before = bell.ring_count();
     for seq in 1..=1000 {
         appender.append(&NewEntry::new("k", b"v")).expect("room");
         let entry = watcher.try_next().expect("readable").expect("there");
         assert_eq!(entry.seq(), seq);
     }
-    let drawing = instance.printed(&["inspect", "log"]);
-    // `inspect` itself comes and goes, and the daemon rings for it.
-    assert!(ring_count(&instance) <= before + 2, "{drawing}");
+    assert_eq!(bell.ring_count(), before);
+    // Somebody asleep means one.
+    let mut sleeper = dozing(&instance);
+    appender.append(&NewEntry::new("k", b"v")).expect("room");
+    assert_eq!(sleeper.hear(), "ok rung");
+    assert_eq!(bell.ring_count(), before + 1);
+}
+
+/// Sleepers of which the first is woken, and stopped on its way to the others.
+#[cfg(target_arch = "x86_64")]
+mod relay {
+    use ledger_client::Appender;
+    use ledger_tests::traced::Traced;
+
+    use super::*;
+
+    /// A peer that dozes, and that is stopped when it is woken.
+    fn relay(instance: &Instance) -> (Peer, Traced) {
+        let mut peer = instance.peer();
+        let traced = peer.traced();
+        peer.tell("doze log");
+        traced.run_to_sleep();
+        assert_eq!(peer.hear(), "waiting");
+        traced.sleep();
+        peer.wait_for_state(&['S']);
+        (peer, traced)
+    }
+
+    /// Appends, and has the relay run so far after it is woken.
+    fn wake(appender: &mut Appender, relay: &Traced, instructions: usize) {
+        appender.append(&NewEntry::new("k", b"v")).expect("room");
+        // Linux wakes who has slept longest.
+        assert_eq!(relay.woken(), 0, "it is the first to be woken");
+        relay.step(instructions);
+    }
+
+    /// The instructions between its being woken and its waking the others.
+    fn length(instance: &Instance, appender: &mut Appender) -> usize {
+        let (mut peer, traced) = relay(instance);
+        wake(appender, &traced, 0);
+        let mut steps = 0;
+        while !traced.is_about_to_call() {
+            traced.step(1);
+            steps += 1;
+        }
+        traced.release();
+        assert_eq!(peer.hear(), "ok rung");
+        steps
+    }
+
+    #[test]
+    fn killed_or_stopped_anywhere_it_leaves_nobody_asleep() {
+        let instance = started(&[]);
+        let context = instance.context("log");
+        let mut appender = context.appender().expect("an appender");
+        let bell = bell(&instance);
+        let length = length(&instance, &mut appender);
+        let (mut early, mut late) = (0, 0);
+        for at in 0..=length {
+            for is_killed in [false, true] {
+                let (mut peer, traced) = relay(&instance);
+                let mut others = [dozing(&instance), dozing(&instance)];
+                wake(&mut appender, &traced, at);
+                if bell.is_relayed() {
+                    late += 1;
+                } else {
+                    early += 1;
+                }
+                if is_killed {
+                    peer.kill();
+                } else {
+                    traced.release();
+                    assert_eq!(peer.hear(), "ok rung");
+                }
+                for other in &mut others {
+                    assert_eq!(other.hear(), "ok rung", "killed: {is_killed}, at {at}");
+                }
+            }
+        }
+        assert!(
+            early > 0 && late > 0,
+            "{early} before it says so, {late} after"
+        );
+    }
+
+    #[test]
+    fn while_it_is_stopped_the_others_look_for_themselves() {
+        let instance = started(&[]);
+        let context = instance.context("log");
+        let mut appender = context.appender().expect("an appender");
+        let (mut peer, traced) = relay(&instance);
+        let mut others = [asleep(&instance, 0), asleep(&instance, 0)];
+        wake(&mut appender, &traced, 0);
+        for other in &mut others {
+            assert_eq!(other.hear(), "ok 1 k");
+        }
+        traced.release();
+        assert_eq!(peer.hear(), "ok rung");
+    }
 }

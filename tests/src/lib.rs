@@ -4,6 +4,7 @@
 pub mod damage;
 pub mod process;
 mod scripted;
+pub mod sleeper;
 pub mod small_memory;
 mod sweep;
 /// Reads the tracee's registers, which differ from machine to machine.
@@ -17,7 +18,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ledger_client::{Context, Ledger};
+use ledger_client::{Context, Ledger, place};
 use ledger_shm::object;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
@@ -102,6 +103,11 @@ impl Instance {
     /// The instance as names in memory have it.
     pub fn objects(&self) -> object::Instance {
         object::Instance::new(self.uid, &self.name).expect("a valid name")
+    }
+
+    /// Its daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        place::socket_path(&self.runtime_dir, &self.objects())
     }
 
     /// A command of `ledgerd` on this instance.

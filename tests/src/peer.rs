@@ -12,6 +12,7 @@
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
+//! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
 //! | `digest` | latest seq and a checksum over all records |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
 //! | `end` | ends |
@@ -22,7 +23,9 @@
 use std::error::Error;
 use std::io::{BufRead, Write};
 
-use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher};
+use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, place};
+use ledger_shm::object;
+use ledger_tests::sleeper::Sleeper;
 use ledger_tests::small_memory;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
@@ -33,6 +36,8 @@ struct Peer {
     context: Option<Context>,
     appender: Option<Appender>,
     watcher: Option<Watcher>,
+    /// Kept: a connection that ends has the daemon ring.
+    sleeper: Option<Sleeper>,
 }
 
 fn say(line: &str) -> std::io::Result<()> {
@@ -125,6 +130,14 @@ impl Peer {
                 let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
                 let entry = watcher.next()?;
                 Ok(format!("{} {}", entry.seq(), entry.key()))
+            }
+            "doze" => {
+                let instance = object::Instance::own(&place::instance_name()?)?;
+                let runtime_dir = place::runtime_dir(instance.uid());
+                let socket = place::socket_path(&runtime_dir, &instance);
+                let sleeper = self.sleeper.insert(Sleeper::of(&socket, word()?)?);
+                sleeper.sleep(|| say("waiting"))?;
+                Ok("rung".into())
             }
             "digest" => {
                 let mut range = self.context()?.range(1);

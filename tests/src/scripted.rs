@@ -67,6 +67,12 @@ impl Peer {
         answer.trim_start_matches("ok").trim_start().to_owned()
     }
 
+    /// Has it sleep until a context's bell rings, when it says `ok rung`.
+    pub fn doze(&mut self, context: &str) {
+        assert_eq!(self.ask(&format!("doze {context}")), "waiting");
+        self.wait_for_state(&['S']);
+    }
+
     /// Its process.
     pub fn pid(&self) -> Pid {
         self.process.pid()

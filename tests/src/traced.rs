@@ -12,8 +12,13 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::eventually;
+
 /// The machine's instruction for a system call, as it lies in memory.
 const SYSCALL: u16 = 0x050f;
+
+/// More stops at system calls than anything here makes before it sleeps.
+const STOPS_BEFORE_SLEEP: usize = 1000;
 
 /// A traced process. Belongs to the thread that made it (ptrace(2)).
 #[derive(Debug)]
@@ -71,14 +76,60 @@ impl Traced {
         }
     }
 
+    /// Runs until it is about to sleep on a futex.
+    pub fn run_to_sleep(&self) {
+        for _ in 0..STOPS_BEFORE_SLEEP {
+            ptrace::syscall(self.pid, None).expect("stopped");
+            match self.wait() {
+                WaitStatus::PtraceSyscall(_) if self.is_about_to_sleep() => return,
+                WaitStatus::PtraceSyscall(_) => {}
+                other => panic!("a tracee on its way to sleep that is {other:?}"),
+            }
+        }
+        panic!("a tracee that does not go to sleep");
+    }
+
+    /// Lets one that is about to sleep do so.
+    pub fn sleep(&self) {
+        ptrace::syscall(self.pid, None).expect("stopped");
+    }
+
+    /// Waits until one that sleeps does no more, stops it there, and returns
+    /// what the kernel tells it: 0 if somebody woke it.
+    pub fn woken(&self) -> i64 {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        let status = eventually("it is woken", || {
+            match waitpid(self.pid, Some(flags)).expect("our child") {
+                WaitStatus::StillAlive => None,
+                status => Some(status),
+            }
+        });
+        assert!(matches!(status, WaitStatus::PtraceSyscall(_)), "{status:?}");
+        let info = ptrace::syscall_info(self.pid).expect("in a system call");
+        assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT);
+        // SAFETY: of the union's members the kernel has filled in this one.
+        unsafe { info.u.exit.sval }
+    }
+
     /// The system call it is about to make, if it is about to make one.
     fn entered(&self) -> Option<u64> {
+        self.entry().map(|(nr, _)| nr)
+    }
+
+    fn is_about_to_sleep(&self) -> bool {
+        self.entry().is_some_and(|(nr, args)| {
+            nr == libc::SYS_futex as u64 && args[1] == libc::FUTEX_WAIT as u64
+        })
+    }
+
+    fn entry(&self) -> Option<(u64, [u64; 6])> {
         let info = ptrace::syscall_info(self.pid).expect("in a system call");
         if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
             return None;
         }
         // SAFETY: of the union's members the kernel has filled in this one.
-        Some(unsafe { info.u.entry.nr })
+        let entry = unsafe { info.u.entry };
+        Some((entry.nr, entry.args))
     }
 
     /// Whether its next instruction is a system call.
