@@ -16,8 +16,7 @@ impl Instance {
     pub fn start(change: impl FnOnce(&mut Options)) -> Instance {
         let name = format!("bench_{}", std::process::id());
         let dir = std::env::temp_dir().join(format!("ledger-{name}"));
-        let mut options = Options::from_env().expect("a valid environment");
-        options.instance.clone_from(&name);
+        let mut options = Options::new(&name);
         options.runtime_dir.clone_from(&dir);
         change(&mut options);
         let daemon = Daemon::start(options).expect("the daemon starts");
@@ -45,7 +44,7 @@ impl Drop for Instance {
     fn drop(&mut self) {
         drop(self.daemon.take());
         let instance = ledger_shm::object::Instance::own(&self.name).expect("a valid name");
-        if let Err(error) = ledgerd::purge(&instance) {
+        if let Err(error) = ledgerd::purge(&instance, &self.dir) {
             eprintln!("purge: {error}");
         }
         let _ = std::fs::remove_dir_all(&self.dir);

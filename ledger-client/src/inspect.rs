@@ -3,10 +3,12 @@
 //! bug report is a test.
 //!
 //! ```text
-//! context "loan-7" open, epoch 00112233445566778899aabbccddeeff
-//!   part 1   16384 B  seq 1..=40      41/152 slots   5952/14976 B  seal -> 2
-//!   part 2 1048576 B  seq 41..=52     12/10081 slots 1920/967488 B frontier
-//!   part 3 1048576 B  spare
+//! context "loan-7" open, epoch 00112233445566778899aabbccddeeff, first part 1
+//!   part   1     16384 B  seq 1..=83           83/153 slots  14720/14720 B  seal -> 2
+//!   part   2     65536 B  seq 84..=200         117/626 slots  22080/60096 B  frontier
+//!   part   3     65536 B  spare
+//!   part   4     65536 B  spare
+//!   bell: parked 0, count 2, relayed 0
 //! ```
 
 use std::fmt;
@@ -226,7 +228,7 @@ impl fmt::Display for Drawing {
                     "  bell: parked {parked}, count {count}, relayed {relayed}"
                 )
             }
-            None => writeln!(f, "  bell: none, the daemon is down"),
+            None => writeln!(f, "  bell: unknown, no daemon answered"),
         }
     }
 }

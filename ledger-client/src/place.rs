@@ -1,6 +1,7 @@
 //! Where an instance is found: its name and its socket.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,13 +11,18 @@ use ledger_shm::object::{Instance, InvalidInstance};
 /// The instance that is meant when nobody says otherwise.
 pub const DEFAULT_INSTANCE: &str = "default";
 
+/// A variable that is set to nothing counts as not set.
+fn named(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
 /// The instance's name from `LEDGER_INSTANCE`, else `default`.
 ///
 /// # Errors
 ///
 /// [`InvalidInstance`] if the variable holds no valid name.
 pub fn instance_name() -> Result<String, InvalidInstance> {
-    match env::var_os("LEDGER_INSTANCE") {
+    match named("LEDGER_INSTANCE") {
         None => Ok(DEFAULT_INSTANCE.to_owned()),
         Some(name) => name
             .into_string()
@@ -28,14 +34,10 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 /// `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
 /// `/tmp/ledgerd-<uid>`.
 pub fn runtime_dir(uid: u32) -> PathBuf {
-    let named = |variable| {
-        env::var_os(variable)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    named("LEDGER_RUNTIME_DIR")
-        .or_else(|| named("RUNTIME_DIRECTORY"))
-        .or_else(|| named("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
+    let dir = |variable| named(variable).map(PathBuf::from);
+    dir("LEDGER_RUNTIME_DIR")
+        .or_else(|| dir("RUNTIME_DIRECTORY"))
+        .or_else(|| dir("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
         .unwrap_or_else(|| PathBuf::from(format!("/tmp/ledgerd-{uid}")))
 }
 

@@ -234,8 +234,8 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `PermissionDenied`, others; `InvalidData` if it is not a
-    /// whole number of pages.
+    /// `NotFound`; `PermissionDenied` if it belongs to somebody else or others
+    /// may use it; the kernel's.
     pub fn open(instance: &Instance, name: Name, writable: bool) -> io::Result<Object> {
         let access = if writable {
             OFlag::O_RDWR

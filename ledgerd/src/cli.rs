@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ledger_client::place;
+use ledger_shm::object::{Instance, InvalidInstance};
 
 use crate::commands;
 
@@ -22,13 +24,28 @@ struct Cli {
 /// Which instance.
 #[derive(Args, Debug)]
 pub(crate) struct InstanceArgs {
-    /// The instance: 1 to 32 of A-Z, a-z, 0-9 and _ [default: default]
-    #[arg(long, global = true, env = "LEDGER_INSTANCE")]
-    pub(crate) instance: Option<String>,
-    /// The directory of the daemon's socket [default: $RUNTIME_DIRECTORY,
-    /// $XDG_RUNTIME_DIR/ledgerd or /tmp/ledgerd-UID]
-    #[arg(long, global = true, env = "LEDGER_RUNTIME_DIR")]
-    pub(crate) runtime_dir: Option<PathBuf>,
+    /// The instance: 1 to 32 of A-Z, a-z, 0-9 and _ [default:
+    /// $LEDGER_INSTANCE or default]
+    #[arg(long, global = true, value_name = "NAME")]
+    instance: Option<String>,
+    /// The directory of the daemon's socket [default: $LEDGER_RUNTIME_DIR,
+    /// $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/ledgerd or /tmp/ledgerd-UID]
+    #[arg(long, global = true, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
+}
+
+impl InstanceArgs {
+    pub(crate) fn instance(&self) -> Result<Instance, InvalidInstance> {
+        match &self.instance {
+            Some(name) => Instance::own(name),
+            None => Instance::own(&place::instance_name()?),
+        }
+    }
+
+    pub(crate) fn runtime_dir(&self, instance: &Instance) -> PathBuf {
+        let named = self.runtime_dir.clone();
+        named.unwrap_or_else(|| place::runtime_dir(instance.uid()))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,7 +144,7 @@ failure_from!(
     ledger_client::ReadError,
     ledger_client::AppendError,
     ledger_client::Corrupt,
-    ledger_shm::object::InvalidInstance,
+    InvalidInstance,
 );
 
 /// Parses the arguments, does what they say, and tells how it went.

@@ -13,7 +13,7 @@ use ledger_shm::object::{self, Instance, InvalidInstance};
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::lock::Lock;
+use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
 use crate::options::Options;
 use crate::recover::recover;
@@ -122,11 +122,7 @@ impl Daemon {
             source,
         };
         place::prepare_runtime_dir(&options.runtime_dir, instance.uid()).map_err(refused)?;
-        // We hold the lock: whoever left a socket here is dead.
-        match std::fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-            _ => {}
-        }
+        remove_socket(&socket).map_err(refused)?;
         let listener = socket::listen(&socket).map_err(refused)?;
 
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -217,10 +213,7 @@ impl Daemon {
         let outcome = thread
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the daemon's loop panicked")));
-        match std::fs::remove_file(&self.socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => outcome.and(Err(error)),
-            _ => outcome,
-        }
+        outcome.and(remove_socket(&self.socket))
     }
 }
 

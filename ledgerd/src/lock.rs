@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use ledger_client::place;
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, MEMORY_DIR, Name};
@@ -94,14 +95,26 @@ fn give_up(instance: &Instance, name: Name) {
     }
 }
 
-/// Removes every object of a stopped instance. Returns how many, and the bytes
-/// that are free once no process maps them any more.
+/// Removes the socket of an instance whose lock the caller holds: whoever left
+/// it is dead.
+pub(crate) fn remove_socket(socket: &Path) -> io::Result<()> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes every object of a stopped instance, and the socket that its daemon
+/// left if it was killed. Returns how many objects, and the bytes that are free
+/// once no process maps them any more.
 ///
 /// # Errors
 ///
 /// [`StartError::AlreadyRunning`] if a daemon owns the instance; the kernel's.
-pub fn purge(instance: &Instance) -> Result<(usize, u64), StartError> {
+pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), StartError> {
     let _lock = Lock::take(instance)?;
+    let socket = place::socket_path(runtime_dir, instance);
+    remove_socket(&socket).map_err(|source| StartError::Socket { socket, source })?;
     let memory = |source| StartError::Memory { source };
     let mut names = object::list(instance).map_err(memory)?;
     // The control objects first: without them a cut purge leaves leftovers,

@@ -7,12 +7,11 @@ use ledger_client::place;
 use ledger_shm::control::Sizes;
 use ledger_shm::entry::Limits;
 use ledger_shm::format::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
-use ledger_shm::object::InvalidInstance;
 
 /// How an instance is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The instance's name. Default: `LEDGER_INSTANCE`, else `default`.
+    /// The instance's name.
     pub instance: String,
     /// Where the socket lies. Default: [`place::runtime_dir`].
     pub runtime_dir: PathBuf,
@@ -33,21 +32,17 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, with instance and directory from the environment.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInstance`] if `LEDGER_INSTANCE` holds no valid name.
-    pub fn from_env() -> Result<Options, InvalidInstance> {
+    /// The defaults, for an instance of this name.
+    pub fn new(instance: impl Into<String>) -> Options {
         let uid = nix::unistd::geteuid().as_raw();
-        Ok(Options {
-            instance: place::instance_name()?,
+        Options {
+            instance: instance.into(),
             runtime_dir: place::runtime_dir(uid),
             memory_budget: None,
             sizes: Sizes::default(),
             limits: Limits::default(),
             idle_close_after: Duration::from_secs(60),
-        })
+        }
     }
 }
 

@@ -81,7 +81,11 @@ fn get_filters_and_prints_one_object_per_line() {
     );
     assert_eq!(seqs(&["2"]), [2]);
     let said = instance.complained(&["get", "log", "4"]);
-    assert!(said.contains('4'), "{said}");
+    assert!(said.contains("no entry 4; the latest is 3"), "{said}");
+    let output = instance.run(&["get", "log", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("0 is not in 1.."), "{said}");
 }
 
 #[test]
@@ -98,13 +102,16 @@ fn for_eyes_there_is_one_aligned_line_each() {
 
 #[test]
 fn tail_begins_where_it_is_told_and_follows() {
-    let instance = started(&[]);
+    let mut instance = started(&[]);
     three(&instance);
     let raw = |args: &[&str]| instance.printed(&[&["tail", "log", "-o", "raw"], args].concat());
     assert_eq!(raw(&["-n", "2"]), "two");
     assert_eq!(raw(&["--from", "1"]), "onetwo");
     assert_eq!(raw(&["--after", "2"]), "");
     assert_eq!(raw(&["--from", "1", "--key", "traces"]), "two");
+    assert_eq!(raw(&["-n", "2", "--key", "facts"]), "one");
+    assert_eq!(raw(&["-n", "1", "--key", "traces"]), "two");
+    assert_eq!(raw(&["-n", "1", "--key", "nothing"]), "");
 
     let mut command = instance.ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "jsonl"]);
     let mut following = Process::start(command.stdout(Stdio::piped()));
@@ -115,6 +122,10 @@ fn tail_begins_where_it_is_told_and_follows() {
         instance.printed(&["append", "log", "k", "v"]);
         assert_eq!(seq(), n);
     }
+    instance.kill_daemon();
+    instance.start(&[]);
+    instance.printed(&["append", "log", "k", "v"]);
+    assert_eq!(seq(), 7);
 }
 
 #[test]
@@ -129,6 +140,34 @@ fn ls_and_info_describe_contexts() {
     assert_eq!(info[0]["latest"], 3);
     assert_eq!(info[0]["state"], "open");
     assert_eq!(info[0]["epoch"], listed[1]["epoch"]);
+    // In the same order, aligned.
+    let columns = |printed: String| {
+        let lines = printed.lines().map(|line| {
+            let words = line.split_whitespace().map(str::to_owned);
+            words.collect::<Vec<_>>()
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        columns(instance.printed(&["ls", "-o", "short"])),
+        [["another", "open", "1", "1"], ["log", "open", "1", "3"]]
+    );
+    let short = columns(instance.printed(&["info", "log", "-o", "short"]));
+    let epoch = info[0]["epoch"].as_str().expect("text");
+    for row in [
+        &["context", "log"][..],
+        &["epoch", epoch],
+        &["state", "open"],
+        &["first", "available", "1"],
+        &["latest", "3"],
+        &["largest", "payload", "4194304", "bytes"],
+        &["largest", "metadata", "65536", "bytes"],
+    ] {
+        assert!(
+            short.iter().any(|found| found == row),
+            "{row:?} in {short:?}"
+        );
+    }
     let said = instance.complained(&["info", "nobody"]);
     assert!(said.contains("nobody"), "{said}");
 }

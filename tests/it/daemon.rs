@@ -64,11 +64,14 @@ fn clients_go_on_while_the_daemon_is_dead_and_after_it_is_back() {
         instance.printed(&["get", "log", "60", "-o", "raw"]),
         "xxxxxxxxxx"
     );
-    assert!(
-        instance
-            .printed(&["inspect", "log"])
-            .contains("the daemon is down")
-    );
+    let drawing = instance.printed(&["inspect", "log"]);
+    assert!(drawing.contains("bell: unknown"), "{drawing}");
+    let all = instance.printed(&["tail", "log", "-n", "100", "-o", "jsonl"]);
+    assert_eq!(all.lines().count(), 60);
+    for listing in [&["ls", "-o", "jsonl"][..], &["info", "log", "-o", "jsonl"]] {
+        let listed = instance.printed(listing);
+        assert!(listed.contains("\"latest\":60"), "{listed}");
+    }
 
     instance.start(&["--spare-min", "64K", "--spare-max", "64K"]);
     // More than all spares hold: only with a daemon.
@@ -153,12 +156,13 @@ fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
 fn a_graceful_stop_keeps_every_context_for_the_next_daemon() {
     let mut instance = started(&[]);
     instance.printed(&["append", "kept", "k", "v"]);
-    assert!(instance.stop_daemon().success());
-    instance.start(&[]);
-    assert_eq!(
-        instance.printed(&["append", "kept", "k", "v", "-o", "short"]),
-        "2\n"
-    );
+    for (signal, seq) in [(Signal::SIGTERM, "2\n"), (Signal::SIGINT, "3\n")] {
+        assert!(instance.stop_daemon_with(signal).success());
+        assert!(!instance.socket().exists());
+        instance.start(&[]);
+        let appended = instance.printed(&["append", "kept", "k", "v", "-o", "short"]);
+        assert_eq!(appended, seq);
+    }
 }
 
 #[test]
@@ -197,12 +201,14 @@ fn purge_frees_a_stopped_instance_and_refuses_a_running_one() {
             .complained(&["purge"])
             .contains("has a daemon already")
     );
-    instance.stop_daemon();
+    instance.kill_daemon();
+    assert!(instance.socket().exists());
     instance.printed(&["purge"]);
     assert_eq!(
         ledger_shm::object::list(&instance.objects()).expect("listed"),
         []
     );
+    assert!(!instance.socket().exists());
 }
 
 /// A context over several parts, and its control object's bytes.

@@ -186,20 +186,24 @@ fn an_object_of_another_owner_is_not_used() {
     }
     let mut instance = started(&[]);
     let (context, _) = victim(&instance);
-    let part = path(&instance.objects(), Name::Part(context.epoch(), 1));
+    let epoch = context.epoch();
     drop(context);
-    instance.printed(&["append", "healthy", "k", "v"]);
-    std::os::unix::fs::chown(&part, Some(NOBODY), None).expect("root may");
-    let said = instance.complained(&["get", "victim", "1"]);
-    assert!(said.contains("belongs to uid 65534"), "{said}");
-    instance.kill_daemon();
-    instance.start(&[]);
-    let said = instance.complained(&["append", "victim", "k", "v"]);
-    assert!(said.contains("65534"), "{said}");
-    assert_eq!(
-        instance.printed(&["append", "healthy", "k", "v", "-o", "short"]),
-        "2\n"
-    );
+    for (name, seq) in [(Name::Part(epoch, 1), "1\n"), (Name::Control(epoch), "2\n")] {
+        let path = path(&instance.objects(), name);
+        std::os::unix::fs::chown(&path, Some(NOBODY), None).expect("root may");
+        let said = instance.complained(&["get", "victim", "1"]);
+        assert!(said.contains("belongs to uid 65534"), "{said}");
+        instance.kill_daemon();
+        instance.start(&[]);
+        if let Name::Part(..) = name {
+            let said = instance.complained(&["append", "victim", "k", "v"]);
+            assert!(said.contains("65534"), "{said}");
+        }
+        let appended = instance.printed(&["append", "healthy", "k", "v", "-o", "short"]);
+        assert_eq!(appended, seq);
+        assert!(path.exists(), "what is not ours stays");
+        std::os::unix::fs::chown(&path, Some(0), None).expect("root may");
+    }
 }
 
 #[test]

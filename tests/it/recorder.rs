@@ -1,8 +1,11 @@
 //! Recording a run: never a wait, never a failure, every loss counted.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use converge_core::StreamingCallback;
+use converge_core::{
+    ContextKey, ContextState, Engine, ProposedFact, StreamingCallback, TextPayload,
+};
 use ledger_client::converge::Recorder;
 
 use crate::started;
@@ -28,6 +31,46 @@ fn cycle_marks_are_recorded_with_what_tells_them_apart() {
             ("kind", "cycle_end")
         ]
     );
+}
+
+#[test]
+fn a_runs_facts_are_recorded_whole_with_what_they_are_found_by() {
+    let instance = started(&[]);
+    let context = instance.context("run");
+    let recorder = Arc::new(Recorder::new(
+        context.appender().expect("an appender"),
+        "run-7",
+    ));
+    let mut state = ContextState::new();
+    let text = TextPayload::new("42 months");
+    let proposal = ProposedFact::new(ContextKey::Seeds, "term", text, "applicant");
+    state.add_proposal(proposal).expect("a proposal");
+    let mut engine = Engine::new();
+    engine.set_streaming(recorder.clone());
+    let result = pollster::block_on(engine.run(state)).expect("it converges");
+    let [fact] = result.context.get(ContextKey::Seeds) else {
+        panic!("one fact");
+    };
+
+    let mut facts = context.range(1).key("facts");
+    let entry = facts.next_entry().expect("readable").expect("one fact");
+    let recorded: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
+    assert_eq!(recorded, serde_json::to_value(fact).expect("JSON"));
+    let metadata: Vec<_> = entry.metadata().collect();
+    assert_eq!(
+        metadata[1..4],
+        [("run_id", "run-7"), ("cycle", "0"), ("kind", "fact")]
+    );
+    for pair in [
+        ("fact_id", "term"),
+        ("ckey", "Seeds"),
+        ("family", "converge.text"),
+    ] {
+        assert!(metadata.contains(&pair), "{pair:?} in {metadata:?}");
+    }
+    assert!(facts.next_entry().expect("readable").is_none());
+    assert_eq!(context.latest().expect("readable"), recorder.recorded());
+    assert_eq!(recorder.dropped(), 0);
 }
 
 #[test]

@@ -14,8 +14,9 @@ use crate::plan::Plan;
 /// memory: also after a coordinator that could not do so itself.
 pub fn play(plan: &Plan) -> Result<(), Failure> {
     let memory = plan.memory();
-    let mut options = Options::from_env()?;
-    let instance = Instance::adopt(&options)?;
+    let instance = Instance::adopt()?;
+    let mut options = Options::new(instance.name());
+    options.runtime_dir = instance.runtime_dir().to_owned();
     options.memory_budget = Some(memory.budget);
     options.sizes = Sizes {
         first_len: Some(memory.segment_len),

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use ledger_client::place;
 use ledger_shm::object;
-use ledgerd::Options;
 
 use crate::Failure;
 
@@ -38,11 +38,13 @@ impl Instance {
         })
     }
 
-    /// The one that these options name, made by another process.
-    pub fn adopt(options: &Options) -> Result<Instance, Failure> {
+    /// The one that the environment names, made by another process.
+    pub fn adopt() -> Result<Instance, Failure> {
+        let objects = object::Instance::own(&place::instance_name()?)?;
+        let runtime_dir = place::runtime_dir(objects.uid());
         Ok(Instance {
-            objects: object::Instance::own(&options.instance)?,
-            runtime_dir: options.runtime_dir.clone(),
+            objects,
+            runtime_dir,
         })
     }
 
@@ -57,7 +59,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if let Err(error) = ledgerd::purge(&self.objects) {
+        if let Err(error) = ledgerd::purge(&self.objects, &self.runtime_dir) {
             eprintln!("cannot free the memory of {}: {error}", self.name());
         }
         match std::fs::remove_dir_all(&self.runtime_dir) {

@@ -9,8 +9,8 @@ use crate::commands::{connect, print};
 pub(crate) struct Args {
     /// The context's name
     context: String,
-    /// Only the entry with this seq
-    #[arg(conflicts_with_all = ["key", "after", "limit"])]
+    /// Only the entry with this seq; the first is 1
+    #[arg(conflicts_with_all = ["key", "after", "limit"], value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
     /// Only entries with exactly this key
     #[arg(long)]

@@ -16,12 +16,11 @@ use crate::cli::{Failure, InstanceArgs};
 
 /// Connects. Reading commands work while the daemon is down.
 fn connect(instance: &InstanceArgs, daemon_optional: bool) -> Result<Ledger, Failure> {
-    let mut builder = Ledger::builder().daemon_optional(daemon_optional);
-    if let Some(name) = &instance.instance {
-        builder = builder.instance(name);
-    }
-    if let Some(dir) = &instance.runtime_dir {
-        builder = builder.runtime_dir(dir);
-    }
-    Ok(builder.connect()?)
+    let place = instance.instance()?;
+    let ledger = Ledger::builder()
+        .instance(place.name())
+        .runtime_dir(instance.runtime_dir(&place))
+        .daemon_optional(daemon_optional)
+        .connect()?;
+    Ok(ledger)
 }

@@ -1,16 +1,13 @@
 //! `ledgerd purge`: free the memory of a stopped instance.
 
-use ledger_client::place;
-use ledger_shm::object::Instance;
-
 use crate::cli::{Failure, InstanceArgs};
 
 pub(crate) fn run(instance: &InstanceArgs) -> Result<(), Failure> {
-    let name = match &instance.instance {
-        Some(name) => name.clone(),
-        None => place::instance_name()?,
-    };
-    let (objects, bytes) = crate::purge(&Instance::own(&name)?)?;
-    println!("{objects} objects of instance {name} removed, {bytes} bytes");
+    let place = instance.instance()?;
+    let (objects, bytes) = crate::purge(&place, &instance.runtime_dir(&place))?;
+    println!(
+        "{objects} objects of instance {} removed, {bytes} bytes",
+        place.name()
+    );
     Ok(())
 }

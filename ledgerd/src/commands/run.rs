@@ -63,13 +63,9 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let mut options = Options::from_env()?;
-    if let Some(name) = &instance.instance {
-        options.instance.clone_from(name);
-    }
-    if let Some(dir) = &instance.runtime_dir {
-        options.runtime_dir.clone_from(dir);
-    }
+    let place = instance.instance()?;
+    let mut options = Options::new(place.name());
+    options.runtime_dir = instance.runtime_dir(&place);
     let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     options.memory_budget = args.memory_budget;
     options.sizes = Sizes {
@@ -95,11 +91,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     signals.add(Signal::SIGINT);
     signals.thread_block().map_err(std::io::Error::from)?;
 
-    let name = options.instance.clone();
     let daemon = Daemon::start(options)?;
     eprintln!(
-        "ledgerd {} instance {name} listens at {}, {} contexts in memory, {} leftovers removed, budget {} MiB",
+        "ledgerd {} instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {} MiB",
         env!("CARGO_PKG_VERSION"),
+        place.name(),
         daemon.socket().display(),
         daemon.context_count(),
         daemon.leftover_count(),

@@ -1,6 +1,9 @@
 //! `ledgerd tail`: the last entries, and new ones as they come.
 
+use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
+
+use ledger_client::{Context, ReadError};
 
 use crate::cli::{Failure, InstanceArgs, OutputArgs};
 use crate::commands::{connect, print};
@@ -12,7 +15,7 @@ pub(crate) struct Args {
     /// Wait for new entries until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// How many of the last entries to begin with
+    /// How many of the last entries to begin with, counted after the filter
     #[arg(short = 'n', long, default_value_t = 10, conflicts_with_all = ["from", "after"])]
     lines: u64,
     /// Begin with this seq
@@ -35,13 +38,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let first = match (args.from, args.after) {
         (Some(from), _) => from,
         (None, Some(after)) => after.saturating_add(1),
-        (None, None) => {
-            let latest = context.latest()?;
-            latest
-                .saturating_sub(args.lines)
-                .saturating_add(1)
-                .max(context.first_available()?)
-        }
+        (None, None) => first_of_last(&context, args.lines, args.key.as_deref())?,
     };
     let mut watcher = context.watch(first);
     if let Some(key) = args.key {
@@ -60,4 +57,22 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         let entry = watcher.next()?;
         print::entry(&mut out, output, &entry)?;
     }
+}
+
+/// The seq of the first of the last entries, all or those with a key; the next
+/// one's if there are none.
+fn first_of_last(context: &Context, lines: u64, key: Option<&str>) -> Result<u64, ReadError> {
+    let (first, latest) = (context.first_available()?, context.latest()?);
+    let Some(key) = key else {
+        return Ok(latest.saturating_sub(lines).saturating_add(1).max(first));
+    };
+    let mut range = context.range(first).key(key);
+    let mut last = VecDeque::new();
+    while let Some(entry) = range.next_entry()? {
+        last.push_back(entry.seq());
+        if last.len() as u64 > lines {
+            last.pop_front();
+        }
+    }
+    Ok(last.front().copied().unwrap_or(latest + 1))
 }
