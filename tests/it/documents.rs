@@ -1,35 +1,136 @@
 //! What the documents name exists.
 
-const CRASHES: &str = include_str!("../../docs/CRASHES.md");
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-const SOURCES: [(&str, &str); 11] = [
-    ("appenders", include_str!("appenders.rs")),
-    ("commands", include_str!("commands.rs")),
-    ("daemon", include_str!("daemon.rs")),
-    ("damage", include_str!("damage.rs")),
-    ("entries", include_str!("entries.rs")),
-    ("format", include_str!("format.rs")),
-    ("memory", include_str!("memory.rs")),
-    ("names", include_str!("names.rs")),
-    ("stopped", include_str!("stopped.rs")),
-    ("versions", include_str!("versions.rs")),
-    ("waiting", include_str!("waiting.rs")),
-];
+use crate::started;
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn markdown_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+    paths.filter(is_markdown).collect()
+}
+
+/// Every document with its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths = markdown_in(root());
+    paths.extend(markdown_in(&root().join("docs")));
+    paths.extend(markdown_in(&root().join("docs/decisions")));
+    let texts = paths.iter().map(|path| read(path));
+    let texts: Vec<_> = texts.collect();
+    paths.into_iter().zip(texts).collect()
+}
 
 #[test]
-fn every_test_that_the_crash_table_names_exists() {
+fn every_test_that_a_document_names_exists() {
     let mut named = 0;
-    for quoted in CRASHES.split('`').skip(1).step_by(2) {
-        let Some((module, test)) = quoted.split_once("::") else {
-            continue;
-        };
-        if (module, test) == ("module", "test") {
-            continue;
+    for (path, text) in documents() {
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let Some((module, test)) = quoted.split_once("::") else {
+                continue;
+            };
+            let source = root().join(format!("tests/it/{module}.rs"));
+            if !source.exists() {
+                continue;
+            }
+            let test = test.rsplit("::").next().expect("there is a last one");
+            let source = read(&source);
+            let is_test = source.contains(&format!("fn {test}()"));
+            assert!(is_test, "{}: {quoted}", path.display());
+            named += 1;
         }
-        let source = SOURCES.iter().find(|(name, _)| *name == module);
-        let (_, source) = source.unwrap_or_else(|| panic!("no module {module}"));
-        assert!(source.contains(&format!("fn {test}()")), "{quoted}");
-        named += 1;
     }
     assert!(named > 20, "{named} tests named");
+}
+
+#[test]
+fn every_row_of_the_crash_table_that_names_a_test_names_it_by_its_module() {
+    for line in read(&root().join("docs/CRASHES.md")).lines() {
+        let last = line
+            .strip_suffix(" |")
+            .and_then(|row| row.rsplit("| ").next());
+        for quoted in last.unwrap_or_default().split('`').skip(1).step_by(2) {
+            let module = quoted.split("::").next().unwrap_or_default();
+            let is_module = root().join(format!("tests/it/{module}.rs")).exists();
+            let is_model = ["life_cycle", "tests/model", "roll"].contains(&quoted);
+            assert!(is_module || is_model, "{quoted}");
+        }
+    }
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut followed = 0;
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1) {
+            let target = link.split([')', '#']).next().expect("there is a first one");
+            if target.is_empty() || target.starts_with("https:") {
+                continue;
+            }
+            let folder = path.parent().expect("it lies in a folder");
+            assert!(folder.join(target).exists(), "{}: {target}", path.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 10, "{followed} links followed");
+}
+
+/// The options in a text: `--` and a word.
+fn options(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
+    let words = text.split(|c| !is_part(c));
+    words
+        .filter(|word| {
+            let name = word.strip_prefix("--").unwrap_or_default();
+            !name.is_empty() && !name.starts_with('-')
+        })
+        .collect()
+}
+
+#[test]
+fn every_option_of_ours_that_a_document_names_exists() {
+    let instance = started(&[]);
+    let helps: Vec<String> = [
+        "run", "ls", "info", "append", "get", "tail", "inspect", "purge",
+    ]
+    .iter()
+    .map(|command| instance.printed(&[command, "--help"]))
+    .collect();
+    // Each is a field there.
+    let demo = read(&root().join("ledgerd/examples/demo/plan.rs"));
+    let is_of_the_demo = |option: &str| {
+        let field = option.trim_start_matches('-').replace('-', "_");
+        demo.contains(&format!(" {field}: "))
+    };
+    let ours: BTreeSet<&str> = helps.iter().flat_map(|help| options(help)).collect();
+    // Those of cargo and its tools.
+    let others = BTreeSet::from([
+        "--ignored",
+        "--locked",
+        "--manifest-path",
+        "--only",
+        "--path",
+        "--release",
+        "--test",
+        "--workspace",
+    ]);
+    for (path, text) in documents() {
+        for option in options(&text) {
+            let is_known = ours.contains(option) || others.contains(option);
+            assert!(
+                is_known || is_of_the_demo(option),
+                "{}: {option}",
+                path.display()
+            );
+        }
+    }
 }

@@ -2,20 +2,29 @@
 
 use std::mem::{offset_of, size_of};
 
+use ledger_client::wire::{Hello, WIRE_VERSION};
+use ledger_shm::control::State;
 use ledger_shm::format::{
     ARCHIVE_FORMAT, BELL_MAGIC, BellHeader, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION,
-    RecordHeader, SEGMENT_MAGIC, SegmentHeader,
+    RecordHeader, SEGMENT_MAGIC, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+    SegmentHeader,
 };
+use ledger_shm::object::{Epoch, Instance, Name};
+use ledger_shm::slot::{Extent, Slot};
 
 const DOCUMENT: &str = include_str!("../../docs/FORMAT.md");
 
-/// Offset, size and name of every field in the table under a heading.
-fn documented(heading: &str) -> Vec<(usize, usize, String)> {
-    let section = DOCUMENT
+/// The text under a heading.
+fn section(heading: &str) -> &'static str {
+    DOCUMENT
         .split("\n## ")
         .find(|section| section.starts_with(heading))
-        .unwrap_or_else(|| panic!("no section {heading}"));
-    section
+        .unwrap_or_else(|| panic!("no section {heading}"))
+}
+
+/// Offset, size and name of every field in the table under a heading.
+fn documented(heading: &str) -> Vec<(usize, usize, String)> {
+    section(heading)
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.split(" | ");
@@ -85,6 +94,79 @@ fn the_numbers_of_the_document_are_the_codes() {
     }
     assert!(DOCUMENT.contains(&format!("The format version is {FORMAT_VERSION}.")));
     assert!(DOCUMENT.contains(&format!("a `u64`: {ARCHIVE_FORMAT:#x}.")));
+}
+
+/// The cells of the row under a heading that begins with these.
+fn row(heading: &str, cells: &[&str]) -> Vec<&'static str> {
+    let mut rows = section(heading).lines().filter_map(|line| {
+        let row = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let row: Vec<&str> = row.split(" | ").map(str::trim).collect();
+        row.starts_with(cells).then_some(row)
+    });
+    rows.next().unwrap_or_else(|| panic!("no row {cells:?}"))
+}
+
+#[test]
+fn the_slots_of_the_document_are_the_codes() {
+    let entry = Slot::Entry(Extent {
+        offset: 16 * 5,
+        len: 900,
+    });
+    for (slot, name, low_bits) in [
+        (Slot::Empty, "EMPTY", 0),
+        (entry, "ENTRY", 5 << 32 | 900),
+        (Slot::Seal(7), "SEAL", 7),
+        (Slot::Closed, "CLOSED", 0),
+    ] {
+        let word = slot.encode();
+        let row = row("Slot", &[&(word >> 62).to_string()]);
+        let meaning = row.last().expect("a meaning");
+        let meaning = meaning.trim_start_matches("| ");
+        assert!(meaning.starts_with(name), "{slot:?}: {row:?}");
+        assert_eq!(word & (u64::MAX >> 2), low_bits, "{slot:?}");
+    }
+}
+
+#[test]
+fn the_states_of_the_document_are_the_codes() {
+    let row = row("Control object", &["128", "8", "`state_word`"]);
+    let states = [
+        (STATE_OPEN, State::Open),
+        (STATE_IDLE, State::Idle),
+        (STATE_QUARANTINED, State::Quarantined),
+        (STATE_DROPPED, State::Dropped),
+    ]
+    .map(|(word, state)| format!("{word} {}", state.as_str()));
+    assert_eq!(row[3], states.join(", "));
+}
+
+#[test]
+fn the_names_of_the_document_are_the_codes() {
+    let instance = Instance::new(7, "loans").expect("a valid name");
+    let epoch = Epoch([0xab; 16]);
+    let digits = "ab".repeat(16);
+    for (name, meaning) in [
+        (Name::Lock, "locked by"),
+        (Name::Control(epoch), "control object"),
+        (Name::Part(epoch, 42), "one segment"),
+    ] {
+        let in_code = name.in_instance(&instance);
+        let in_document = in_code
+            .replace("-7-", "-<uid>-")
+            .replace("loans", "<instance>")
+            .replace(&digits, "<epoch>")
+            .replace("42", "<part>");
+        let row = row("Objects", &[&format!("`{in_document}`")]);
+        assert!(row[1].starts_with(meaning), "{row:?}");
+    }
+}
+
+#[test]
+fn the_greeting_of_the_document_is_the_codes() {
+    let numbers = [WIRE_VERSION, FORMAT_VERSION, ARCHIVE_FORMAT];
+    let expected = [&b"LEDGWIRE"[..], &numbers.map(u32::to_le_bytes).concat()].concat();
+    assert_eq!(Hello::OURS.encode().as_slice(), expected);
+    assert!(DOCUMENT.contains("20 fixed bytes each:\n`LEDGWIRE`"));
 }
 
 /// The bytes of one entry, so that a change of any of them is noticed.
