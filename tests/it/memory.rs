@@ -1,11 +1,13 @@
 //! Memory that runs out, and what makes room.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
 use ledger_shm::object::{MEMORY_DIR, list};
+use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
 
@@ -89,6 +91,29 @@ fn the_defaults_work_where_shared_memory_has_64_mib() {
                     .unwrap_or_else(|error| panic!("{n}: {error}"));
             }
             assert_eq!(context.latest().expect("readable"), 200_001);
+        },
+    );
+}
+
+#[test]
+fn the_demo_works_where_shared_memory_has_64_mib() {
+    let test = std::env::current_exe().expect("our own path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<us>");
+    let demo = profile.join("examples/demo");
+    let remedy = "build it with `cargo build --package ledgerd --example demo`";
+    assert!(demo.exists(), "{} is missing; {remedy}", demo.display());
+    with_small_memory(
+        PROGRAMS,
+        "memory::the_demo_works_where_shared_memory_has_64_mib",
+        "64M",
+        || {
+            let mut command = Command::new(&demo);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let ended = Process::start(&mut command).output();
+            let [said, errors] =
+                [&ended.stdout, &ended.stderr].map(|it| String::from_utf8_lossy(it));
+            assert!(ended.status.success(), "{said}{errors}");
+            assert!(said.contains("agree"), "{said}");
         },
     );
 }
