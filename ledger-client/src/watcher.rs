@@ -26,16 +26,17 @@ const LOOKS_BEFORE_SLEEP: u32 = 7;
 pub struct Watcher {
     context: Context,
     filter: Filter,
-    next_seq: u64,
+    /// Where it begins; of no meaning once there is a cursor.
+    first_seq: u64,
     cursor: Option<Cursor>,
 }
 
 impl Watcher {
-    pub(crate) fn new(context: Context, next_seq: u64) -> Watcher {
+    pub(crate) fn new(context: Context, first_seq: u64) -> Watcher {
         Watcher {
             context,
             filter: Filter::default(),
-            next_seq,
+            first_seq,
             cursor: None,
         }
     }
@@ -48,12 +49,14 @@ impl Watcher {
 
     /// The seq of the first entry that has not been looked at.
     pub fn next_seq(&self) -> u64 {
-        self.next_seq
+        self.cursor
+            .as_ref()
+            .map_or(self.first_seq, Cursor::next_seq)
     }
 
     /// Goes on from another seq.
     pub fn seek(&mut self, next_seq: u64) {
-        self.next_seq = next_seq.max(1);
+        self.first_seq = next_seq.max(1);
         self.cursor = None;
     }
 
@@ -61,8 +64,10 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// [`ReadError`]; after [`ReadError::Evicted`] the watcher can be moved
-    /// with [`seek`](Self::seek).
+    /// [`ReadError`]. The watcher does not move past what it could not read, and
+    /// says the same again: only [`seek`](Self::seek) moves it, to the first
+    /// seq there is after [`ReadError::Evicted`], behind
+    /// [`next_seq`](Self::next_seq) after [`ReadError::Corrupt`].
     #[inline(always)]
     pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         if !self.advance()? {
@@ -115,9 +120,7 @@ impl Watcher {
                 self.locate()?;
                 continue;
             };
-            let found = cursor.step(&self.filter);
-            self.next_seq = cursor.next_seq();
-            match found? {
+            match cursor.step(&self.filter)? {
                 Found::Entry => return Ok(true),
                 Found::Nothing => return Ok(false),
                 end @ (Found::Seal(_) | Found::Closed | Found::Elsewhere) => {
@@ -136,8 +139,8 @@ impl Watcher {
         let (Located::In(link) | Located::Closed(link)) =
             shared
                 .chain
-                .locate(&shared.core.instance, &shared.control, self.next_seq)?;
-        self.cursor = Some(Cursor::new(link, self.next_seq));
+                .locate(&shared.core.instance, &shared.control, self.first_seq)?;
+        self.cursor = Some(Cursor::new(link, self.first_seq));
         Ok(())
     }
 
@@ -148,7 +151,7 @@ impl Watcher {
         shared.notice_retired();
         match shared
             .chain
-            .locate(&shared.core.instance, &shared.control, self.next_seq)?
+            .locate(&shared.core.instance, &shared.control, self.next_seq())?
         {
             Located::In(link) => {
                 let here = self

@@ -139,8 +139,9 @@ impl Filter {
 #[derive(Debug)]
 pub struct Cursor {
     link: Link,
-    next_seq: u64,
-    /// What `step` found in `link`'s segment at `next_seq - 1`.
+    /// Where it stands.
+    seq: u64,
+    /// What `step` found there, in `link`'s segment, unless it cannot be read.
     found: Option<Candidate>,
     buffer: AlignedVec<RECORD_ALIGN>,
 }
@@ -150,7 +151,7 @@ impl Cursor {
     pub fn new(link: Link, seq: u64) -> Cursor {
         Cursor {
             link,
-            next_seq: seq,
+            seq,
             found: None,
             buffer: AlignedVec::new(),
         }
@@ -162,32 +163,39 @@ impl Cursor {
     }
 
     /// The seq it will look at next.
+    #[inline(always)]
     pub fn next_seq(&self) -> u64 {
-        self.next_seq
+        self.seq + u64::from(self.found.is_some())
     }
 
     /// Goes on in another segment, at the same seq.
     pub fn follow(&mut self, link: Link) {
-        self.found = None;
+        self.leave();
         self.link = link;
     }
 
-    /// Moves behind the next entry that the filter lets through, or says what
-    /// is there instead.
+    #[inline(always)]
+    fn leave(&mut self) {
+        self.seq = self.next_seq();
+        self.found = None;
+    }
+
+    /// Moves to the next entry that the filter lets through, or says what is
+    /// there instead.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] on a slot or record that cannot be right.
+    /// [`Corrupt`] on a slot or record that cannot be right; it does not move
+    /// past that.
     #[inline(always)]
     pub fn step(&mut self, filter: &Filter) -> Result<Found, Corrupt> {
         loop {
-            self.found = None;
-            let (found, candidate) = self.link.find(self.next_seq)?;
+            self.leave();
+            let (found, candidate) = self.link.find(self.seq)?;
             let Some(candidate) = candidate else {
                 return Ok(found);
             };
             self.found = Some(candidate);
-            self.next_seq += 1;
             match &filter.key {
                 None => return Ok(Found::Entry),
                 Some((key, hash)) if candidate.key_hash() == *hash => {
@@ -206,20 +214,25 @@ impl Cursor {
     ///
     /// [`Corrupt`] on a slot that cannot be right.
     pub fn peek(&self) -> Result<Found, Corrupt> {
-        self.link.find(self.next_seq).map(|(found, _)| found)
+        self.link.find(self.next_seq()).map(|(found, _)| found)
     }
 
     /// The entry that the last [`step`](Self::step) stopped at.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if its archive, or in a copy a checksum, does not hold.
+    /// [`Corrupt`] if its archive, or in a copy a checksum, does not hold; the
+    /// next step finds it again.
     #[inline(always)]
     pub fn entry(&mut self) -> Result<Option<Entry<'_>>, Corrupt> {
         let Some(candidate) = &self.found else {
             return Ok(None);
         };
         // SAFETY: `found` is only ever set from `link`, and cleared with it.
-        unsafe { candidate.borrow(&self.link.segment, &mut self.buffer) }.map(Some)
+        let entry = unsafe { candidate.borrow(&self.link.segment, &mut self.buffer) };
+        if entry.is_err() {
+            self.found = None;
+        }
+        entry.map(Some)
     }
 }

@@ -68,6 +68,32 @@ fn a_damaged_slot_is_an_error_there_and_nowhere_else() {
 }
 
 #[test]
+fn a_watcher_stays_at_what_it_cannot_read_until_it_is_moved() {
+    let instance = started(&[]);
+    let (context, bytes) = victim(&instance);
+    let (record_at, len) = bytes.record_at(1);
+    // The slot, the header, the archive's root.
+    for at in [Bytes::slot_at(1), record_at + 8, record_at + len as u64 - 8] {
+        let before = bytes.word(at);
+        bytes.set_word(at, 0xffff_0001);
+        for watcher in [context.watch(1), context.watch(1).key("a key of 16 byte")] {
+            let mut watcher = watcher;
+            let first = watcher.try_next().expect("whole").expect("there");
+            assert_eq!(first.seq(), 1);
+            for _ in 0..2 {
+                let refused = watcher.try_next().map(|_| ());
+                assert!(matches!(refused, Err(ReadError::Corrupt(_))), "{refused:?}");
+                assert_eq!(watcher.next_seq(), 2, "damaged at {at}");
+            }
+            watcher.seek(3);
+            let third = watcher.try_next().expect("whole").expect("there");
+            assert_eq!(third.seq(), 3);
+        }
+        bytes.set_word(at, before);
+    }
+}
+
+#[test]
 fn commands_print_no_entry_whose_checksum_does_not_hold() {
     let instance = started(&[]);
     let (_, bytes) = victim(&instance);
