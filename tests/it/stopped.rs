@@ -188,6 +188,13 @@ fn killed_or_stopped_anywhere_in_an_append_it_leaves_nobody_asleep() {
     );
 }
 
+/// Whether a resumed append went in; nothing else but a refusal is an answer.
+fn is_appended(answer: &str) -> bool {
+    let is_appended = answer.starts_with("ok");
+    assert!(is_appended || answer.contains("no room"), "{answer}");
+    is_appended
+}
+
 fn resumed_anywhere(place: Where) {
     let instance = started(&SMALL);
     let length = length(&instance, place);
@@ -199,11 +206,7 @@ fn resumed_anywhere(place: Where) {
         let filled = first_number(&other.must("fill 60 3000"));
         sleeper.signal(Signal::SIGCONT);
         let answer = sleeper.hear();
-        let appended = answer.starts_with("ok");
-        assert!(
-            appended || answer.contains("no room"),
-            "stopped at {at}: {answer}"
-        );
+        let appended = is_appended(&answer);
         // It was counted already if its CAS came before the stop.
         let first = u64::from(place == Where::Rolling);
         let total = first + 60 + u64::from(appended);
@@ -241,11 +244,7 @@ fn closed_meanwhile(place: Where) {
         });
         sleeper.signal(Signal::SIGCONT);
         let answer = sleeper.hear();
-        let appended = answer.starts_with("ok");
-        assert!(
-            appended || answer.contains("no room"),
-            "stopped at {at}: {answer}"
-        );
+        let appended = is_appended(&answer);
         let before = u64::from(place == Where::Rolling) + u64::from(appended);
         assert_eq!(
             sleeper.must("fill 10 3000"),
