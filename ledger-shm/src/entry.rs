@@ -121,9 +121,14 @@ impl<'a, P> NewEntry<'a, P> {
 }
 
 impl<P: Payload> NewEntry<'_, P> {
-    /// Checks everything that can be checked before the payload is written.
+    /// Checks everything that can be checked before the payload is written, as
+    /// an append does.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: it can never be appended where these limits hold.
     #[inline]
-    pub(crate) fn validate(&self, limits: &Limits) -> Result<(), Refused> {
+    pub fn validate(&self, limits: &Limits) -> Result<(), Refused> {
         let too_large = |what, len, max| Err(Refused::TooLarge { what, len, max });
         if self.key.is_empty() {
             return Err(Refused::EmptyKey);

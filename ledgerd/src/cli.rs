@@ -21,16 +21,19 @@ struct Cli {
     command: Command,
 }
 
+/// What all commands share is listed behind what is their own.
+const LAST: usize = 100;
+
 /// Which instance.
 #[derive(Args, Debug)]
 pub(crate) struct InstanceArgs {
     /// The instance: 1 to 32 of A-Z, a-z, 0-9 and _ [default:
     /// $LEDGER_INSTANCE or default]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", display_order = LAST)]
     instance: Option<String>,
     /// The directory of the daemon's socket [default: $LEDGER_RUNTIME_DIR,
     /// $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/ledgerd or /tmp/ledgerd-UID]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = LAST)]
     runtime_dir: Option<PathBuf>,
 }
 
@@ -75,14 +78,14 @@ pub(crate) enum Output {
     Short,
     /// One JSON object per line
     Jsonl,
-    /// Payloads only, byte for byte
+    /// Payloads only, byte for byte; of `ls` the names
     Raw,
 }
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct OutputArgs {
     /// How to print [default: short on a terminal, jsonl elsewhere]
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Output>,
 }
 
@@ -144,6 +147,7 @@ failure_from!(
     ledger_client::ReadError,
     ledger_client::AppendError,
     ledger_client::Corrupt,
+    ledger_shm::Refused,
     InvalidInstance,
 );
 

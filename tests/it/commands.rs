@@ -48,6 +48,10 @@ fn append_takes_its_payload_from_the_line_a_file_or_standard_input() {
     assert!(said.contains("/nowhere"), "{said}");
     let said = instance.complained(&["append", "log", "k", "v", "--meta", "pair"]);
     assert!(said.contains("has no `=`"), "{said}");
+    // What no context takes creates none.
+    let said = instance.complained(&["append", "another", "", "v"]);
+    assert!(said.contains("the key is empty"), "{said}");
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\n");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::io::{self, Read, Write};
 
 use ledger_client::NewEntry;
+use ledger_shm::entry::Limits;
 use serde::Serialize;
 
+use crate::LIMIT_MAX;
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::connect;
 
@@ -59,9 +61,14 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
+    let entry = NewEntry::new(&args.key, &payload).metadata(&metadata);
+    // An entry that no context takes creates none.
+    entry.validate(&Limits {
+        payload_len_max: LIMIT_MAX,
+        metadata_len_max: LIMIT_MAX,
+    })?;
     let ledger = connect(instance, false)?;
     let context = ledger.context(&args.context).open_or_create()?;
-    let entry = NewEntry::new(&args.key, &payload).metadata(&metadata);
     let appended = context.appender()?.append(&entry)?;
     let mut out = io::stdout().lock();
     match args.output.output() {

@@ -16,10 +16,10 @@ pub(crate) struct Args {
     #[arg(long)]
     key: Option<String>,
     /// Only entries after this seq
-    #[arg(long)]
+    #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
     /// At most this many entries
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,

@@ -16,29 +16,29 @@ use crate::{Daemon, Options};
 pub(crate) struct Args {
     /// Bytes of memory to commit at most, e.g. 512M [default: half of what
     /// the memory file system has free]
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_budget: Option<u64>,
     /// Bytes of sealed segments each context keeps; older entries are evicted
     /// [default: a quarter of the budget, less when that is spent]
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     window: Option<u64>,
     /// Bytes of a context's first segment [default: 16K]
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     first_segment: Option<u64>,
     /// Bytes of a context's first spare; later ones double [default: 1M]
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     spare_min: Option<u64>,
     /// Bytes no spare exceeds unless one entry needs more [default: 64M]
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     spare_max: Option<u64>,
-    /// Largest payload, inclusive
-    #[arg(long, value_parser = bytes, default_value = "4M")]
+    /// Bytes of the largest payload, inclusive
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "4M")]
     payload_max: u64,
-    /// Largest metadata, inclusive
-    #[arg(long, value_parser = bytes, default_value = "64K")]
+    /// Bytes of the largest metadata, inclusive: keys, values, and 16 a pair
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "64K")]
     metadata_max: u64,
     /// Seconds after which a context without appenders gives up its spares
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     idle_close_after: f64,
 }
 

@@ -16,13 +16,13 @@ pub(crate) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// How many of the last entries to begin with, counted after the filter
-    #[arg(short = 'n', long, default_value_t = 10, conflicts_with_all = ["from", "after"])]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, conflicts_with_all = ["from", "after"])]
     lines: u64,
     /// Begin with this seq
-    #[arg(long, conflicts_with = "after")]
+    #[arg(long, value_name = "SEQ", conflicts_with = "after")]
     from: Option<u64>,
     /// Begin after this seq
-    #[arg(long)]
+    #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
     /// Only entries with exactly this key
     #[arg(long)]
