@@ -1,5 +1,6 @@
 //! One connection to the daemon: greet, then ask and be answered, in turn.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,12 +11,9 @@ use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
 use crate::error::ConnectError;
 use crate::wire::{Hello, Reply, Request};
 
-/// Longer than it takes a daemon that runs to greet.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than it takes a daemon that runs to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug)]
 pub(crate) struct Connection {
     packets: Packets,
     socket: PathBuf,
@@ -24,8 +22,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects to the daemon of this uid and exchanges greetings with it.
-    pub(crate) fn open(socket: &Path, owner_uid: u32) -> Result<Connection, ConnectError> {
-        let packets = Packets::connect(socket, GREETING_TIMEOUT)
+    pub(crate) fn open(
+        socket: &Path,
+        owner_uid: u32,
+        greeting_timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
+        let packets = Packets::connect(socket, greeting_timeout)
             .map_err(|source| ConnectError::unreached(socket, source))?;
         let mut connection = Connection {
             packets,
@@ -85,6 +87,14 @@ impl Connection {
             socket: self.socket.clone(),
             what,
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 

@@ -105,9 +105,7 @@ impl<'a> ContextOptions<'a> {
             });
         })?;
         let shared = Arc::new(Shared::new(Arc::clone(core), control, append));
-        shared.set_attached_to(connection);
-        let bell = bell.ok_or_else(|| OpenError::Daemon("an answer without a bell".into()))?;
-        shared.set_bell(bell, connection)?;
+        shared.attached(bell, connection)?;
         core.register(&shared);
         if append {
             provision::map_current(&shared, current)?;

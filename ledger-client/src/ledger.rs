@@ -1,7 +1,7 @@
 //! An instance of the ledger, as one process is connected to it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,6 +23,11 @@ use crate::wire::{Reply, Request};
 
 /// How long a daemon that did not answer is not asked again.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Longer than it takes a daemon that runs to greet.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one that did not answer is given when it is tried again, doubled
+/// each time it still does not: whoever tries has other work.
+const GREETING_TIMEOUT_MIN: Duration = Duration::from_millis(50);
 
 /// A connection to an instance: the place to open contexts.
 ///
@@ -87,9 +92,11 @@ impl Builder {
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
         let socket = place::socket_path(&runtime_dir, &instance);
         let mut line = Line::default();
-        match Connection::open(&socket, uid) {
+        match Connection::open(&socket, uid, GREETING_TIMEOUT) {
             Ok(connection) => line.connection = Some(connection),
-            Err(error) if error.is_unreachable() && self.is_daemon_optional => line.note(&error),
+            Err(error) if error.is_unreachable() && self.is_daemon_optional => {
+                line.note(Some(&error));
+            }
             Err(error) => return Err(error),
         }
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -233,20 +240,39 @@ pub(crate) struct Released {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     pub(crate) connection: Option<Connection>,
-    /// Until then the daemon is taken not to answer, because it just did not:
-    /// not everybody in this process shall wait for it in turn.
-    silent_until: Option<Instant>,
+    silence: Option<Silence>,
+}
+
+/// The daemon just did not answer.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// Until then it is taken not to: not everybody in this process shall wait
+    /// for it in turn.
+    until: Instant,
+    /// How long it is given then.
+    greeting_timeout: Duration,
 }
 
 impl Line {
-    fn note(&mut self, error: &ConnectError) {
-        let is_silent = matches!(error, ConnectError::Unanswered { .. });
-        self.silent_until = is_silent.then(|| Instant::now() + SILENCE);
+    /// Takes note of how it went to ask the daemon.
+    fn note(&mut self, error: Option<&ConnectError>) {
+        let is_silent = matches!(error, Some(ConnectError::Unanswered { .. }));
+        self.silence = is_silent.then(|| Silence {
+            until: Instant::now() + SILENCE,
+            greeting_timeout: self.silence.map_or(GREETING_TIMEOUT_MIN, |silence| {
+                (silence.greeting_timeout * 2).min(GREETING_TIMEOUT)
+            }),
+        });
     }
 
     fn is_silent(&self) -> bool {
-        self.silent_until
-            .is_some_and(|until| Instant::now() < until)
+        self.silence
+            .is_some_and(|silence| Instant::now() < silence.until)
+    }
+
+    fn greeting_timeout(&self) -> Duration {
+        self.silence
+            .map_or(GREETING_TIMEOUT, |silence| silence.greeting_timeout)
     }
 }
 
@@ -267,7 +293,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// The connection, or what is left of one.
-    pub(crate) fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -278,18 +304,16 @@ impl Core {
             return Err(ConnectError::Forked);
         }
         let mut line = self.line();
-        let outcome = self.ask_on(&mut line, request);
-        if let Err(error) = &outcome {
-            line.note(error);
-        }
-        outcome
-    }
-
-    fn ask_on(&self, line: &mut Line, request: &Request) -> Result<Answer, ConnectError> {
         if line.is_silent() {
             let socket = self.socket.clone();
             return Err(ConnectError::Unanswered { socket });
         }
+        let outcome = self.ask_on(&mut line, request);
+        line.note(outcome.as_ref().err());
+        outcome
+    }
+
+    fn ask_on(&self, line: &mut Line, request: &Request) -> Result<Answer, ConnectError> {
         if let Some(mut connection) = line.connection.take() {
             match connection.ask(request) {
                 Ok((reply, fd)) => {
@@ -303,7 +327,8 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        let mut connection = Connection::open(&self.socket, self.instance.uid())?;
+        let timeout = line.greeting_timeout();
+        let mut connection = Connection::open(&self.socket, self.instance.uid(), timeout)?;
         self.connection_count.fetch_add(1, Ordering::Relaxed);
         // What was opened over the one before has to be attached again.
         self.wake_provisioner();
@@ -329,6 +354,22 @@ impl Core {
         line.connection.is_some().then_some(count)
     }
 
+    /// The number of the connection, and its socket, duplicated, if there is one.
+    pub(crate) fn current_socket(&self) -> (u64, Option<OwnedFd>) {
+        let line = self.line();
+        let socket = line.connection.as_ref();
+        let socket = socket.and_then(|connection| connection.as_fd().try_clone_to_owned().ok());
+        (self.connection_count.load(Ordering::Relaxed), socket)
+    }
+
+    /// Gives up this connection, unless somebody has made another one since.
+    pub(crate) fn hang_up(&self, connection: u64) {
+        let mut line = self.line();
+        if self.connection_count.load(Ordering::Relaxed) == connection {
+            line.connection = None;
+        }
+    }
+
     /// Has the background thread look for work.
     pub(crate) fn wake_provisioner(&self) {
         // Fails only when the counter is at its maximum, and then it is awake.
@@ -349,6 +390,9 @@ impl Core {
     pub(crate) fn register(&self, shared: &Arc<Shared>) {
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         contexts.push(Arc::downgrade(shared));
+        drop(contexts);
+        // It may have been attached to a daemon that is gone by now.
+        self.wake_provisioner();
     }
 
     /// Has the daemon told that something that was opened is not used any more.

@@ -14,7 +14,7 @@ use crate::chain::map_part;
 use crate::error::OpenError;
 use crate::ledger::{Answer, Core};
 use crate::shared::Shared;
-use crate::wire::{Reply, Request};
+use crate::wire::{Refusal, Reply, Request};
 
 /// Memory is faulted in this many bytes at a time: one large step would hold
 /// the process's mmap lock for tens of milliseconds.
@@ -79,12 +79,7 @@ impl Provisioner {
         });
         // The end of the daemon is reported whatever is asked for (poll(2),
         // POLLHUP). Duplicated, so that nobody's request has to wait for this thread.
-        let socket = self
-            .core
-            .line()
-            .connection
-            .as_ref()
-            .and_then(|connection| connection.as_fd().try_clone_to_owned().ok());
+        let (connection, socket) = self.core.current_socket();
         let mut fds = vec![PollFd::new(self.core.wake.as_fd(), PollFlags::POLLIN)];
         if let Some(socket) = &socket {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::empty()));
@@ -97,7 +92,7 @@ impl Provisioner {
             .is_some_and(|events| !events.is_empty());
         let _ = self.core.wake.read();
         if is_hung_up {
-            self.core.line().connection.take();
+            self.core.hang_up(connection);
         }
     }
 
@@ -129,12 +124,6 @@ impl Provisioner {
                     shared.arrived(Some(Full::DaemonDown));
                     return (false, false);
                 }
-                // It is there no more, or is not to be appended to: appends and
-                // reads find out by themselves.
-                Err(OpenError::Unknown { .. } | OpenError::Quarantined { .. }) => {
-                    let connection = self.core.current_connection().unwrap_or(0);
-                    shared.set_attached_to(connection);
-                }
                 Err(_) => is_settled = false,
             }
         }
@@ -159,9 +148,14 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
         fd,
         connection,
     } = shared.core.ask(&request)?;
-    match (reply, fd) {
-        (Reply::Opened { .. }, Some(bell)) => shared.set_bell(bell, connection),
-        (Reply::Refused(refusal), _) => Err(OpenError::refused(shared.control.name(), refusal)),
+    match reply {
+        Reply::Opened { .. } => shared.attached(fd, connection),
+        // Appends and reads find out by themselves.
+        Reply::Refused(Refusal::UnknownContext | Refusal::Quarantined(_)) => {
+            shared.set_attached_to(connection);
+            Ok(())
+        }
+        Reply::Refused(refusal) => Err(OpenError::refused(shared.control.name(), refusal)),
         _ => Err(OpenError::Daemon("an answer to another question".into())),
     }
 }

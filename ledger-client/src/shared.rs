@@ -77,17 +77,28 @@ impl Shared {
         self.attached_to.store(connection, Ordering::Relaxed);
     }
 
-    /// Takes over the bell of a daemon that we have attached to, and has whoever sleeps on
-    /// the one before look up.
-    pub(crate) fn set_bell(&self, fd: OwnedFd, connection: u64) -> Result<(), OpenError> {
+    /// Takes over the bell of a daemon that has attached us, and has whoever
+    /// sleeps on the one before look up. If that fails we are not attached.
+    pub(crate) fn attached(&self, bell: Option<OwnedFd>, connection: u64) -> Result<(), OpenError> {
+        let bell = bell.ok_or_else(|| OpenError::Daemon("an answer without a bell".into()));
+        let bell = bell
+            .and_then(|fd| Ok(Bell::map(fd, self.control.epoch().0)?))
+            .inspect_err(|_| self.release(connection))?;
         self.set_attached_to(connection);
-        let bell = Bell::map(fd, self.control.epoch().0)?;
         let before = self.bell.swap(Some(Arc::new(bell)));
         self.bell_version.fetch_add(1, Ordering::Release);
         if let Some(before) = before {
             before.ring_all();
         }
         Ok(())
+    }
+
+    fn release(&self, connection: u64) {
+        self.core.release(Released {
+            epoch: self.control.epoch(),
+            append: self.is_appendable,
+            connection,
+        });
     }
 
     /// Has the background thread let go of what was retired, if anything was
@@ -202,11 +213,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let connection = *self.attached_to.get_mut();
         if connection != 0 && self.core.made_in.is_current() {
-            self.core.release(Released {
-                epoch: self.control.epoch(),
-                append: self.is_appendable,
-                connection,
-            });
+            self.release(connection);
         }
     }
 }

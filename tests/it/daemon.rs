@@ -9,7 +9,7 @@ use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::{Bytes, path};
 use ledger_tests::{Instance, eventually};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 
 use crate::{PROGRAMS, started};
 
@@ -117,7 +117,7 @@ fn a_stopped_daemon_delays_no_append_and_no_read() {
     appender
         .append(&NewEntry::new("k", b"before"))
         .expect("room");
-    kill(instance.daemon_pid(), Signal::SIGSTOP).expect("our child");
+    instance.pause_daemon();
     let started = Instant::now();
     for n in 2..=100 {
         assert_eq!(
@@ -131,25 +131,55 @@ fn a_stopped_daemon_delays_no_append_and_no_read() {
     assert_eq!(context.latest().expect("readable"), 100);
     // Far less than any wait for the daemon would take.
     assert!(started.elapsed() < Duration::from_secs(4));
-    kill(instance.daemon_pid(), Signal::SIGCONT).expect("our child");
+    instance.resume_daemon();
 }
 
 #[test]
 fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
     let instance = started(&[]);
     instance.printed(&["append", "log", "k", "seen"]);
-    kill(instance.daemon_pid(), Signal::SIGSTOP).expect("our child");
+    instance.pause_daemon();
     assert_eq!(instance.printed(&["get", "log", "-o", "raw"]), "seen");
     let said = instance.complained(&["append", "log", "k", "v"]);
     assert!(
         said.contains("does not answer") && !said.contains("ledgerd run"),
         "{said}"
     );
-    kill(instance.daemon_pid(), Signal::SIGCONT).expect("our child");
+    instance.resume_daemon();
     assert_eq!(
         instance.printed(&["append", "log", "k", "v", "-o", "short"]),
         "2\n"
     );
+}
+
+#[test]
+fn a_process_that_was_not_answered_goes_on_when_the_daemon_does() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let ledger = instance.connect();
+    let context = ledger.context("log").open_or_create().expect("room");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(ledger_tests::PATIENCE);
+    let mut reader = instance.peer();
+    instance.pause_daemon();
+    let outcome = ledger.context("other").open_or_create();
+    let error = outcome.map(drop).expect_err("nobody answers");
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    reader.must("read log");
+    instance.resume_daemon();
+    // More than all spares hold.
+    for _ in 0..3000 {
+        appender
+            .append(&NewEntry::new("k", &[7; 100]))
+            .expect("room");
+    }
+    eventually("the daemon is asked again", || {
+        ledger.context("other").open_or_create().ok()
+    });
+    // The reader has got a bell by now, or gets one.
+    reader.must("watch 3001");
+    assert_eq!(reader.ask("next"), "waiting");
+    appender.append(&NewEntry::new("k", b"v")).expect("room");
+    assert_eq!(reader.hear(), "ok 3001 k");
 }
 
 #[test]

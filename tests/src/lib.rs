@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ledger_client::{Context, Ledger, place};
 use ledger_shm::object;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 
 use crate::process::{Lines, Process};
 pub use crate::scripted::Peer;
@@ -177,9 +177,31 @@ impl Instance {
         self.daemon = Some(daemon);
     }
 
-    /// The daemon's process.
-    pub fn daemon_pid(&self) -> Pid {
-        self.daemon.as_ref().expect("a daemon").pid()
+    /// Stops the daemon with SIGSTOP, and waits until none of its threads runs.
+    pub fn pause_daemon(&self) {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        daemon.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", daemon.pid());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.is_ok_and(|stat| {
+                stat.rsplit(") ")
+                    .next()
+                    .is_some_and(|rest| rest.starts_with('T'))
+            })
+        };
+        eventually("every thread of the daemon is stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("it lives");
+            tasks.all(is_stopped).then_some(())
+        });
+    }
+
+    /// Has a stopped daemon go on.
+    pub fn resume_daemon(&self) {
+        self.daemon
+            .as_ref()
+            .expect("a daemon")
+            .signal(Signal::SIGCONT);
     }
 
     /// Kills the daemon with SIGKILL.
