@@ -7,7 +7,7 @@ use std::mem::offset_of;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::entry::Limits;
+use crate::entry::{LIMIT_MAX, Limits};
 use crate::error::Corrupt;
 use crate::format::{
     ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, NAME_LEN_MAX,
@@ -15,6 +15,7 @@ use crate::format::{
 };
 use crate::object::{Epoch, Instance, MapError, Name, Object};
 use crate::region::Region;
+use crate::slot::PART_MAX;
 use crate::sync::{AtomicU64, Label, Ordering};
 
 /// The name of a context: 1 to 1024 bytes of UTF-8.
@@ -90,29 +91,38 @@ impl State {
     }
 }
 
-/// How large the segments of one context are, in bytes. What is `None` is up to
-/// the daemon, which may also make them smaller where memory is short.
+/// How large the segments of one context are, in bytes. What is `None`, or 0, is
+/// up to the daemon. It rounds to whole pages, and makes spares smaller where
+/// memory is short: at most 1/16 of its budget each, and a quarter of the share
+/// of a context when all that are in use divide half of the budget.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 pub struct Sizes {
-    /// Its first segment, and the one in which it goes on after it was closed.
+    /// Its first segment, and the one in which it goes on after it was closed:
+    /// 8 KiB to 64 MiB. Creating the context is refused if the budget has no room
+    /// for it.
     pub first_len: Option<u64>,
-    /// Its first spare; later ones double.
+    /// Its first spare, from 8 KiB; later ones double.
     pub spare_len_min: Option<u64>,
     /// No spare exceeds this, unless one entry needs more.
     pub spare_len_max: Option<u64>,
-    /// Sealed segments that it keeps in memory; older entries are evicted.
+    /// Sealed segments that it keeps in memory; older entries are evicted. Within
+    /// it nothing is evicted when others need memory.
     pub window_len: Option<u64>,
 }
 
 impl Sizes {
     /// These sizes, and `others` where they say nothing.
     pub fn or(self, others: Sizes) -> Sizes {
+        let or = |own: Option<u64>, other: Option<u64>| {
+            let is_said = |len: &u64| *len != 0;
+            own.filter(is_said).or(other.filter(is_said))
+        };
         Sizes {
-            first_len: self.first_len.or(others.first_len),
-            spare_len_min: self.spare_len_min.or(others.spare_len_min),
-            spare_len_max: self.spare_len_max.or(others.spare_len_max),
-            window_len: self.window_len.or(others.window_len),
+            first_len: or(self.first_len, others.first_len),
+            spare_len_min: or(self.spare_len_min, others.spare_len_min),
+            spare_len_max: or(self.spare_len_max, others.spare_len_max),
+            window_len: or(self.window_len, others.window_len),
         }
     }
 }
@@ -242,16 +252,27 @@ impl Control {
         let archive = word(offset_of!(ControlHeader, version)) >> 32;
         Corrupt::check("control archive format", archive, ARCHIVE_FORMAT.into())?;
         let name_len = word(offset_of!(ControlHeader, name_len)) as u32 as usize;
-        let mut name = vec![0; name_len.min(NAME_LEN_MAX)];
+        let wrong_name = Corrupt::new("context name", name_len as u64, NAME_LEN_MAX as u64);
+        if name_len > NAME_LEN_MAX {
+            return Err(wrong_name.into());
+        }
+        let mut name = vec![0; name_len];
         region.copy_to(offset_of!(ControlHeader, name), &mut name);
         let name = InvalidName::check(&name)
-            .map_err(|_| Corrupt::new("context name", name_len as u64, NAME_LEN_MAX as u64))?
+            .map_err(|_| wrong_name)?
             .to_owned();
-        let limits = Limits {
-            payload_len_max: word(offset_of!(ControlHeader, payload_len_max)) as usize,
-            metadata_len_max: word(offset_of!(ControlHeader, metadata_len_max)) as usize,
+        let limit = |what, at| match word(at) {
+            limit if limit <= LIMIT_MAX as u64 => Ok(limit as usize),
+            limit => Err(Corrupt::new(what, limit, LIMIT_MAX as u64)),
         };
-        let size = |at| Some(word(at)).filter(|len| *len != 0);
+        let limits = Limits {
+            payload_len_max: limit("payload limit", offset_of!(ControlHeader, payload_len_max))?,
+            metadata_len_max: limit(
+                "metadata limit",
+                offset_of!(ControlHeader, metadata_len_max),
+            )?,
+        };
+        let size = |at| Some(word(at));
         let sizes = Sizes {
             first_len: size(offset_of!(ControlHeader, first_len)),
             spare_len_min: size(offset_of!(ControlHeader, spare_len_min)),
@@ -342,10 +363,17 @@ impl Control {
     }
 
     /// A part number that was never used and never will be again.
-    pub fn take_part_number(&self) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a number that no context comes to.
+    pub fn take_part_number(&self) -> Result<u64, Corrupt> {
         let part = self.get(offset_of!(ControlHeader, next_part_word));
+        if !(1..PART_MAX).contains(&part) {
+            return Err(Corrupt::new("next part number", part, PART_MAX));
+        }
         self.set(offset_of!(ControlHeader, next_part_word), part + 1);
-        part
+        Ok(part)
     }
 
     /// Changes whenever a daemon takes the context over.

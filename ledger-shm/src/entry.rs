@@ -24,6 +24,10 @@ use crate::slot::Extent;
 /// pushed further could run out of numbers.
 pub const LAMPORT_RECEIVED_MAX: u64 = 1 << 63;
 
+/// No limit may be larger: references inside an entry reach 2 GiB, and a
+/// record's length has 32 bits.
+pub const LIMIT_MAX: usize = 512 << 20;
+
 /// What one entry may weigh. The daemon states them in the control object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use ledger_client::place;
+use ledger_shm::entry::LIMIT_MAX;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, InvalidInstance};
 use ledger_shm::socket;
@@ -60,10 +61,6 @@ pub enum StartError {
         source: io::Error,
     },
 }
-
-/// Largest payload or metadata that may be allowed: references inside an entry
-/// reach 2 GiB, and a record's length has 32 bits.
-pub const LIMIT_MAX: usize = 512 << 20;
 
 /// A running daemon. Dropping it stops it; its contexts stay in memory, and
 /// attached clients go on.

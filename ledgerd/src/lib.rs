@@ -37,7 +37,7 @@ mod room;
 mod server;
 mod spares;
 
-pub use daemon::{Daemon, LIMIT_MAX, StartError};
+pub use daemon::{Daemon, StartError};
 pub use lock::purge;
 pub use options::Options;
 

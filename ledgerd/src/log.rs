@@ -295,7 +295,7 @@ impl Log {
         let frontier = closed.segment.frontier()?;
         let base_seq = closed.base_seq + frontier as u64;
         let base_lamport = closed.segment.lamport_before(frontier)?;
-        let number = live.control.take_part_number();
+        let number = live.control.take_part_number()?;
         let segment = make(
             instance,
             self.epoch,

@@ -24,7 +24,7 @@ pub struct Options {
     /// as many contexts as have no window of their own share half of it evenly.
     pub sizes: Sizes,
     /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB; at most
-    /// [`LIMIT_MAX`](crate::LIMIT_MAX) each.
+    /// [`LIMIT_MAX`](ledger_shm::entry::LIMIT_MAX) each.
     pub limits: Limits,
     /// How long after its last appender left a context gives up its spares.
     /// Default: 60 s.
@@ -46,6 +46,10 @@ impl Options {
     }
 }
 
+/// A first segment is committed while the client waits, and all others with it:
+/// this much takes some ten milliseconds.
+const FIRST_LEN_MAX: usize = 64 << 20;
+
 /// How large the segments of one context are, by default or by somebody's word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lengths {
@@ -65,7 +69,7 @@ impl Lengths {
             len.clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)
         };
         Lengths {
-            first: segment(sizes.first_len, 16 << 10),
+            first: segment(sizes.first_len, 16 << 10).min(FIRST_LEN_MAX),
             spare_min: segment(sizes.spare_len_min, 1 << 20),
             spare_max: segment(sizes.spare_len_max, 64 << 20),
             window: sizes.window_len,

@@ -128,7 +128,9 @@ impl Registry {
             generation: self.generation,
         };
         let control = Control::create(&self.instance, &new).map_err(refusal)?;
-        let number = control.take_part_number();
+        let number = control
+            .take_part_number()
+            .map_err(|corrupt| refusal(corrupt.into()))?;
         let first = make(&self.instance, epoch, number, geometry, 1, 0).inspect_err(|_| {
             let _ = object::unlink(&self.instance, Name::Control(epoch));
         });
@@ -186,14 +188,21 @@ fn attach(
         Ok(live.bell_fd.as_fd().try_clone_to_owned()?)
     };
     prepare().map_err(|error| {
-        if let MapError::Corrupt(_) = error {
-            log.quarantine(&error);
-        }
+        let refusal = failed(log, error);
         if log.attached_count == 0 {
             log.asleep();
         }
-        refusal(error)
+        refusal
     })
+}
+
+/// What a client is told of a context that could not be served, which is taken
+/// out of use if it is damaged.
+pub(crate) fn failed(log: &mut Log, error: MapError) -> Refusal {
+    if let MapError::Corrupt(_) = error {
+        log.quarantine(&error);
+    }
+    refusal(error)
 }
 
 /// What a client is told of a failure of the daemon's.

@@ -1,6 +1,6 @@
 //! Who keeps what when memory is short: the budget, the window, idle contexts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger_shm::control::State;
 use ledger_shm::object::Epoch;
@@ -9,11 +9,19 @@ use crate::log::Log;
 use crate::maker::Job;
 use crate::registry::Registry;
 
+const IDLE_CLOSE_AFTER_MIN: Duration = Duration::from_millis(10);
+/// Ten years: never.
+const IDLE_CLOSE_AFTER_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Registry {
     /// Whether there is room for `len` bytes more, after making some.
     pub(crate) fn has_room(&mut self, len: u64) -> bool {
         self.make_room(len);
-        self.logs.committed_len() + len <= self.budget
+        self.fits(len)
+    }
+
+    fn fits(&self, len: u64) -> bool {
+        self.logs.committed_len().saturating_add(len) <= self.budget
     }
 
     /// Half of the budget, divided among the contexts that are in use.
@@ -24,9 +32,9 @@ impl Registry {
     /// When the budget does not allow for `len` bytes more: takes back what
     /// contexts without appenders hold in advance, and then the oldest entries
     /// of those that have more than their share, unless somebody has said how
-    /// much they keep.
+    /// much they keep. Nobody loses entries for a wish that cannot be met.
     pub(crate) fn make_room(&mut self, len: u64) {
-        if self.logs.committed_len() + len <= self.budget {
+        if self.fits(len) || len > self.budget {
             return;
         }
         let closable = self.logs.active().filter(|log| log.can_close());
@@ -34,15 +42,27 @@ impl Registry {
             self.close(epoch);
         }
         let share = self.share();
-        while self.logs.committed_len() + len > self.budget {
-            let may_lose =
-                |log: &&Log| log.lengths.window.is_none() && log.state != State::Quarantined;
-            let evictable = self.logs.active().filter(may_lose);
-            let Some(largest) = evictable.max_by_key(|log| log.sealed_len()) else {
-                return;
-            };
-            if largest.sealed_len() <= share || !self.evict(largest.epoch) {
-                return;
+        let mut beyond_share: Vec<(u64, Epoch)> = self
+            .logs
+            .active()
+            .filter(|log| log.lengths.window.is_none() && log.state != State::Quarantined)
+            .map(|log| (log.sealed_len(), log.epoch))
+            .filter(|(sealed_len, _)| *sealed_len > share)
+            .collect();
+        let evictable: u64 = beyond_share.iter().map(|(len, _)| len - share).sum();
+        if !self.fits(len.saturating_sub(evictable)) {
+            return;
+        }
+        while !self.fits(len) {
+            let largest = (0..beyond_share.len()).max_by_key(|index| beyond_share[*index].0);
+            let Some(largest) = largest else { return };
+            let epoch = beyond_share[largest].1;
+            let is_evicted = self.evict(epoch);
+            let sealed_len = self.logs.get(epoch).map_or(0, Log::sealed_len);
+            if is_evicted && sealed_len > share {
+                beyond_share[largest].0 = sealed_len;
+            } else {
+                beyond_share.swap_remove(largest);
             }
         }
     }
@@ -91,9 +111,16 @@ impl Registry {
         });
     }
 
+    /// A pause that lets everything else be done between two looks at a
+    /// context, and that a clock can be advanced by.
+    fn idle_close_after(&self) -> Duration {
+        let asked = self.options.idle_close_after;
+        asked.clamp(IDLE_CLOSE_AFTER_MIN, IDLE_CLOSE_AFTER_MAX)
+    }
+
     /// Has a context closed in some time, if nobody appends to it then.
     pub(crate) fn close_later(&mut self, epoch: Epoch) {
-        let due = Instant::now() + self.options.idle_close_after;
+        let due = Instant::now() + self.idle_close_after();
         self.to_close.push_back((due, epoch));
     }
 
@@ -106,7 +133,7 @@ impl Registry {
                 return Some(due);
             }
             self.to_close.pop_front();
-            let idle_close_after = self.options.idle_close_after;
+            let idle_close_after = self.idle_close_after();
             // Whoever came back since then has it noted again when leaving.
             let is_idle =
                 |log: &Log| log.appender_count == 0 && log.idle_since + idle_close_after <= due;

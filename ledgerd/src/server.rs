@@ -1,12 +1,12 @@
-//! The loop that answers clients. It never blocks on one, and never does what
-//! takes long itself.
+//! The loop that answers clients. It never blocks on one, and leaves to the maker
+//! what takes long, but for the first segment of a context.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger_client::wire::{Hello, Refusal, Reply, Request};
 use ledger_shm::object::Epoch;
@@ -20,6 +20,8 @@ use crate::spares::Spares;
 const LISTENER: u64 = 0;
 const WAKE: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
+/// How long nobody is accepted after that could not be done.
+const DEAF_FOR: Duration = Duration::from_millis(100);
 /// Events taken at once.
 const EVENTS: usize = 64;
 
@@ -50,8 +52,8 @@ pub(crate) struct Server {
     pub(crate) is_stopped: Arc<AtomicBool>,
     pub(crate) owner_uid: u32,
     epoll: Epoll,
-    /// False while no client can be accepted.
-    is_listening: bool,
+    /// When to listen again, while no client can be accepted.
+    deaf_until: Option<Instant>,
     clients: HashMap<u64, Client>,
     next_client: u64,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
@@ -78,7 +80,7 @@ impl Server {
             is_stopped,
             owner_uid,
             epoll,
-            is_listening: true,
+            deaf_until: None,
             clients: HashMap::new(),
             next_client: FIRST_CLIENT,
             buffer: Box::new([0; PACKET_LEN_MAX]),
@@ -89,11 +91,13 @@ impl Server {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         while !self.is_stopped.load(Ordering::Acquire) {
-            let timeout = match self.registry.close_idle() {
+            self.listen_again();
+            let due = [self.registry.close_idle(), self.deaf_until];
+            let timeout = match due.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
                 Some(due) => {
                     let pause = due.saturating_duration_since(Instant::now());
-                    EpollTimeout::try_from(pause + std::time::Duration::from_millis(1))
+                    EpollTimeout::try_from(pause + Duration::from_millis(1))
                         .unwrap_or(EpollTimeout::MAX)
                 }
             };
@@ -112,16 +116,24 @@ impl Server {
         Ok(())
     }
 
+    fn listen_again(&mut self) {
+        if self.deaf_until.is_some_and(|until| until <= Instant::now()) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            let outcome = self.epoll.add(&self.listener, event);
+            self.deaf_until = outcome.err().map(|_| Instant::now() + DEAF_FOR);
+        }
+    }
+
     fn accept(&mut self) {
         let packets = match socket::accept(&self.listener) {
             Ok(Some(packets)) => packets,
             Ok(None) => return,
             Err(error) => {
                 // Out of descriptors or memory, most likely. Asked again at
-                // once it would say the same: wait until a client is gone.
+                // once it would say the same.
                 eprintln!("ledgerd: cannot accept a client: {error}");
-                if !self.clients.is_empty() && self.epoll.delete(&self.listener).is_ok() {
-                    self.is_listening = false;
+                if self.epoll.delete(&self.listener).is_ok() {
+                    self.deaf_until = Some(Instant::now() + DEAF_FOR);
                 }
                 return;
             }
@@ -163,10 +175,6 @@ impl Server {
         let _ = self.epoll.delete(&client.packets);
         for (epoch, append) in client.open {
             self.registry.release(epoch, append);
-        }
-        if !self.is_listening {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
-            self.is_listening = self.epoll.add(&self.listener, event).is_ok();
         }
     }
 

@@ -1,5 +1,7 @@
 //! Spares: how many, how large, and what is answered to who wants one.
 
+use std::ops::RangeInclusive;
+
 use ledger_client::wire::{Refusal, Reply};
 use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
@@ -9,7 +11,7 @@ use ledger_shm::segment::Geometry;
 
 use crate::log::{Log, Part};
 use crate::maker::{Job, Made, Maker};
-use crate::registry::{Registry, refusal};
+use crate::registry::{Registry, failed, refusal};
 
 /// Spares kept ready per context that is appended to.
 const SPARE_COUNT: usize = 2;
@@ -56,12 +58,8 @@ impl Registry {
             if log.state == State::Quarantined {
                 return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
             }
-            log.follow(&self.instance).map_err(|error| {
-                if let MapError::Corrupt(_) = error {
-                    log.quarantine(&error);
-                }
-                refusal(error)
-            })?;
+            log.follow(&self.instance)
+                .map_err(|error| failed(log, error))?;
             Ok((log.state, log.lengths))
         });
         let (state, lengths) = followed.ok_or(Refusal::UnknownContext)??;
@@ -70,12 +68,14 @@ impl Registry {
         }
         self.keep_window(epoch);
         let needed = Geometry::for_record(record_len);
-        let wanted = needed.segment_len.max(lengths.spare_min) * SPARE_COUNT;
-        self.make_room(wanted as u64);
-
         let len_max = (self.share() / SPARES_PER_SHARE_MIN)
             .min(self.budget / SPARES_PER_BUDGET_MIN)
             .min(lengths.spare_max as u64) as usize;
+        let missing = self.logs.get(epoch);
+        let missing = missing.map_or(0..=0, |log| log.missing_len(needed, len_max));
+        if !self.has_room(*missing.end()) {
+            self.make_room(*missing.start());
+        }
         let free = self.budget.saturating_sub(self.logs.committed_len());
         let planned = self.logs.change(epoch, |log| {
             let bounds = Bounds {
@@ -83,7 +83,8 @@ impl Registry {
                 len_max,
                 room: log.committed_len() + free,
             };
-            log.plan_spares(&bounds, &self.maker)?;
+            log.plan_spares(&bounds, &self.maker)
+                .map_err(|error| failed(log, error))?;
             Ok(log.making.is_empty())
         });
         if planned.ok_or(Refusal::UnknownContext)?? {
@@ -135,8 +136,22 @@ impl Registry {
 }
 
 impl Log {
+    /// Bytes of the spares that it lacks: at least of one, and of all of them.
+    fn missing_len(&self, needed: Geometry, len_max: usize) -> RangeInclusive<u64> {
+        let fits = |part: &Part| part.segment_len >= needed.segment_len;
+        let has_fitting = self.spares.iter().chain(&self.making).any(fits);
+        let missing = SPARE_COUNT.saturating_sub(self.spares.len() + self.making.len());
+        let (least, missing) = match (has_fitting, missing) {
+            (true, 0) => return 0..=0,
+            (true, _) => (self.lengths.smallest(), missing),
+            (false, _) => (needed.segment_len, missing.max(1)),
+        };
+        let len = least.max(self.lengths.spare_min.min(len_max));
+        least as u64..=(missing * len) as u64
+    }
+
     /// Has spares made until there are enough, and one that is large enough.
-    fn plan_spares(&mut self, bounds: &Bounds, maker: &Maker) -> Result<(), Refusal> {
+    fn plan_spares(&mut self, bounds: &Bounds, maker: &Maker) -> Result<(), MapError> {
         let fits = |part: &Part| part.segment_len >= bounds.needed.segment_len;
         self.why_not = None;
         loop {
@@ -159,9 +174,9 @@ impl Log {
                 self.why_not = Some(Refusal::Budget);
                 return Ok(());
             }
-            let live = self.live.as_ref().ok_or(Refusal::UnknownContext)?;
+            let live = self.live.as_ref().expect("whoever asks is attached");
             let part = Part {
-                number: live.control.take_part_number(),
+                number: live.control.take_part_number()?,
                 segment_len: geometry.segment_len,
             };
             self.making.push(part);

@@ -330,6 +330,50 @@ fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
 }
 
 #[test]
+fn a_daemon_that_closes_at_once_or_never_goes_on_answering() {
+    for wait in ["0", "1e19"] {
+        let large = ["--memory-budget", "1G", "--spare-min", "32M"];
+        let instance = started(&[&["--idle-close-after", wait][..], &large].concat());
+        for seq in 1..=5 {
+            let mut writer = instance.peer();
+            writer.must("open log");
+            assert_eq!(writer.must("append k v"), seq.to_string());
+            // Its spares are still being made.
+            writer.kill();
+            instance.printed(&["append", "other", "k", "v"]);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_out_of_descriptors_listens_again_when_it_has_some() {
+    let instance = started(&[]);
+    let ledger = instance.connect();
+    instance.limit_descriptors(30);
+    let mut held = Vec::new();
+    let refused = loop {
+        let name = format!("context-{}", held.len());
+        match ledger.context(&name).open_or_create() {
+            Ok(context) => held.push(context),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        refused.to_string().contains("Too many open files"),
+        "{refused}"
+    );
+    // Some are refused, and one may have been left waiting.
+    let mut others = Vec::new();
+    while let Ok(other) = instance.builder().connect() {
+        others.push(other);
+    }
+    // Nobody goes, but there is room again.
+    held.clear();
+    eventually("it listens", || instance.builder().connect().ok());
+    drop(others);
+}
+
+#[test]
 fn every_context_is_attached_again_whoever_connects_first() {
     let small = ["--spare-min", "16K", "--spare-max", "16K"];
     let mut instance = started(&small);

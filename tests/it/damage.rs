@@ -189,6 +189,41 @@ fn a_restarted_daemon_quarantines_a_damaged_context_and_serves_the_rest() {
 }
 
 #[test]
+fn damaged_numbers_of_a_context_are_its_own_trouble_only() {
+    let mut instance = started(&[]);
+    let (context, _) = victim(&instance);
+    let control = Bytes::of(&instance.objects(), Name::Control(context.epoch()));
+    drop(context);
+    for at in [
+        offset_of!(ControlHeader, payload_len_max),
+        offset_of!(ControlHeader, metadata_len_max),
+        offset_of!(ControlHeader, name_len),
+        offset_of!(ControlHeader, state_word),
+        offset_of!(ControlHeader, next_part_word),
+        offset_of!(ControlHeader, first_part_word),
+    ] {
+        let state_at = offset_of!(ControlHeader, state_word) as u64;
+        let state = control.word(state_at);
+        let before = control.word(at as u64);
+        instance.kill_daemon();
+        control.set_word(at as u64, u64::MAX);
+        instance.start(&[]);
+        // Its spares are there: whoever needs more of them meets the damage.
+        let payload = "x".repeat(1 << 20);
+        let file = instance.runtime_dir().join("payload");
+        std::fs::write(&file, payload).expect("room");
+        let large = format!("@{}", file.display());
+        let _ = instance.run(&["append", "victim", "k", &large]);
+        instance.printed(&["append", "healthy", "k", &large]);
+        instance.kill_daemon();
+        control.set_word(at as u64, before);
+        control.set_word(state_at, state);
+        instance.start(&[]);
+        instance.printed(&["append", "victim", "k", "v"]);
+    }
+}
+
+#[test]
 fn an_object_that_others_may_write_is_not_used() {
     let instance = started(&[]);
     let (context, _) = victim(&instance);

@@ -277,6 +277,49 @@ fn a_context_keeps_the_sizes_it_was_created_with() {
 }
 
 #[test]
+fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
+    let instance = started(&["--memory-budget", "32M"]);
+    let ledger = instance.connect();
+    // With five in use a share is 3.2 MiB; the first has up to 8 MiB.
+    let [rich, ..] = ["rich", "b", "c", "d", "e"].map(|name| {
+        let context = ledger.context(name).open_or_create().expect("room");
+        let mut appender = context.appender().expect("an appender");
+        appender.set_wait(PATIENCE);
+        let count = if name == "rich" { 200 } else { 1 };
+        for _ in 0..count {
+            let entry = NewEntry::new("k", &[7; 60_000]);
+            appender.append(&entry).expect("room");
+        }
+        context
+    });
+    let first_available = || rich.first_available().expect("readable");
+    let before = first_available();
+    let wish = |sizes| ledger.context("greedy").sizes(sizes).open_or_create();
+    let refused = wish(Sizes {
+        first_len: Some(1 << 40),
+        ..Sizes::default()
+    });
+    let error = refused.map(drop).expect_err("more than there is");
+    assert!(error.to_string().contains("budget"), "{error}");
+    assert_eq!(first_available(), before);
+    let context = wish(Sizes {
+        spare_len_min: Some(1 << 40),
+        spare_len_max: Some(1 << 40),
+        ..Sizes::default()
+    });
+    let context = context.expect("a small first segment");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    for _ in 0..100 {
+        appender
+            .append(&NewEntry::new("k", &[7; 1000]))
+            .expect("room");
+    }
+    // Spares of a quarter of a share fit without anybody's loss.
+    assert_eq!(first_available(), before);
+}
+
+#[test]
 fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
     let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
     let ledger = instance.connect();

@@ -204,6 +204,26 @@ impl Instance {
             .signal(Signal::SIGCONT);
     }
 
+    /// Has the daemon get no descriptors beyond this number.
+    #[allow(unsafe_code, reason = "prlimit(2)")]
+    pub fn limit_descriptors(&self, count: u64) {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        let limit = libc::rlimit {
+            rlim_cur: count,
+            rlim_max: count,
+        };
+        // SAFETY: it reads one limit, and writes none where there is no address.
+        let outcome = unsafe {
+            libc::prlimit(
+                daemon.pid().as_raw(),
+                libc::RLIMIT_NOFILE,
+                &raw const limit,
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+    }
+
     /// Kills the daemon with SIGKILL.
     pub fn kill_daemon(&mut self) {
         drop(self.daemon.take().expect("a daemon"));

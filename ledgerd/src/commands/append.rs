@@ -3,10 +3,9 @@
 use std::io::{self, Read, Write};
 
 use ledger_client::NewEntry;
-use ledger_shm::entry::Limits;
+use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
-use crate::LIMIT_MAX;
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::connect;
 
