@@ -76,9 +76,12 @@ impl Registry {
     ) -> Result<(Epoch, Reply, OwnedFd), Refusal> {
         let name = InvalidName::check(name.as_bytes())
             .map_err(|error| Refusal::InvalidName(error.to_string()))?;
-        let (epoch, created) = match (self.logs.named(name), epoch, create) {
-            (Some(found), None, _) => (found, false),
-            (Some(found), Some(wanted), _) if found == wanted => (found, false),
+        let is_named = |log: &&Log| log.name == name;
+        let (epoch, created) = match (epoch, self.logs.named(name), create) {
+            (Some(wanted), ..) if self.logs.get(wanted).filter(is_named).is_some() => {
+                (wanted, false)
+            }
+            (None, Some(found), _) => (found, false),
             (None, None, Some(sizes)) => (self.create(name, sizes)?, true),
             _ => return Err(Refusal::UnknownContext),
         };

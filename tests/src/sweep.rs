@@ -37,7 +37,10 @@ pub(crate) fn sweep() {
     let sockets = place::runtime_dir(geteuid().as_raw());
     for folder in [Path::new(MEMORY_DIR), &std::env::temp_dir(), &sockets] {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let is_left = entry.file_name().to_str().is_some_and(is_of_the_dead);
+            let is_left = entry.file_name().to_str().is_some_and(|name| {
+                let is_ours = name.starts_with("ledger-") || folder == sockets;
+                is_ours && is_of_the_dead(name)
+            });
             if !is_left {
                 continue;
             }
@@ -54,14 +57,13 @@ pub(crate) fn sweep() {
 /// Whether a file's name has an instance in it that a process made which is gone:
 /// `ledger-<uid>-<instance>-…`, `ledger-<instance>` or `<instance>.sock`.
 fn is_of_the_dead(file_name: &str) -> bool {
-    let is_ours = file_name.starts_with("ledger-") || file_name.ends_with(".sock");
     let mut instances = file_name.split(['-', '.']).filter_map(|word| {
         let made_by = PREFIXES
             .iter()
             .find_map(|prefix| word.strip_prefix(prefix))?;
         made_by.split('_').next()?.parse::<u32>().ok()
     });
-    is_ours && instances.next().is_some_and(|id| !is_alive(id))
+    instances.next().is_some_and(|id| !is_alive(id))
 }
 
 fn is_alive(id: u32) -> bool {

@@ -66,10 +66,21 @@ fn first_of_last(context: &Context, lines: u64, key: Option<&str>) -> Result<u64
     let Some(key) = key else {
         return Ok(latest.saturating_sub(lines).saturating_add(1).max(first));
     };
-    let mut range = context.range(first).key(key);
+    let mut watcher = context.watch(first).key(key);
     let mut last = VecDeque::new();
-    while let Some(entry) = range.next_entry()? {
-        last.push_back(entry.seq());
+    loop {
+        match watcher.try_next() {
+            Ok(Some(entry)) => last.push_back(entry.seq()),
+            Ok(None) => break,
+            // The window has moved on meanwhile, and so does what is in it.
+            Err(ReadError::Evicted {
+                first_available, ..
+            }) => {
+                last.retain(|seq| *seq >= first_available);
+                watcher.seek(first_available);
+            }
+            Err(error) => return Err(error),
+        }
         if last.len() as u64 > lines {
             last.pop_front();
         }
