@@ -308,8 +308,13 @@ impl Core {
             let socket = self.socket.clone();
             return Err(ConnectError::Unanswered { socket });
         }
+        let was_connected = line.connection.is_some();
         let outcome = self.ask_on(&mut line, request);
         line.note(outcome.as_ref().err());
+        if was_connected && line.connection.is_none() {
+            // It watches the end of the connection that was given up.
+            self.wake_provisioner();
+        }
         outcome
     }
 
