@@ -15,6 +15,9 @@ const APPLICATION_LEN_MAX: u64 = 9 << 10;
 /// In how many segments the records of a run fit, if there is time to fetch
 /// one after the other.
 const SEGMENTS_PER_RUN: u64 = 4;
+/// Applications that arrive over so long leave a quarter of a second for each of
+/// these segments to be fetched.
+const SLOWLY: Duration = Duration::from_secs(1);
 /// Segments that are kept ready beside those in use.
 const SPARES: u64 = 2;
 const SEGMENT_LEN_MIN: u64 = 16 << 10;
@@ -150,12 +153,12 @@ impl Plan {
     /// The memory that this plan takes.
     ///
     /// The recorders never wait for room, and must not drop anything. While
-    /// applications arrive one by one, the next segment is there long before
-    /// it is needed. All at once they are decided faster than memory can be
-    /// fetched, so that a run gets all of its own beforehand.
+    /// applications arrive slowly, the next segment is there long before it is
+    /// needed. Otherwise they may be decided faster than memory can be fetched,
+    /// so that a run gets all of its own beforehand.
     pub fn memory(&self) -> Memory {
         let run_len = u64::from(self.applications()) * APPLICATION_LEN_MAX;
-        let segments = if self.seconds.is_zero() {
+        let segments = if self.seconds < SLOWLY {
             1
         } else {
             SEGMENTS_PER_RUN
