@@ -129,8 +129,8 @@ fn a_stopped_daemon_delays_no_append_and_no_read() {
         );
     }
     assert_eq!(context.latest().expect("readable"), 100);
-    // Far less than any wait for the daemon would take.
-    assert!(started.elapsed() < Duration::from_secs(4));
+    // The shortest wait for a daemon is 2 s.
+    assert!(started.elapsed() < Duration::from_secs(1));
     instance.resume_daemon();
 }
 

@@ -1,5 +1,7 @@
 //! An appender stopped, or killed, at one instruction after another.
 
+use std::collections::HashSet;
+
 use ledger_tests::traced::Way;
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
@@ -233,6 +235,7 @@ fn closed_meanwhile(place: Where) {
     let mut instance = started(&SMALL);
     let length = length(&instance, place);
     let quick = [&SMALL[..], &["--idle-close-after", "0.01"]].concat();
+    let mut outcomes = HashSet::new();
     for at in places(length, 10) {
         let context = format!("closed-{at}");
         let mut sleeper = stop(&instance, &context, place, at);
@@ -245,6 +248,7 @@ fn closed_meanwhile(place: Where) {
         sleeper.signal(Signal::SIGCONT);
         let answer = sleeper.hear();
         let appended = is_appended(&answer);
+        outcomes.insert(appended);
         let before = u64::from(place == Where::Rolling) + u64::from(appended);
         assert_eq!(
             sleeper.must("fill 10 3000"),
@@ -258,6 +262,7 @@ fn closed_meanwhile(place: Where) {
         instance.kill_daemon();
         instance.start(&SMALL);
     }
+    assert_eq!(outcomes.len(), 2, "some were refused, some went in");
 }
 
 #[test]
