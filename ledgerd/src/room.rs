@@ -50,7 +50,8 @@ impl Registry {
             .filter(|(sealed_len, _)| *sealed_len > share)
             .collect();
         let evictable: u64 = beyond_share.iter().map(|(len, _)| len - share).sum();
-        if !self.fits(len.saturating_sub(evictable)) {
+        // More may be committed than a budget that was lowered.
+        if self.logs.committed_len() + len > self.budget + evictable {
             return;
         }
         while !self.fits(len) {

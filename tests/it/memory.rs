@@ -320,6 +320,20 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
 }
 
 #[test]
+fn a_budget_that_was_lowered_makes_room_all_the_same() {
+    let mut instance = started(&["--memory-budget", "32M"]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 200 60000");
+    writer.end().expect("a clean end");
+    instance.kill_daemon();
+    // Less than its sealed segments take.
+    instance.start(&["--memory-budget", "7M"]);
+    let appended = instance.printed(&["append", "another", "k", "v", "-o", "short"]);
+    assert_eq!(appended, "1\n");
+}
+
+#[test]
 fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
     let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
     let ledger = instance.connect();
