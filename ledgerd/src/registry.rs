@@ -111,8 +111,11 @@ impl Registry {
         if !self.has_room(Geometry::of_len(lengths.first).segment_len as u64) {
             return Err(Refusal::Budget);
         }
-        let outcome = self.logs.change(epoch, |log| log.reopen(&self.instance));
-        outcome.ok_or(Refusal::UnknownContext)?.map_err(refusal)
+        let outcome = self.logs.change(epoch, |log| {
+            log.reopen(&self.instance)
+                .map_err(|error| failed(log, error))
+        });
+        outcome.ok_or(Refusal::UnknownContext)?
     }
 
     fn create(&mut self, name: &str, sizes: Sizes) -> Result<Epoch, Refusal> {

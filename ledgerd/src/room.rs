@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::maker::Job;
 use crate::registry::Registry;
 
+/// No pause is shorter than this, or longer than the next.
 const IDLE_CLOSE_AFTER_MIN: Duration = Duration::from_millis(10);
 /// Ten years: never.
 const IDLE_CLOSE_AFTER_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

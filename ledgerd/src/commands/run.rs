@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// [default: a quarter of the budget, less when that is spent]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     window: Option<u64>,
-    /// Bytes of a context's first segment [default: 16K]
+    /// Bytes of a context's first segment, at most 64M [default: 16K]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     first_segment: Option<u64>,
     /// Bytes of a context's first spare; later ones double [default: 1M]
