@@ -10,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::context::Context;
 use crate::error::AppendError;
+use crate::provision;
 use crate::shared::Shared;
 
 /// How long [`Appender::append`] waits for room unless told otherwise.
@@ -142,6 +143,8 @@ impl Appender {
                     if left.is_zero() {
                         return Err(error);
                     }
+                    // The background thread may be waiting for the daemon.
+                    provision::follow(self.context.shared());
                     self.context
                         .shared()
                         .wait_for_arrival(seen, left.min(LOOK_AGAIN));

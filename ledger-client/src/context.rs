@@ -11,7 +11,8 @@ use ledger_shm::{Control, Corrupt, Entry};
 use crate::appender::Appender;
 use crate::chain::Located;
 use crate::error::{AppendError, OpenError, ReadError};
-use crate::ledger::{Answer, Ledger, Released};
+use crate::ledger::{Ledger, Released};
+use crate::line::Answer;
 use crate::provision;
 use crate::range::Range;
 use crate::shared::Shared;
@@ -48,7 +49,8 @@ impl<'a> ContextOptions<'a> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]: the name is none, no daemon, no room, no right.
+    /// [`OpenError`]: the name or the sizes are none, no daemon, no room, no
+    /// right.
     pub fn open_or_create(self) -> Result<Context, OpenError> {
         self.attach(Some(self.sizes), true)
     }
@@ -80,6 +82,7 @@ impl<'a> ContextOptions<'a> {
 
     fn attach(&self, create: Option<Sizes>, append: bool) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
+        create.map_or(Ok(()), |sizes| sizes.check())?;
         let request = Request::Open {
             name: name.to_owned(),
             epoch: None,
@@ -94,7 +97,9 @@ impl<'a> ContextOptions<'a> {
         } = core.ask(&request)?;
         let (epoch, current) = match reply {
             Reply::Opened { epoch, current, .. } => (Epoch(epoch), current),
-            Reply::Refused(refusal) => return Err(OpenError::refused(name, refusal)),
+            Reply::Refused(refusal) => {
+                return Err(OpenError::refused(name, &core.instance, refusal));
+            }
             _ => return Err(OpenError::Daemon("an answer to another question".into())),
         };
         let control = Control::open(&core.instance, epoch, false).inspect_err(|_| {
@@ -127,9 +132,7 @@ impl<'a> ContextOptions<'a> {
             .filter(|control| control.name() == name)
             .filter(|control| control.state() != Ok(State::Dropped))
             .max_by_key(Control::created_at_ns)
-            .ok_or_else(|| OpenError::Unknown {
-                name: name.to_owned(),
-            })?;
+            .ok_or_else(|| OpenError::unknown(name, &core.instance))?;
         let context = Context::in_memory(self.ledger, control);
         // So that it gets a bell as soon as there is a daemon to make one.
         core.register(&context.shared);
@@ -197,12 +200,16 @@ impl Context {
         Appender::new(self.clone())
     }
 
-    /// The entry at `seq`; `None` if there is none yet. O(1).
+    /// The entry at `seq`; `None` if there is none yet, and for 0: the first one
+    /// is 1. O(1).
     ///
     /// # Errors
     ///
     /// [`ReadError::Evicted`] if it has left memory; others on damage.
     pub fn get(&self, seq: u64) -> Result<Option<Entry<'static>>, ReadError> {
+        if seq == 0 {
+            return Ok(None);
+        }
         let mut sealed = None;
         loop {
             let (instance, control) = (&self.shared.core.instance, &self.shared.control);

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ledger_shm::control::InvalidName;
-use ledger_shm::object::{InvalidInstance, MapError};
+use ledger_shm::control::{InvalidName, InvalidSizes};
+use ledger_shm::object::{Instance, InvalidInstance, MapError};
 use ledger_shm::{Corrupt, Full, Refused};
 
 use crate::wire::{Hello, Refusal};
@@ -91,11 +91,16 @@ pub enum OpenError {
     /// The name is none.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
+    /// The sizes are none.
+    #[error(transparent)]
+    InvalidSizes(#[from] InvalidSizes),
     /// No context has this name.
-    #[error("there is no context {name:?}; append to it to create it")]
+    #[error("there is no context {name:?} in instance {instance:?}; append to it to create it")]
     Unknown {
         /// What was asked for.
         name: String,
+        /// Where it was looked for.
+        instance: String,
     },
     /// This uid has no right to it.
     #[error("uid {uid} may not use this instance; ask the owner of the daemon")]
@@ -124,11 +129,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(crate) fn refused(name: &str, refusal: Refusal) -> OpenError {
+    pub(crate) fn unknown(name: &str, instance: &Instance) -> OpenError {
+        OpenError::Unknown {
+            name: name.to_owned(),
+            instance: instance.name().to_owned(),
+        }
+    }
+
+    pub(crate) fn refused(name: &str, instance: &Instance, refusal: Refusal) -> OpenError {
         match refusal {
-            Refusal::UnknownContext => OpenError::Unknown {
-                name: name.to_owned(),
-            },
+            Refusal::UnknownContext => OpenError::unknown(name, instance),
             Refusal::NotAllowed { uid } => OpenError::NotAllowed { uid },
             Refusal::Quarantined(reason) => OpenError::Quarantined { reason },
             Refusal::Budget | Refusal::NoMemory => OpenError::Full(refusal.as_full()),
@@ -172,7 +182,9 @@ impl AppendError {
 #[non_exhaustive]
 pub enum ReadError {
     /// It has left memory.
-    #[error("entry {seq} has left memory; the oldest one there is {first_available}")]
+    #[error(
+        "entry {seq} has left memory; the oldest one there is {first_available}, read on from it"
+    )]
     Evicted {
         /// What was asked for.
         seq: u64,
@@ -180,7 +192,7 @@ pub enum ReadError {
         first_available: u64,
     },
     /// The context was dropped.
-    #[error("the context was dropped; open it again to begin a new one")]
+    #[error("the context was dropped; who opens its name again begins a new one")]
     Closed,
     /// Its bytes cannot be right.
     #[error(transparent)]

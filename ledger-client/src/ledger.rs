@@ -1,33 +1,24 @@
 //! An instance of the ledger, as one process is connected to it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger_shm::Control;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::connection::Connection;
 use crate::context::{Context, ContextOptions};
 use crate::error::ConnectError;
+use crate::line::{Answer, GREETING_TIMEOUT, Line};
 use crate::place;
 use crate::provision::Provisioner;
 use crate::shared::Shared;
-use crate::wire::{Reply, Request};
-
-/// How long a daemon that did not answer is not asked again.
-const SILENCE: Duration = Duration::from_secs(1);
-/// Longer than it takes a daemon that runs to greet.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one that did not answer is given when it is tried again, doubled
-/// each time it still does not: whoever tries has other work.
-const GREETING_TIMEOUT_MIN: Duration = Duration::from_millis(50);
+use crate::wire::Request;
 
 /// A connection to an instance: the place to open contexts.
 ///
@@ -46,6 +37,7 @@ pub struct Builder {
     instance: Option<String>,
     runtime_dir: Option<PathBuf>,
     uid: Option<u32>,
+    connect_timeout: Option<Duration>,
     is_daemon_optional: bool,
 }
 
@@ -68,6 +60,12 @@ impl Builder {
         self
     }
 
+    /// How long the daemon may take to greet. Default: 2 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
     /// Succeed although no daemon answers: contexts in memory can be read, and
     /// the connection is made when there is a daemon. Default: false.
     pub fn daemon_optional(mut self, is_optional: bool) -> Builder {
@@ -80,8 +78,8 @@ impl Builder {
     /// # Errors
     ///
     /// [`ConnectError::DaemonDown`] if there is no daemon and
-    /// [`ConnectError::Unanswered`] if it does not greet within two seconds
-    /// (unless it is optional); others if it cannot be talked to.
+    /// [`ConnectError::Unanswered`] if it does not greet in time (unless it is
+    /// optional); others if it cannot be talked to.
     pub fn connect(self) -> Result<Ledger, ConnectError> {
         let uid = self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
         let name = match self.instance {
@@ -91,22 +89,19 @@ impl Builder {
         let instance = Instance::new(uid, &name)?;
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
         let socket = place::socket_path(&runtime_dir, &instance);
-        let mut line = Line::default();
-        match Connection::open(&socket, uid, GREETING_TIMEOUT) {
-            Ok(connection) => line.connection = Some(connection),
-            Err(error) if error.is_unreachable() && self.is_daemon_optional => {
-                line.note(Some(&error));
+        let line = Line::new(socket, uid);
+        match line.connect(self.connect_timeout.unwrap_or(GREETING_TIMEOUT)) {
+            Err(error) if !(error.is_unreachable() && self.is_daemon_optional) => {
+                return Err(error);
             }
-            Err(error) => return Err(error),
+            _ => {}
         }
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| ConnectError::Setup(error.into()))?;
         let made_in = Generation::current().map_err(ConnectError::Setup)?;
         let core = Arc::new(Core {
             instance,
-            socket,
-            connection_count: AtomicU64::new(u64::from(line.connection.is_some())),
-            line: Mutex::new(line),
+            line,
             contexts: Mutex::default(),
             released: Mutex::default(),
             wake,
@@ -155,6 +150,12 @@ impl Ledger {
     /// The instance this is connected to.
     pub fn instance(&self) -> &Instance {
         &self.core.instance
+    }
+
+    /// Whether there is a connection to the daemon right now. If there is none,
+    /// what is open stays usable and the connection is made again by itself.
+    pub fn is_connected(&self) -> bool {
+        self.core.line.connection().is_some()
     }
 
     /// All contexts in memory, for reading, found without the daemon: it does
@@ -214,17 +215,10 @@ impl Drop for Running {
         }
         self.core.is_stopped.store(true, Ordering::Release);
         self.core.wake_provisioner();
+        self.core.line.cut();
         // A panic of that thread was reported by the panic hook already.
         drop(thread.join());
     }
-}
-
-/// What the daemon answered, and over which connection.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) reply: Reply,
-    pub(crate) fd: Option<OwnedFd>,
-    pub(crate) connection: u64,
 }
 
 /// One opening of a context that has ended.
@@ -236,54 +230,11 @@ pub(crate) struct Released {
     pub(crate) connection: u64,
 }
 
-/// The connection, if there is one, and whether to try for one.
-#[derive(Debug, Default)]
-pub(crate) struct Line {
-    pub(crate) connection: Option<Connection>,
-    silence: Option<Silence>,
-}
-
-/// The daemon just did not answer.
-#[derive(Clone, Copy, Debug)]
-struct Silence {
-    /// Until then it is taken not to: not everybody in this process shall wait
-    /// for it in turn.
-    until: Instant,
-    /// How long it is given then.
-    greeting_timeout: Duration,
-}
-
-impl Line {
-    /// Takes note of how it went to ask the daemon.
-    fn note(&mut self, error: Option<&ConnectError>) {
-        let is_silent = matches!(error, Some(ConnectError::Unanswered { .. }));
-        self.silence = is_silent.then(|| Silence {
-            until: Instant::now() + SILENCE,
-            greeting_timeout: self.silence.map_or(GREETING_TIMEOUT_MIN, |silence| {
-                (silence.greeting_timeout * 2).min(GREETING_TIMEOUT)
-            }),
-        });
-    }
-
-    fn is_silent(&self) -> bool {
-        self.silence
-            .is_some_and(|silence| Instant::now() < silence.until)
-    }
-
-    fn greeting_timeout(&self) -> Duration {
-        self.silence
-            .map_or(GREETING_TIMEOUT, |silence| silence.greeting_timeout)
-    }
-}
-
 /// What all clones share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) instance: Instance,
-    pub(crate) socket: PathBuf,
-    line: Mutex<Line>,
-    /// How many connections there were; only changed with `line` locked.
-    connection_count: AtomicU64,
+    pub(crate) line: Line,
     contexts: Mutex<Vec<Weak<Shared>>>,
     released: Mutex<Vec<Released>>,
     pub(crate) wake: EventFd,
@@ -292,87 +243,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// The connection, or what is left of one.
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Asks the daemon, connecting first if need be.
     pub(crate) fn ask(&self, request: &Request) -> Result<Answer, ConnectError> {
         // The socket is the parent's: its answers would be, too.
         if !self.made_in.is_current() {
             return Err(ConnectError::Forked);
         }
-        let mut line = self.line();
-        if line.is_silent() {
-            let socket = self.socket.clone();
-            return Err(ConnectError::Unanswered { socket });
-        }
-        let was_connected = line.connection.is_some();
-        let outcome = self.ask_on(&mut line, request);
-        line.note(outcome.as_ref().err());
-        if was_connected && line.connection.is_none() {
-            // It watches the end of the connection that was given up.
+        let before = self.line.connection();
+        let outcome = self.line.ask(request);
+        if self.line.connection() != before {
+            // What was opened over the one before has to be attached again.
             self.wake_provisioner();
         }
         outcome
-    }
-
-    fn ask_on(&self, line: &mut Line, request: &Request) -> Result<Answer, ConnectError> {
-        if let Some(mut connection) = line.connection.take() {
-            match connection.ask(request) {
-                Ok((reply, fd)) => {
-                    line.connection = Some(connection);
-                    return Ok(self.answer(reply, fd));
-                }
-                // The daemon at its other end is dead, and whatever it did of
-                // this died with it. Perhaps there is a new one.
-                Err(ConnectError::DaemonDown { .. }) => {}
-                // The next answer could belong to this question: not kept.
-                Err(error) => return Err(error),
-            }
-        }
-        let timeout = line.greeting_timeout();
-        let mut connection = Connection::open(&self.socket, self.instance.uid(), timeout)?;
-        self.connection_count.fetch_add(1, Ordering::Relaxed);
-        // What was opened over the one before has to be attached again.
-        self.wake_provisioner();
-        let (reply, fd) = connection.ask(request)?;
-        line.connection = Some(connection);
-        Ok(self.answer(reply, fd))
-    }
-
-    fn answer(&self, reply: Reply, fd: Option<OwnedFd>) -> Answer {
-        let connection = self.connection_count.load(Ordering::Relaxed);
-        Answer {
-            reply,
-            fd,
-            connection,
-        }
-    }
-
-    /// Which of this process's connections is there now, if one is. The daemon
-    /// only knows what was opened over that one.
-    pub(crate) fn current_connection(&self) -> Option<u64> {
-        let line = self.line();
-        let count = self.connection_count.load(Ordering::Relaxed);
-        line.connection.is_some().then_some(count)
-    }
-
-    /// The number of the connection, and its socket, duplicated, if there is one.
-    pub(crate) fn current_socket(&self) -> (u64, Option<OwnedFd>) {
-        let line = self.line();
-        let socket = line.connection.as_ref();
-        let socket = socket.and_then(|connection| connection.as_fd().try_clone_to_owned().ok());
-        (self.connection_count.load(Ordering::Relaxed), socket)
-    }
-
-    /// Gives up this connection, unless somebody has made another one since.
-    pub(crate) fn hang_up(&self, connection: u64) {
-        let mut line = self.line();
-        if self.connection_count.load(Ordering::Relaxed) == connection {
-            line.connection = None;
-        }
     }
 
     /// Has the background thread look for work.

@@ -13,7 +13,7 @@
 //! 5. `chain` finds the segment that holds a seq;
 //! 6. `shared` is what one process knows of one context;
 //! 7. `provision` is the thread that fetches memory before it is needed;
-//! 8. [`wire`], `connection` and [`place`]: how to reach the daemon;
+//! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context;
 //! 10. `converge` (feature): recording a run of converge-core.
 
@@ -28,6 +28,7 @@ pub mod converge;
 mod error;
 pub mod inspect;
 mod ledger;
+mod line;
 pub mod place;
 mod provision;
 mod range;
@@ -39,7 +40,8 @@ pub use appender::{Appender, BatchError};
 pub use context::{Context, ContextOptions};
 pub use error::{AppendError, ConnectError, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};
-pub use ledger_shm::control::Sizes;
-pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry};
+pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};
+pub use ledger_shm::entry::Limits;
+pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};
 pub use range::Range;
 pub use watcher::Watcher;

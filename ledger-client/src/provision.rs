@@ -12,7 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::chain::map_part;
 use crate::error::OpenError;
-use crate::ledger::{Answer, Core};
+use crate::ledger::Core;
+use crate::line::Answer;
 use crate::shared::Shared;
 use crate::wire::{Refusal, Reply, Request};
 
@@ -46,7 +47,9 @@ impl Provisioner {
             let contexts = self.core.contexts();
             // First what needs nobody's help.
             for shared in &contexts {
-                follow(shared);
+                if shared.is_wanted() {
+                    follow(shared);
+                }
                 if let Some(segment) = shared.take_unpopulated() {
                     // It is mapped already: whoever comes first pays for it.
                     let _ = populate(&segment);
@@ -78,8 +81,8 @@ impl Provisioner {
             PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX)
         });
         // The end of the daemon is reported whatever is asked for (poll(2),
-        // POLLHUP). Duplicated, so that nobody's request has to wait for this thread.
-        let (connection, socket) = self.core.current_socket();
+        // POLLHUP).
+        let (connection, socket) = self.core.line.socket();
         let mut fds = vec![PollFd::new(self.core.wake.as_fd(), PollFlags::POLLIN)];
         if let Some(socket) = &socket {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::empty()));
@@ -92,7 +95,7 @@ impl Provisioner {
             .is_some_and(|events| !events.is_empty());
         let _ = self.core.wake.read();
         if is_hung_up {
-            self.core.hang_up(connection);
+            self.core.line.hang_up(connection);
         }
     }
 
@@ -100,7 +103,7 @@ impl Provisioner {
     /// earlier connection ended with that.
     fn release(&self) {
         for released in self.core.take_released() {
-            if self.core.current_connection() == Some(released.connection) {
+            if self.core.line.connection() == Some(released.connection) {
                 drop(self.core.ask(&Request::Release {
                     epoch: released.epoch.0,
                     append: released.append,
@@ -115,7 +118,7 @@ impl Provisioner {
     fn stay_attached(&mut self, contexts: &[Arc<Shared>]) -> (bool, bool) {
         let mut is_settled = true;
         for shared in contexts {
-            if self.core.current_connection() == Some(shared.attached_to()) {
+            if self.core.line.connection() == Some(shared.attached_to()) {
                 continue;
             }
             match attach_again(shared) {
@@ -127,7 +130,7 @@ impl Provisioner {
                 Err(_) => is_settled = false,
             }
         }
-        let is_connected = self.core.current_connection().is_some();
+        let is_connected = self.core.line.connection().is_some();
         if is_connected {
             self.reconnect_in = RECONNECT_MIN;
         }
@@ -155,7 +158,10 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
             shared.set_attached_to(connection);
             Ok(())
         }
-        Reply::Refused(refusal) => Err(OpenError::refused(shared.control.name(), refusal)),
+        Reply::Refused(refusal) => {
+            let name = shared.control.name();
+            Err(OpenError::refused(name, &shared.core.instance, refusal))
+        }
         _ => Err(OpenError::Daemon("an answer to another question".into())),
     }
 }
@@ -187,15 +193,15 @@ fn provide(shared: &Shared) -> bool {
     true
 }
 
-/// Maps the part in which the log ends, if an append has asked for memory: it
-/// may only have to follow others.
-fn follow(shared: &Shared) {
-    if !shared.is_appendable || !shared.is_wanted() {
+/// Maps the part in which the log ends: an append that has asked for memory may
+/// only have to follow others. Nothing here waits for the daemon.
+pub(crate) fn follow(shared: &Shared) {
+    if !shared.is_appendable {
         return;
     }
     // What fails here is tried again with the daemon's help, and told then.
     if let Ok((last, _)) = shared.chain.last(&shared.core.instance, &shared.control)
-        && map_for_appending(shared, last.segment.part()).is_ok()
+        && matches!(map_for_appending(shared, last.segment.part()), Ok(true))
     {
         shared.announce();
     }
@@ -220,14 +226,13 @@ fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> 
     }
 }
 
-/// Maps a part for writing and faults its memory in, unless that was done.
-fn map_for_appending(shared: &Shared, part: u64) -> Result<(), OpenError> {
-    if ledger_shm::Parts::mapped(&shared.parts, part).is_none() {
+/// Maps a part for writing and faults its memory in; false if that was done.
+fn map_for_appending(shared: &Shared, part: u64) -> Result<bool, OpenError> {
+    shared.parts.add_if_missing(part, || {
         let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
         populate(&segment)?;
-        shared.parts.add(segment);
-    }
-    Ok(())
+        Ok(segment)
+    })
 }
 
 /// Maps the part in which a log ends for somebody who waits for it: the memory

@@ -234,6 +234,8 @@ struct Arrivals {
 #[derive(Debug)]
 pub(crate) struct WritableParts {
     segments: ArcSwap<Vec<Arc<Segment>>>,
+    /// Held while one is mapped, which no append has to wait for.
+    mapping: Mutex<()>,
     /// Why there is no spare, as the last answer of the daemon had it.
     why: AtomicUsize,
 }
@@ -251,6 +253,7 @@ impl Default for WritableParts {
     fn default() -> WritableParts {
         WritableParts {
             segments: ArcSwap::default(),
+            mapping: Mutex::default(),
             why: AtomicUsize::new(0),
         }
     }
@@ -263,6 +266,21 @@ impl WritableParts {
             .position(|reason| *reason == why)
             .unwrap_or(0);
         self.why.store(index, Ordering::Relaxed);
+    }
+
+    /// Adds a part unless it is mapped; says whether it was not. One thread at a
+    /// time, so that none is mapped twice.
+    pub(crate) fn add_if_missing<E>(
+        &self,
+        part: u64,
+        map: impl FnOnce() -> Result<Arc<Segment>, E>,
+    ) -> Result<bool, E> {
+        let _mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_missing = self.mapped(part).is_none();
+        if is_missing {
+            self.add(map()?);
+        }
+        Ok(is_missing)
     }
 
     pub(crate) fn add(&self, segment: Arc<Segment>) {

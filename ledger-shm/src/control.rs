@@ -11,7 +11,7 @@ use crate::entry::{LIMIT_MAX, Limits};
 use crate::error::Corrupt;
 use crate::format::{
     ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, NAME_LEN_MAX,
-    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+    SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
 };
 use crate::object::{Epoch, Instance, MapError, Name, Object};
 use crate::region::Region;
@@ -26,13 +26,13 @@ pub enum InvalidName {
     #[error("the context name is empty; it needs 1 to {NAME_LEN_MAX} bytes of UTF-8")]
     Empty,
     /// Longer than [`NAME_LEN_MAX`].
-    #[error("the context name has {len} bytes, the limit is {NAME_LEN_MAX}")]
+    #[error("the context name has {len} bytes, the limit is {NAME_LEN_MAX}; use a shorter one")]
     TooLong {
         /// What was given, in bytes.
         len: usize,
     },
     /// Bytes that are no text.
-    #[error("the context name is not UTF-8 from byte {valid_up_to} on")]
+    #[error("the context name is not UTF-8 from byte {valid_up_to} on; write it as text")]
     NotUtf8 {
         /// How many bytes are fine.
         valid_up_to: usize,
@@ -111,7 +111,59 @@ pub struct Sizes {
     pub window_len: Option<u64>,
 }
 
+/// A first segment is committed while the client waits, and all others with it:
+/// this many bytes take some ten milliseconds.
+pub const FIRST_LEN_MAX: usize = 64 << 20;
+
+/// A segment cannot be that large, or that small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} of {given} bytes is not possible; choose from {min} to {max}")]
+pub struct InvalidSizes {
+    /// Which one.
+    pub what: &'static str,
+    /// What was given, in bytes.
+    pub given: u64,
+    /// The least that is possible.
+    pub min: u64,
+    /// The most that is possible.
+    pub max: u64,
+}
+
 impl Sizes {
+    /// Whether segments can be so large, and the first spare is not larger than
+    /// the largest.
+    ///
+    /// # Errors
+    ///
+    /// The first one that is not possible.
+    pub fn check(&self) -> Result<(), InvalidSizes> {
+        let largest = self.spare_len_max.filter(|len| *len != 0);
+        let longest = SEGMENT_LEN_MAX as u64;
+        for (what, len, max) in [
+            ("a first segment", self.first_len, FIRST_LEN_MAX as u64),
+            ("a largest spare", self.spare_len_max, longest),
+            (
+                "a first spare",
+                self.spare_len_min,
+                largest.unwrap_or(longest),
+            ),
+        ] {
+            let min = SEGMENT_LEN_MIN as u64;
+            match len {
+                Some(given) if given != 0 && !(min..=max).contains(&given) => {
+                    return Err(InvalidSizes {
+                        what,
+                        given,
+                        min,
+                        max,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// These sizes, and `others` where they say nothing.
     pub fn or(self, others: Sizes) -> Sizes {
         let or = |own: Option<u64>, other: Option<u64>| {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::entry::LIMIT_MAX;
+
 /// Bytes that another process wrote and that cannot be right. Never a panic:
 /// the context they belong to is damaged, the reader is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +92,9 @@ pub enum Refused {
     #[error("no room: {0}")]
     Full(Full),
     /// A part of the entry is larger than its limit.
-    #[error("{what} has {len} bytes, the limit is {max}")]
+    #[error("{what} has {len} bytes, the limit is {max}; {remedy}", remedy = remedy(what, *max))]
     TooLarge {
-        /// Payload, key, metadata or record.
+        /// Key, payload or metadata.
         what: &'static str,
         /// What was given, in bytes.
         len: usize,
@@ -115,7 +117,7 @@ pub enum Refused {
         reason: String,
     },
     /// The context was dropped.
-    #[error("the context was closed for good; open it again to begin a new one")]
+    #[error("the context was dropped; who opens its name again begins a new one")]
     Closed,
     /// This process is a fork's child and must not use its parent's appender.
     #[error("this process is a fork of the one that made the appender; make a new one")]
@@ -123,4 +125,18 @@ pub enum Refused {
     /// The log itself is damaged.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
+}
+
+/// What to do about something that is too large.
+fn remedy(what: &str, max: usize) -> &'static str {
+    match what {
+        "payload" if max < LIMIT_MAX => {
+            "split it, or use a context made under a larger `--payload-max`"
+        }
+        "metadata" if max < LIMIT_MAX => {
+            "move it into the payload, or use a context made under a larger `--metadata-max`"
+        }
+        "key" => "use a shorter one",
+        _ => "split it: no context takes more",
+    }
 }

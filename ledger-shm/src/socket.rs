@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
+    SockType, UnixAddr, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -72,6 +72,13 @@ pub fn accept(listener: &impl AsFd) -> io::Result<Option<Packets>> {
         Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNABORTED) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends a connection from this side, in all processes and threads that have it:
+/// whoever waits for a packet is told that there will be none.
+pub fn shut_down(socket: &impl AsFd) {
+    // Fails only if it has ended already.
+    let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both);
 }
 
 impl Packets {

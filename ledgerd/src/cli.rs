@@ -78,7 +78,8 @@ pub(crate) enum Output {
     Short,
     /// One JSON object per line
     Jsonl,
-    /// Payloads only, byte for byte; of `ls` the names
+    /// Payloads only, byte for byte; of `ls` the names, of `append` the seq, of
+    /// `info` the same as jsonl
     Raw,
 }
 

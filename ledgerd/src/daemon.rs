@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use ledger_client::place;
+use ledger_shm::control::{InvalidSizes, Sizes};
 use ledger_shm::entry::LIMIT_MAX;
 use ledger_shm::fork::Generation;
-use ledger_shm::object::{self, Instance, InvalidInstance};
+use ledger_shm::format::CONTROL_LEN;
+use ledger_shm::object::{self, Instance, InvalidInstance, MEMORY_DIR};
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
-use crate::options::Options;
+use crate::options::{Lengths, Options};
 use crate::recover::recover;
 use crate::registry::Registry;
 use crate::server::Server;
@@ -38,13 +40,27 @@ pub enum StartError {
         /// What can be.
         max: usize,
     },
+    /// Segments cannot be so large.
+    #[error(transparent)]
+    InvalidSizes(#[from] InvalidSizes),
+    /// Not even one context would fit.
+    #[error("a memory budget of {given} bytes holds no context; the first takes {min}")]
+    BudgetTooSmall {
+        /// What was asked for.
+        given: u64,
+        /// What one context takes.
+        min: u64,
+    },
     /// There is one already.
     #[error(
-        "instance {instance:?} has a daemon already; stop it, or choose another with --instance"
+        "instance {instance:?} has a daemon already{}; stop it, or choose another with --instance",
+        pid.map_or_else(String::new, |pid| format!(", process {pid}"))
     )]
     AlreadyRunning {
         /// Which one.
         instance: String,
+        /// Which process it said it was.
+        pid: Option<u32>,
     },
     /// The socket could not be made.
     #[error("cannot listen at {}: {source}", socket.display())]
@@ -97,6 +113,13 @@ impl Daemon {
                 return Err(StartError::LimitTooLarge { what, given, max });
             }
         }
+        options.sizes.check()?;
+        let given = options.memory_budget.unwrap_or(u64::MAX);
+        let first = Lengths::new(Sizes::default(), &options).first;
+        let min = (CONTROL_LEN + first) as u64;
+        if given < min {
+            return Err(StartError::BudgetTooSmall { given, min });
+        }
         let lock = Lock::take(&instance)?;
         let mut generation = [0; 8];
         getrandom::fill(&mut generation).map_err(|error| memory(io::Error::other(error)))?;
@@ -108,10 +131,13 @@ impl Daemon {
             eprintln!("ledgerd: context of epoch {epoch} cannot be served: {error}");
         }
         let committed: u64 = found.logs.iter().map(crate::log::Log::committed_len).sum();
-        let budget = match options.memory_budget {
-            Some(budget) => budget,
-            None => (object::free_len().map_err(memory)? + committed) / 2,
-        };
+        let available = object::free_len().map_err(memory)? + committed;
+        let budget = options.memory_budget.unwrap_or(available / 2);
+        if budget > available {
+            eprintln!(
+                "ledgerd: {MEMORY_DIR} has room for {available} bytes, less than the memory budget of {budget}"
+            );
+        }
 
         let socket = place::socket_path(&options.runtime_dir, &instance);
         let refused = |source| StartError::Socket {

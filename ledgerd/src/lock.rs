@@ -2,11 +2,14 @@
 //!
 //! The lock is the kernel's and ends with its holder, however that ends. The
 //! object is only unlinked by `purge`, which holds the lock then; whoever has
-//! got a lock checks that the name still means what it locked.
+//! got a lock checks that the name still means what it locked. It holds the
+//! process id of who locked it last, for people to read: nothing follows from it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use ledger_client::place;
 use ledger_shm::control::State;
@@ -23,48 +26,60 @@ use crate::log;
 /// The lock of an instance, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _flock: Flock<std::os::fd::OwnedFd>,
+    _flock: Flock<File>,
 }
 
 impl Lock {
     pub(crate) fn take(instance: &Instance) -> Result<Lock, StartError> {
-        let path = format!("/{}", Name::Lock.in_instance(instance));
+        let memory = |error: nix::Error| StartError::Memory {
+            source: error.into(),
+        };
+        let object = Name::Lock.in_instance(instance);
+        let path = path(instance);
         loop {
             let fd = nix::sys::mman::shm_open(
-                path.as_str(),
+                object.as_str(),
                 OFlag::O_CREAT | OFlag::O_RDWR,
                 Mode::S_IRUSR | Mode::S_IWUSR,
             )
-            .map_err(|error| StartError::Memory {
-                source: error.into(),
-            })?;
-            let flock = Flock::lock(fd, FlockArg::LockExclusiveNonblock).map_err(
+            .map_err(memory)?;
+            let flock = Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock).map_err(
                 |(_, error)| match error {
                     nix::Error::EWOULDBLOCK => StartError::AlreadyRunning {
                         instance: instance.name().to_owned(),
+                        pid: holder(instance),
                     },
-                    error => StartError::Memory {
-                        source: error.into(),
-                    },
+                    error => memory(error),
                 },
             )?;
-            let locked =
-                nix::sys::stat::fstat(flock.as_fd()).map_err(|error| StartError::Memory {
-                    source: error.into(),
-                })?;
+            let locked = nix::sys::stat::fstat(flock.as_fd()).map_err(memory)?;
             if locked.st_uid != geteuid().as_raw() {
-                let message = format!("{MEMORY_DIR}{path} belongs to uid {}", locked.st_uid);
+                let message = format!("{} belongs to uid {}", path.display(), locked.st_uid);
                 return Err(StartError::Memory {
                     source: io::Error::new(io::ErrorKind::PermissionDenied, message),
                 });
             }
             // A purge may have removed the name between opening and locking.
-            let named = nix::sys::stat::stat(&Path::new(MEMORY_DIR).join(&path[1..]));
+            let named = nix::sys::stat::stat(&path);
             if named.is_ok_and(|named| named.st_ino == locked.st_ino) {
+                // Where memory is full it stays unsaid.
+                let pid = std::process::id().to_string();
+                let _ = flock.set_len(0);
+                let _ = flock.write_at(pid.as_bytes(), 0);
                 return Ok(Lock { _flock: flock });
             }
         }
     }
+}
+
+fn path(instance: &Instance) -> PathBuf {
+    Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance))
+}
+
+/// Who says that it holds the lock.
+fn holder(instance: &Instance) -> Option<u32> {
+    let pid = std::fs::read_to_string(path(instance)).ok()?;
+    pid.parse().ok()
 }
 
 /// Has clients that are still attached find out: they would append to memory

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ledger_client::place;
-use ledger_shm::control::Sizes;
+use ledger_shm::control::{FIRST_LEN_MAX, Sizes};
 use ledger_shm::entry::Limits;
 use ledger_shm::format::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 
@@ -23,7 +23,8 @@ pub struct Options {
     /// of the budget; window a quarter of the budget, and, when that is spent,
     /// as many contexts as have no window of their own share half of it evenly.
     pub sizes: Sizes,
-    /// What an entry may weigh. Default: payload 4 MiB, metadata 64 KiB; at most
+    /// What an entry may weigh in contexts that are made from now on; those that
+    /// exist keep theirs. Default: payload 4 MiB, metadata 64 KiB; at most
     /// [`LIMIT_MAX`](ledger_shm::entry::LIMIT_MAX) each.
     pub limits: Limits,
     /// How long after its last appender left a context gives up its spares.
@@ -45,10 +46,6 @@ impl Options {
         }
     }
 }
-
-/// A first segment is committed while the client waits, and all others with it:
-/// this much takes some ten milliseconds.
-const FIRST_LEN_MAX: usize = 64 << 20;
 
 /// How large the segments of one context are, by default or by somebody's word.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,9 @@
 //! What `ledgerd` prints, for eyes and for programs.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use ledger_tests::process::{Lines, Process};
@@ -44,10 +47,31 @@ fn append_takes_its_payload_from_the_line_a_file_or_standard_input() {
         instance.printed(&["get", "log", "2", "-o", "raw"]),
         "from a pipe"
     );
-    let said = instance.complained(&["append", "log", "k", "@/nowhere"]);
-    assert!(said.contains("/nowhere"), "{said}");
+    for file in ["/nowhere", ""] {
+        let said = instance.complained(&["append", "log", "k", &format!("@{file}")]);
+        assert!(said.contains(&format!("file {file:?}")), "{said}");
+    }
+    let said = instance.complained(&["append", "log", "k", "@/dev/zero"]);
+    assert!(said.contains("payload has 536870913 bytes"), "{said}");
     let said = instance.complained(&["append", "log", "k", "v", "--meta", "pair"]);
     assert!(said.contains("has no `=`"), "{said}");
+    // An option that is none is no payload; a number is, and what follows `--`.
+    let said = instance.complained(&["append", "log", "k", "--mata"]);
+    assert!(said.contains("unexpected argument '--mata'"), "{said}");
+    instance.printed(&["append", "log", "k", "-5"]);
+    instance.printed(&["append", "log", "k", "--", "--mata"]);
+    assert_eq!(
+        instance.printed(&["tail", "log", "-n", "2", "-o", "raw"]),
+        "-5--mata"
+    );
+    let mut command = instance.ledgerd(&["append", "log", "k"]);
+    command.arg(OsStr::from_bytes(&[0xFF, 0xFE]));
+    let appended = Process::start(command.stdout(Stdio::piped())).output();
+    assert!(appended.status.success());
+    assert_eq!(
+        instance.run(&["get", "log", "5", "-o", "raw"]).stdout,
+        [0xFF, 0xFE]
+    );
     // What no context takes creates none.
     let said = instance.complained(&["append", "another", "", "v"]);
     assert!(said.contains("the key is empty"), "{said}");
@@ -154,7 +178,11 @@ fn ls_and_info_describe_contexts() {
     };
     assert_eq!(
         columns(instance.printed(&["ls", "-o", "short"])),
-        [["another", "open", "1", "1"], ["log", "open", "1", "3"]]
+        [
+            ["CONTEXT", "STATE", "FIRST", "LATEST"],
+            ["another", "open", "1", "1"],
+            ["log", "open", "1", "3"]
+        ]
     );
     let short = columns(instance.printed(&["info", "log", "-o", "short"]));
     let epoch = info[0]["epoch"].as_str().expect("text");
@@ -232,4 +260,29 @@ fn a_closed_pipe_ends_a_command_quietly() {
     let ended = getting.output();
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     assert!(ended.status.success(), "{}", ended.status);
+}
+
+#[test]
+fn a_follower_ends_when_nobody_reads_it_though_nothing_happens() {
+    let instance = started(&[]);
+    three(&instance);
+    let mut command = instance.ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "raw"]);
+    let mut following = Process::start(command.stdout(Stdio::piped()));
+    drop(following.stdout.take());
+    assert!(following.ended().success());
+}
+
+#[test]
+fn an_append_that_cannot_be_printed_says_that_it_was_appended() {
+    let instance = started(&[]);
+    let mut command = instance.ledgerd(&["append", "log", "k", "v"]);
+    let full = File::options().write(true).open("/dev/full");
+    command
+        .stdout(full.expect("/dev/full"))
+        .stderr(Stdio::piped());
+    let output = Process::start(&mut command).output();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("entry 1 is appended, but: "), "{said}");
+    assert_eq!(instance.printed(&["get", "log", "-o", "raw"]), "v");
 }

@@ -34,7 +34,9 @@ fn without_a_daemon_connecting_says_where_it_looked_and_what_to_do() {
 fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let instance = started(&[]);
     let said = instance.complained(&["run"]);
-    assert!(said.contains("has a daemon already"), "{said}");
+    let pid = instance.daemon_pid();
+    let expected = format!("has a daemon already, process {pid}; stop it");
+    assert!(said.contains(&expected), "{said}");
     assert_eq!(
         instance.printed(&["append", "c", "k", "v", "-o", "short"]),
         "1\n"
@@ -139,7 +141,15 @@ fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
     let instance = started(&[]);
     instance.printed(&["append", "log", "k", "seen"]);
     instance.pause_daemon();
-    assert_eq!(instance.printed(&["get", "log", "-o", "raw"]), "seen");
+    for args in [
+        &["get", "log", "-o", "raw"][..],
+        &["tail", "log", "-o", "raw"],
+    ] {
+        let started = Instant::now();
+        assert_eq!(instance.printed(args), "seen");
+        // Who must have the daemon waits for it 2 s.
+        assert!(started.elapsed() < Duration::from_secs(1), "{args:?}");
+    }
     let said = instance.complained(&["append", "log", "k", "v"]);
     assert!(
         said.contains("does not answer") && !said.contains("ledgerd run"),
@@ -150,6 +160,66 @@ fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
         instance.printed(&["append", "log", "k", "v", "-o", "short"]),
         "2\n"
     );
+}
+
+/// Waits until a background thread of this process waits for an answer.
+fn wait_until_the_background_thread_asks() {
+    eventually("the background thread asks", || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
+        tasks.flatten().find(|task| {
+            let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let in_receive = read("syscall").starts_with(&format!("{} ", libc::SYS_recvmsg));
+            // The kernel keeps fifteen characters of a thread's name.
+            in_receive && read("comm").trim() == "ledger-provisio"
+        })
+    });
+}
+
+#[test]
+fn an_append_follows_others_while_the_background_thread_waits_for_a_stopped_daemon() {
+    let instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let mut other = instance.peer();
+    other.must("open log");
+    other.must("fill 1000 100");
+    eventually("the other has mapped the next two spares", || {
+        let drawing = instance.printed(&["inspect", "log"]);
+        let mut spares = drawing.lines().filter(|line| line.ends_with("spare"));
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", other.pid())).expect("it runs");
+        let mut is_next_mapped = || {
+            let part = spares.next()?.split_whitespace().nth(1)?;
+            maps.contains(&format!("-{part}\n")).then_some(())
+        };
+        is_next_mapped().and_then(|()| is_next_mapped())
+    });
+    instance.pause_daemon();
+    // No spare fits it, so the background thread has to ask.
+    let full = appender.try_append(&NewEntry::new("k", &[7; 4 << 20]));
+    assert!(full.expect_err("no room").is_full());
+    wait_until_the_background_thread_asks();
+    other.must("fill 100 100");
+    let appended = appender.append(&NewEntry::new("k", b"v"));
+    assert_eq!(appended.expect("it follows").seq, 1101);
+    instance.resume_daemon();
+}
+
+#[test]
+fn closing_the_ledger_waits_for_no_answer() {
+    let instance = started(&[]);
+    let ledger = instance.connect();
+    let context = ledger.context("log").open_or_create().expect("room");
+    let mut appender = context.appender().expect("an appender");
+    instance.pause_daemon();
+    // No spare fits it, so the background thread has to ask.
+    let full = appender.try_append(&NewEntry::new("k", &[7; 4 << 20]));
+    assert!(full.expect_err("no room").is_full());
+    wait_until_the_background_thread_asks();
+    let started = Instant::now();
+    drop((appender, context, ledger));
+    // A daemon that runs is given 5 s to answer.
+    assert!(started.elapsed() < Duration::from_secs(2));
+    instance.resume_daemon();
 }
 
 #[test]
@@ -415,7 +485,7 @@ fn purge_tells_clients_that_are_still_attached() {
     instance.printed(&["purge"]);
     let refused = appender.append(&NewEntry::new("k", b"lost"));
     let said = refused.expect_err("nobody could read it").to_string();
-    assert!(said.contains("closed for good"), "{said}");
+    assert!(said.contains("was dropped"), "{said}");
 }
 
 #[test]
@@ -426,4 +496,28 @@ fn a_limit_that_the_format_cannot_hold_is_refused() {
         said.contains("largest payload") && said.contains("536870912"),
         "{said}"
     );
+    for (args, reason) in [
+        (
+            &["--memory-budget", "19K"][..],
+            "holds no context; the first takes 20480",
+        ),
+        (&["--first-segment", "9G"], "choose from 8192 to 67108864"),
+        (&["--spare-min", "4K"], "choose from 8192 to"),
+        (&["--spare-max", "4K"], "choose from 8192 to"),
+        (
+            &["--spare-min", "2M", "--spare-max", "1M"],
+            "choose from 8192 to 1048576",
+        ),
+    ] {
+        let said = instance.complained(&[&["run"], args].concat());
+        assert!(said.contains(reason), "{args:?}: {said}");
+    }
+    for args in [
+        &["--memory-budget", "0"][..],
+        &["--spare-min", "0"],
+        &["--idle-close-after=-1"],
+    ] {
+        let output = instance.run(&[&["run"], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
 }

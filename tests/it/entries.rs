@@ -65,6 +65,8 @@ fn what_can_never_fit_is_refused_with_its_length_and_limit() {
         refused(&NewEntry::new("k", &[0; 1001])),
         too_large("payload", 1001, 1000)
     );
+    let said = too_large("payload", 1001, 1000).to_string();
+    assert!(said.contains("under a larger `--payload-max`"), "{said}");
     let key = "k".repeat(1025);
     assert_eq!(
         refused(&NewEntry::new(&key, b"")),

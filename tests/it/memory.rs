@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
+use ledger_shm::format::SEGMENT_LEN_MAX;
 use ledger_shm::object::{MEMORY_DIR, list};
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
@@ -295,16 +296,18 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
     let first_available = || rich.first_available().expect("readable");
     let before = first_available();
     let wish = |sizes| ledger.context("greedy").sizes(sizes).open_or_create();
-    let refused = wish(Sizes {
-        first_len: Some(1 << 40),
-        ..Sizes::default()
-    });
-    let error = refused.map(drop).expect_err("more than there is");
-    assert!(error.to_string().contains("budget"), "{error}");
-    assert_eq!(first_available(), before);
+    for (len, reason) in [(1 << 40, "choose from"), (64 << 20, "budget")] {
+        let refused = wish(Sizes {
+            first_len: Some(len),
+            ..Sizes::default()
+        });
+        let error = refused.map(drop).expect_err("more than there is");
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(first_available(), before);
+    }
     let context = wish(Sizes {
-        spare_len_min: Some(1 << 40),
-        spare_len_max: Some(1 << 40),
+        spare_len_min: Some(SEGMENT_LEN_MAX as u64),
+        spare_len_max: Some(SEGMENT_LEN_MAX as u64),
         ..Sizes::default()
     });
     let context = context.expect("a small first segment");

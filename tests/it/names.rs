@@ -1,7 +1,12 @@
 //! Names of contexts and instances.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
 use ledger_client::{ConnectError, Ledger, OpenError};
 use ledger_shm::control::InvalidName;
+use ledger_tests::process::Process;
 
 use crate::started;
 
@@ -30,8 +35,26 @@ fn a_name_is_1_to_1024_bytes_of_utf8() {
 }
 
 #[test]
-fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
+fn commands_say_what_is_wrong_with_a_name() {
     let instance = started(&[]);
+    let too_long = "x".repeat(1025);
+    for (name, reason) in [("", "is empty"), (&too_long, "has 1025 bytes")] {
+        for args in [&["append", name, "k", "v"][..], &["get", name]] {
+            let said = instance.complained(args);
+            assert!(said.contains(reason), "{args:?}: {said}");
+        }
+    }
+    let mut command = instance.ledgerd(&["append"]);
+    command.arg(OsStr::from_bytes(b"ab\xff")).args(["k", "v"]);
+    let output = Process::start(command.stderr(Stdio::piped())).output();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("<CONTEXT>': not UTF-8"), "{said}");
+}
+
+#[test]
+fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
+    let mut instance = started(&[]);
     let ledger = instance.connect();
     for outcome in [
         ledger.context("none").open(),
@@ -43,7 +66,22 @@ fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
     for command in ["get", "tail", "info", "inspect"] {
         let said = instance.complained(&[command, "none"]);
         assert!(
-            said.contains("no context \"none\"") && said.contains("append"),
+            said.contains("no context \"none\"")
+                && said.contains(instance.name())
+                && said.contains("append to it to create it\n"),
+            "{said}"
+        );
+    }
+    // It may have been the wrong place.
+    let empty = instance.run(&["ls"]);
+    let said = String::from_utf8_lossy(&empty.stderr).into_owned();
+    assert!(empty.status.success() && empty.stdout.is_empty(), "{said}");
+    assert!(said.ends_with("has no contexts\n"), "{said}");
+    instance.stop_daemon();
+    for args in [&["get", "none"][..], &["ls"]] {
+        let said = String::from_utf8(instance.run(args).stderr).expect("text");
+        assert!(
+            said.contains(instance.name()) && said.contains("no daemon answers there"),
             "{said}"
         );
     }

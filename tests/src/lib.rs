@@ -177,6 +177,11 @@ impl Instance {
         self.daemon = Some(daemon);
     }
 
+    /// The daemon's process id.
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon").id()
+    }
+
     /// Stops the daemon with SIGSTOP, and waits until none of its threads runs.
     pub fn pause_daemon(&self) {
         let daemon = self.daemon.as_ref().expect("a daemon");

@@ -1,31 +1,38 @@
 //! `ledgerd append`: one entry.
 
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use clap::builder::TypedValueParser;
 use ledger_client::NewEntry;
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
-use crate::commands::connect;
+use crate::commands::{builder, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The context's name
+    #[arg(value_parser = text())]
     context: String,
     /// The entry's key
+    #[arg(value_parser = text())]
     key: String,
-    /// The payload; `-` reads standard input, `@FILE` a file
-    #[arg(allow_hyphen_values = true)]
-    payload: Option<String>,
+    /// The payload, any bytes; `-` reads standard input, `@FILE` a file, and
+    /// what begins with `--` goes behind a lone `--`
+    #[arg(allow_negative_numbers = true)]
+    payload: Option<OsString>,
     /// A metadata pair; can be repeated
-    #[arg(long = "meta", value_name = "K=V", value_parser = pair)]
+    #[arg(long = "meta", value_name = "K=V", value_parser = text().try_map(pair))]
     metadata: Vec<(String, String)>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn pair(text: String) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or_else(|| format!("{text:?} has no `=`"))?;
@@ -41,20 +48,7 @@ struct Appended<'a> {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let payload = match args.payload.as_deref() {
-        None => Vec::new(),
-        Some("-") => {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes)?;
-            bytes
-        }
-        Some(text) => match text.strip_prefix('@') {
-            Some(file) => {
-                std::fs::read(file).map_err(|error| Failure::Said(format!("{file}: {error}")))?
-            }
-            None => text.as_bytes().to_vec(),
-        },
-    };
+    let payload = args.payload.map_or_else(|| Ok(Vec::new()), payload)?;
     let metadata: Vec<_> = args
         .metadata
         .iter()
@@ -66,22 +60,52 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         payload_len_max: LIMIT_MAX,
         metadata_len_max: LIMIT_MAX,
     })?;
-    let ledger = connect(instance, false)?;
+    let ledger = builder(instance)?.connect()?;
     let context = ledger.context(&args.context).open_or_create()?;
     let appended = context.appender()?.append(&entry)?;
+    print(&args.context, &appended, args.output.output()).map_err(|error| {
+        match Failure::from(error) {
+            Failure::Said(why) => {
+                Failure::Said(format!("entry {} is appended, but: {why}", appended.seq))
+            }
+            closed => closed,
+        }
+    })
+}
+
+/// The payload that an argument means. Nothing is read beyond what an entry can
+/// hold: a device may have no end.
+fn payload(argument: OsString) -> Result<Vec<u8>, Failure> {
+    let read = |from: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        from.take(LIMIT_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let (name, outcome) = match argument.as_bytes() {
+        b"-" => ("standard input".to_owned(), read(&mut io::stdin().lock())),
+        [b'@', file @ ..] => {
+            let file = OsStr::from_bytes(file);
+            let outcome = File::open(file).and_then(|mut file| read(&mut file));
+            (format!("file {file:?}"), outcome)
+        }
+        _ => return Ok(argument.into_vec()),
+    };
+    outcome.map_err(|error: io::Error| Failure::Said(format!("cannot read {name}: {error}")))
+}
+
+fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match args.output.output() {
+    match output {
         Output::Jsonl => {
             let line = Appended {
-                context: &args.context,
+                context,
                 seq: appended.seq,
                 lamport: appended.lamport,
                 appended_at_ns: appended.appended_at_ns,
             };
             serde_json::to_writer(&mut out, &line)?;
-            writeln!(out)?;
+            writeln!(out)
         }
-        Output::Short | Output::Raw => writeln!(out, "{}", appended.seq)?,
+        Output::Short | Output::Raw => writeln!(out, "{}", appended.seq),
     }
-    Ok(())
 }

@@ -3,17 +3,18 @@
 use std::io::{self, BufWriter, Write};
 
 use crate::cli::{Failure, InstanceArgs, OutputArgs};
-use crate::commands::{connect, print};
+use crate::commands::{open_to_read, print, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The context's name
+    #[arg(value_parser = text())]
     context: String,
     /// Only the entry with this seq; the first is 1
     #[arg(conflicts_with_all = ["key", "after", "limit"], value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
     /// Only entries with exactly this key
-    #[arg(long)]
+    #[arg(long, value_parser = text())]
     key: Option<String>,
     /// Only entries after this seq
     #[arg(long, value_name = "SEQ")]
@@ -26,8 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let ledger = connect(instance, true)?;
-    let context = ledger.context(&args.context).open_read_only()?;
+    let context = open_to_read(instance, &args.context)?;
     let output = args.output.output();
     let mut out = BufWriter::new(io::stdout().lock());
     if let Some(seq) = args.seq {

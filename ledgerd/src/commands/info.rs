@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
-use crate::commands::connect;
 use crate::commands::ls::{Summary, number};
+use crate::commands::{open_to_read, text};
 use crate::held::Held;
 
 #[derive(Serialize)]
@@ -21,15 +21,15 @@ struct Description {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The context's name
+    #[arg(value_parser = text())]
     context: String,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let ledger = connect(instance, true)?;
-    let context = ledger.context(&args.context).open_read_only()?;
-    let held = Held::of(ledger.instance(), context.epoch())?;
+    let context = open_to_read(instance, &args.context)?;
+    let held = Held::of(context.ledger().instance(), context.epoch())?;
     let description = Description {
         summary: Summary::of(&context),
         retired_mapped_len: held.len,

@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use ledger_client::inspect::Drawing;
 
 use crate::cli::{Failure, InstanceArgs};
-use crate::commands::connect;
+use crate::commands::{open_to_read, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The context's name
+    #[arg(value_parser = text())]
     context: String,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let ledger = connect(instance, true)?;
-    let context = ledger.context(&args.context).open_read_only()?;
+    let context = open_to_read(instance, &args.context)?;
     write!(io::stdout().lock(), "{}", Drawing::of(&context)?)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use ledger_client::{Context, ReadError};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
-use crate::commands::connect;
+use crate::commands::{NO_DAEMON, connect_to_read};
 
 /// What there is to say about a context; damage only hides what it damaged.
 #[derive(Serialize)]
@@ -49,8 +49,25 @@ pub(super) fn number(number: Option<u64>) -> String {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
-    let found = connect(instance, true)?.contexts()?;
+    let ledger = connect_to_read(instance)?;
+    let found = ledger.contexts()?;
+    if found.readable.is_empty() {
+        let name = ledger.instance().name();
+        let no_daemon = if ledger.is_connected() {
+            String::new()
+        } else {
+            format!("; {NO_DAEMON}")
+        };
+        eprintln!("ledgerd: instance {name:?} has no contexts{no_daemon}");
+    }
     let mut out = io::stdout().lock();
+    if args.output() == Output::Short && !found.readable.is_empty() {
+        writeln!(
+            out,
+            "{:<32} {:<11} {:>12} {:>12}",
+            "CONTEXT", "STATE", "FIRST", "LATEST"
+        )?;
+    }
     for context in found.readable {
         let summary = Summary::of(&context);
         match args.output() {

@@ -10,17 +10,52 @@ pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod tail;
 
-use ledger_client::Ledger;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use ledger_client::{Builder, Context, Ledger};
 
 use crate::cli::{Failure, InstanceArgs};
 
-/// Connects. Reading commands work while the daemon is down.
-fn connect(instance: &InstanceArgs, daemon_optional: bool) -> Result<Ledger, Failure> {
+/// A daemon that has not greeted by then is read around.
+const READER_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
+
+fn builder(instance: &InstanceArgs) -> Result<Builder, Failure> {
     let place = instance.instance()?;
-    let ledger = Ledger::builder()
+    Ok(Ledger::builder()
         .instance(place.name())
-        .runtime_dir(instance.runtime_dir(&place))
-        .daemon_optional(daemon_optional)
+        .runtime_dir(instance.runtime_dir(&place)))
+}
+
+/// Connects for reading, which works while the daemon is down or stopped.
+fn connect_to_read(instance: &InstanceArgs) -> Result<Ledger, Failure> {
+    let ledger = builder(instance)?
+        .daemon_optional(true)
+        .connect_timeout(READER_CONNECT_TIMEOUT)
         .connect()?;
     Ok(ledger)
+}
+
+fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure> {
+    let ledger = connect_to_read(instance)?;
+    ledger.context(name).open_read_only().map_err(|error| {
+        if error.is_unknown() && !ledger.is_connected() {
+            Failure::Said(format!("{error}; {NO_DAEMON}"))
+        } else {
+            error.into()
+        }
+    })
+}
+
+/// Beside what was not found: it may have been looked for in the wrong place.
+const NO_DAEMON: &str = "no daemon answers there, see --instance and --runtime-dir";
+
+/// An argument that has to be text; the payload need not be.
+fn text() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().try_map(|argument: OsString| {
+        argument
+            .into_string()
+            .map_err(|_| "not UTF-8; only a payload can be other bytes")
+    })
 }

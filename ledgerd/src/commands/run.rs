@@ -16,30 +16,31 @@ use crate::{Daemon, Options};
 pub(crate) struct Args {
     /// Bytes of memory to commit at most, e.g. 512M [default: half of what
     /// the memory file system has free]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     memory_budget: Option<u64>,
     /// Bytes of sealed segments each context keeps; older entries are evicted
     /// [default: a quarter of the budget, less when that is spent]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     window: Option<u64>,
-    /// Bytes of a context's first segment, at most 64M [default: 16K]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    /// Bytes of a context's first segment, 8K to 64M [default: 16K]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     first_segment: Option<u64>,
     /// Bytes of a context's first spare; later ones double [default: 1M]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     spare_min: Option<u64>,
     /// Bytes no spare exceeds unless one entry needs more [default: 64M]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     spare_max: Option<u64>,
-    /// Bytes of the largest payload, inclusive
+    /// Bytes of the largest payload, inclusive, in contexts made from now on
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "4M")]
     payload_max: u64,
-    /// Bytes of the largest metadata, inclusive: keys, values, and 16 a pair
+    /// Bytes of the largest metadata, inclusive, in contexts made from now on:
+    /// keys, values, and 16 a pair
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "64K")]
     metadata_max: u64,
     /// Seconds after which a context without appenders gives up its spares
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
-    idle_close_after: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    idle_close_after: Duration,
 }
 
 /// A number of bytes with an optional K, M, G or T (powers of 1024).
@@ -62,6 +63,30 @@ fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is too large"))
 }
 
+/// As [`bytes`], where none at all means nothing.
+fn some_bytes(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("0 bytes hold nothing".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
+}
+
+/// A number of bytes in its largest unit of which there is one.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..0x400 => format!("{bytes} bytes"),
+        0x400..0x10_0000 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let place = instance.instance()?;
     let mut options = Options::new(place.name());
@@ -76,13 +101,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     };
     options.limits.payload_len_max = len(args.payload_max);
     options.limits.metadata_len_max = len(args.metadata_max);
-    options.idle_close_after =
-        Duration::try_from_secs_f64(args.idle_close_after).map_err(|error| {
-            Failure::Said(format!(
-                "--idle-close-after {}: {error}",
-                args.idle_close_after
-            ))
-        })?;
+    options.idle_close_after = args.idle_close_after;
 
     // Blocked before any thread exists, so that all inherit it and only the
     // wait below sees them.
@@ -93,13 +112,13 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
 
     let daemon = Daemon::start(options)?;
     eprintln!(
-        "ledgerd {} instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {} MiB",
+        "ledgerd {} instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",
         env!("CARGO_PKG_VERSION"),
         place.name(),
         daemon.socket().display(),
         daemon.context_count(),
         daemon.leftover_count(),
-        daemon.budget() >> 20,
+        amount(daemon.budget()),
     );
     if let Some(signal) = wait(&signals, &daemon)? {
         eprintln!("ledgerd stops on {signal}; its contexts stay in memory");
@@ -125,7 +144,9 @@ fn wait(signals: &SigSet, daemon: &Daemon) -> std::io::Result<Option<Signal>> {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use std::time::Duration;
+
+    use super::{bytes, seconds, some_bytes};
 
     #[test]
     fn sizes_are_read_with_their_units() {
@@ -134,6 +155,16 @@ mod tests {
         assert_eq!(bytes("3GiB"), Ok(3 << 30));
         for wrong in ["", "K", "-1", "5Q", "99999999T"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(bytes("0K"), Ok(0));
+        assert!(some_bytes("0K").is_err());
+    }
+
+    #[test]
+    fn times_are_finite_and_not_negative() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "-1", "nan", "inf", "1e30", "60s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,15 +2,22 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use ledger_client::{Context, ReadError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{Failure, InstanceArgs, OutputArgs};
-use crate::commands::{connect, print};
+use crate::commands::{open_to_read, print, text};
+
+/// How often it is looked whether anybody still reads what is printed.
+const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The context's name
+    #[arg(value_parser = text())]
     context: String,
     /// Wait for new entries until interrupted
     #[arg(short, long)]
@@ -25,15 +32,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
     /// Only entries with exactly this key
-    #[arg(long)]
+    #[arg(long, value_parser = text())]
     key: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let ledger = connect(instance, true)?;
-    let context = ledger.context(&args.context).open_read_only()?;
+    let context = open_to_read(instance, &args.context)?;
     let output = args.output.output();
     let first = match (args.from, args.after) {
         (Some(from), _) => from,
@@ -54,9 +60,18 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         if !args.follow {
             return Ok(());
         }
-        let entry = watcher.next()?;
-        print::entry(&mut out, output, &entry)?;
+        match watcher.next_timeout(LOOK_AT_OUTPUT)? {
+            Some(entry) => print::entry(&mut out, output, &entry)?,
+            None if is_closed(out.get_ref()) => return Err(Failure::ClosedPipe),
+            None => {}
+        }
     }
+}
+
+/// Whether nobody reads a pipe any more (poll(2), POLLERR).
+fn is_closed(pipe: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
 /// The seq of the first of the last entries, all or those with a key; the next
