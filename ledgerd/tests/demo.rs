@@ -20,7 +20,7 @@ mod plan;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use ledger_shm::object;
 use nix::sys::signal::{Signal, kill};
@@ -47,7 +47,7 @@ fn program() -> PathBuf {
 /// A running demo, killed if the test fails.
 struct Demo {
     child: Child,
-    output: BufReader<ChildStdout>,
+    output: Box<dyn BufRead>,
     instance: String,
 }
 
@@ -78,7 +78,7 @@ impl Demo {
             .to_owned();
         Demo {
             child,
-            output,
+            output: Box::new(output),
             instance,
         }
     }
@@ -211,6 +211,15 @@ fn a_demo_that_is_told_to_stop_leaves_nothing_behind() {
         assert_eq!(ended.code, Ok(128 + signal as i32));
         assert_eq!(ended.errors, format!("demo: stopped by {signal}\n"));
     }
+}
+
+#[test]
+fn a_demo_that_nobody_reads_ends_quietly_without_success() {
+    let mut demo = Demo::start(&[ENDLESS, &["--print-all"]]);
+    demo.output = Box::new(std::io::empty());
+    let ended = demo.ended();
+    let expected = (Ok(128 + Signal::SIGPIPE as i32), "");
+    assert_eq!((ended.code, ended.errors.as_str()), expected);
 }
 
 #[test]

@@ -515,7 +515,7 @@ fn a_limit_that_the_format_cannot_hold_is_refused() {
     for args in [
         &["--memory-budget", "0"][..],
         &["--spare-min", "0"],
-        &["--idle-close-after=-1"],
+        &["--idle-close-after", "-1"],
     ] {
         let output = instance.run(&[&["run"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -1,10 +1,11 @@
 //! The story: who starts when, and what they must agree on.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ledger_shm::object;
+use nix::sys::signal::Signal;
 
 use crate::Failure;
 use crate::crew::{Crew, Stopped, signals};
@@ -25,6 +26,10 @@ pub fn coordinate(plan: &Plan) -> ExitCode {
             [] => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,
         },
+        // Nobody reads what it prints: nothing to say, and nothing was shown.
+        Err(Stopped::Failed(failure)) if is_closed_pipe(&failure) => {
+            ExitCode::from(128 + Signal::SIGPIPE as u8)
+        }
         Err(Stopped::Failed(failure)) => {
             eprintln!("demo: {failure}");
             ExitCode::FAILURE
@@ -37,9 +42,15 @@ pub fn coordinate(plan: &Plan) -> ExitCode {
     }
 }
 
+fn is_closed_pipe(failure: &Failure) -> bool {
+    failure
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn run(plan: &Plan) -> Result<Summary, Stopped> {
     // Before there is any thread, so that all inherit it.
-    signals().thread_block().map_err(std::io::Error::from)?;
+    signals().thread_block().map_err(io::Error::from)?;
     check_room(plan)?;
     let start = Instant::now();
     let instance = Instance::create()?;
@@ -72,12 +83,12 @@ fn run(plan: &Plan) -> Result<Summary, Stopped> {
         late,
         elapsed: start.elapsed(),
     };
-    summary.print(&mut std::io::stdout())?;
+    summary.print(&mut io::stdout())?;
     Ok(summary)
 }
 
-fn print_plan(plan: &Plan, instance: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout();
+fn print_plan(plan: &Plan, instance: &str) -> io::Result<()> {
+    let mut out = io::stdout();
     let arriving = if plan.seconds.is_zero() {
         "all at once".to_owned()
     } else {

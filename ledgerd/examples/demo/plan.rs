@@ -36,12 +36,13 @@ pub struct Plan {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(1..=999))]
     pub runs: u32,
-    /// Applications in each run, one after the other [default: 1000 shared by
-    /// all runs]
+    /// Applications in each run, one after the other [default: 1000 divided by
+    /// the runs, rounded down]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     applications: Option<u32>,
     /// Seconds over which applications arrive; 0 is all at once
-    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds,
+          allow_negative_numbers = true)]
     pub seconds: Duration,
     /// Print every entry, not only those of one application in each run
     #[arg(long)]

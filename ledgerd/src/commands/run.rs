@@ -39,7 +39,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "64K")]
     metadata_max: u64,
     /// Seconds after which a context without appenders gives up its spares
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds,
+          allow_negative_numbers = true)]
     idle_close_after: Duration,
 }
 
