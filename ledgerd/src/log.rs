@@ -119,12 +119,13 @@ impl Log {
     pub(crate) fn can_close(&self) -> bool {
         // A spare that is being made would come too late to be withdrawn.
         let is_busy = self.appender_count > 0 || !self.making.is_empty();
-        self.state == State::Open && !is_busy && !self.spares.is_empty()
+        self.may_close_later() && !is_busy && !self.spares.is_empty()
     }
 
     /// Whether closing it might free something, if not now.
     pub(crate) fn may_close_later(&self) -> bool {
-        self.state == State::Open && !(self.spares.is_empty() && self.making.is_empty())
+        let has_spares = !(self.spares.is_empty() && self.making.is_empty());
+        matches!(self.state, State::Open | State::Idle) && has_spares
     }
 
     /// Does something with a context that nobody may be attached to.
@@ -249,21 +250,21 @@ impl Log {
     }
 
     /// Ends the log for idleness, in this order: CLOSED at the frontier, so
-    /// that no seal can come any more; then every spare withdrawn; then their
-    /// names removed. Returns what is free now.
+    /// that no seal can come any more; then every spare withdrawn, and its name
+    /// removed. What fails on the way can be tried again.
     pub(crate) fn close(
         &mut self,
         instance: &Instance,
         made_in: Generation,
-    ) -> Result<Vec<Part>, MapError> {
+    ) -> Result<(), MapError> {
         self.follow(instance)?;
         let Some(live) = &mut self.live else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let mut tail = Tail::new(Arc::clone(&live.current.segment), made_in)?;
         if tail.close()?.is_err() {
             // Sealed meanwhile: somebody is appending after all.
-            return Ok(Vec::new());
+            return Ok(());
         }
         live.control.set_state(State::Idle);
         self.state = State::Idle;
@@ -271,18 +272,16 @@ impl Log {
     }
 
     /// Withdraws and unlinks every spare of a closed log.
-    pub(crate) fn withdraw_spares(&mut self, instance: &Instance) -> Result<Vec<Part>, MapError> {
-        for spare in &self.spares {
+    pub(crate) fn withdraw_spares(&mut self, instance: &Instance) -> Result<(), MapError> {
+        while let Some(spare) = self.spares.last() {
             let segment = map(instance, self.epoch, spare.number)?;
             segment
                 .withdraw()
                 .map_err(|base| Corrupt::new("base seq of a spare of a closed log", base, 0))?;
-        }
-        let withdrawn = std::mem::take(&mut self.spares);
-        for spare in &withdrawn {
             object::unlink(instance, Name::Part(self.epoch, spare.number))?;
+            self.spares.pop();
         }
-        Ok(withdrawn)
+        Ok(())
     }
 
     /// Continues a closed log in a new part.

@@ -159,7 +159,8 @@ fn find_parts(
         // Closing may have been cut short after CLOSED: it is finished now.
         control.set_state(State::Idle);
         log.state = State::Idle;
-        *leftovers += log.withdraw_spares(instance)?.len();
+        *leftovers += log.spares.len();
+        log.withdraw_spares(instance)?;
     } else {
         // And reopening, after the part that goes on was named.
         control.set_state(State::Open);

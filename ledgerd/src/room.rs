@@ -108,7 +108,7 @@ impl Registry {
     fn close(&mut self, epoch: Epoch) {
         self.logs.change(epoch, |log| {
             log.visit(&self.instance, self.generation, |log, instance| {
-                log.close(instance, self.made_in).map(drop)
+                log.close(instance, self.made_in)
             });
         });
     }

@@ -1,6 +1,8 @@
 //! The daemon absent, killed, stopped, restarted, started twice.
 
+use std::fs::Permissions;
 use std::mem::offset_of;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ledger_client::{ConnectError, NewEntry};
@@ -389,14 +391,45 @@ fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
                 .contains("\"idle\"")
                 .then_some(())
         });
-        let drawing = instance.printed(&["inspect", "log"]);
-        assert!(!drawing.contains("spare"), "{drawing}");
+        eventually("its spares are gone", || {
+            let drawing = instance.printed(&["inspect", "log"]);
+            (!drawing.contains("spare")).then_some(())
+        });
         // Reading does not wake it.
         assert_eq!(
             instance.printed(&["get", "log", "-o", "raw"]),
             "v".repeat(seq)
         );
     }
+}
+
+#[test]
+fn a_closing_that_failed_half_way_is_tried_again() {
+    let instance = started(&["--idle-close-after", "0.01"]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    eventually("spares are mapped", || {
+        (writer.writable_part_count(&instance) >= 3).then_some(())
+    });
+    let part = |number| {
+        let epoch = instance.connect().contexts().expect("listed").readable[0].epoch();
+        path(&instance.objects(), Name::Part(epoch, number))
+    };
+    let allow = |mode| std::fs::set_permissions(part(2), Permissions::from_mode(mode));
+    // The daemon takes it for somebody else's.
+    allow(0o666).expect("our file");
+    writer.end().expect("a clean end");
+    eventually("the context is closed, and one spare given up", || {
+        let is_idle = instance
+            .printed(&["ls", "-o", "jsonl"])
+            .contains("\"idle\"");
+        (is_idle && !part(3).exists()).then_some(())
+    });
+    assert!(part(2).exists());
+    allow(0o600).expect("our file");
+    eventually("the other one is given up, too", || {
+        (!part(2).exists()).then_some(())
+    });
 }
 
 #[test]
