@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ledger_shm::append::Clock;
 use ledger_shm::record::Payload;
-use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
+use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Parts, Refused, Tail};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::context::Context;
@@ -90,6 +90,28 @@ impl Appender {
     /// The context it appends to.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Waits until memory beyond the current segment is there, at most `timeout`;
+    /// says whether it is. A context begins with a small segment: who then
+    /// appends a burst with [`try_append`](Self::try_append) waits here first.
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
+        let shared = self.context.shared();
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let seen = shared.arrivals();
+            if shared.parts.spare(0).is_ok() {
+                return true;
+            }
+            let left = deadline.map_or(LOOK_AGAIN, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return false;
+            }
+            shared.want(0);
+            shared.wait_for_arrival(seen, left);
+        }
     }
 
     /// Appends one entry, at once or not at all.

@@ -57,6 +57,9 @@ pub struct Recorder {
 
 impl Recorder {
     /// Records under this run id, which tells the runs in one context apart.
+    ///
+    /// It never waits for room, so give it an appender that has some: see
+    /// [`Appender::wait_ready`].
     pub fn new(appender: Appender, run_id: impl Into<String>) -> Recorder {
         Recorder {
             output: Mutex::new((appender, None)),

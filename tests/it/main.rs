@@ -11,10 +11,14 @@ mod damage;
 mod documents;
 mod entries;
 mod format;
+#[allow(dead_code, reason = "used by the demo")]
+#[path = "../../ledgerd/examples/demo/loan.rs"]
+mod loan;
 mod memory;
 mod names;
 mod oracle;
 mod recorder;
+mod runs;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
 mod versions;
