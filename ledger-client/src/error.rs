@@ -32,7 +32,7 @@ pub enum ConnectError {
         socket: PathBuf,
     },
     /// The daemon was built from another version.
-    #[error("the daemon speaks {theirs:?}, this program {ours:?}; use the same release on both sides", ours = Hello::OURS)]
+    #[error("the daemon speaks {theirs}, this program {ours}; use the same release, and the same features of rkyv, on both sides", ours = Hello::OURS)]
     Version {
         /// What the daemon says it speaks.
         theirs: Hello,

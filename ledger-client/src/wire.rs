@@ -9,6 +9,8 @@
     reason = "the derives make archived twins of documented fields"
 )]
 
+use std::fmt;
+
 use rkyv::rancor::Error;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -31,6 +33,20 @@ pub struct Hello {
     pub format: u32,
     /// Its rkyv layout.
     pub archive: u32,
+}
+
+impl fmt::Display for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hello {
+            wire,
+            format,
+            archive,
+        } = self;
+        write!(
+            f,
+            "message version {wire}, format version {format}, rkyv layout {archive:#x}"
+        )
+    }
 }
 
 impl Hello {

@@ -293,16 +293,8 @@ impl Control {
             return Err(MapError::Unfinished);
         }
         Corrupt::check("control magic", magic, CONTROL_MAGIC)?;
-        let version = word(offset_of!(ControlHeader, version)) as u32;
-        if version != FORMAT_VERSION {
-            return Err(MapError::Version {
-                found: version,
-                expected: FORMAT_VERSION,
-            });
-        }
+        MapError::check_formats(word(offset_of!(ControlHeader, version)))?;
         Corrupt::check("control length", region.len() as u64, CONTROL_LEN as u64)?;
-        let archive = word(offset_of!(ControlHeader, version)) >> 32;
-        Corrupt::check("control archive format", archive, ARCHIVE_FORMAT.into())?;
         let name_len = word(offset_of!(ControlHeader, name_len)) as u32 as usize;
         let wrong_name = Corrupt::new("context name", name_len as u64, NAME_LEN_MAX as u64);
         if name_len > NAME_LEN_MAX {

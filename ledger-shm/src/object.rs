@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::Corrupt;
 use crate::format::PAGE_LEN;
+use crate::format::{ARCHIVE_FORMAT, FORMAT_VERSION};
 use crate::region::Region;
 use crate::sys;
 
@@ -168,8 +169,20 @@ pub enum MapError {
     #[error("the object has no magic: its creation was cut short")]
     Unfinished,
     /// It was made by another version of this program.
-    #[error("the object has format version {found}, this program speaks {expected}")]
+    #[error(
+        "the object has format version {found}, this program speaks {expected}; use the release that made it, or `ledgerd purge`"
+    )]
     Version {
+        /// What it says.
+        found: u32,
+        /// What we can read.
+        expected: u32,
+    },
+    /// It was made by a program whose rkyv lays values out otherwise.
+    #[error(
+        "the object's entries have rkyv layout {found:#x}, this program's {expected:#x}; build both with the same features of rkyv"
+    )]
+    Layout {
         /// What it says.
         found: u32,
         /// What we can read.
@@ -177,7 +190,7 @@ pub enum MapError {
     },
     /// It does not belong to whom it should, or others could write it.
     #[error(
-        "the object belongs to uid {uid} with mode {mode:o}, expected uid {expected} with mode 600"
+        "the object belongs to uid {uid} with mode {mode:o}, expected uid {expected} with mode 600; nobody but that uid may make or change it, remove it"
     )]
     Foreign {
         /// Its owner.
@@ -193,6 +206,25 @@ pub enum MapError {
 }
 
 impl MapError {
+    /// Checks the word of a header that says how the object is to be read: our
+    /// version in the lower half, rkyv's layout in the upper one.
+    pub(crate) fn check_formats(word: u64) -> Result<(), MapError> {
+        let (version, layout) = (word as u32, (word >> 32) as u32);
+        if version != FORMAT_VERSION {
+            return Err(MapError::Version {
+                found: version,
+                expected: FORMAT_VERSION,
+            });
+        }
+        if layout != ARCHIVE_FORMAT {
+            return Err(MapError::Layout {
+                found: layout,
+                expected: ARCHIVE_FORMAT,
+            });
+        }
+        Ok(())
+    }
+
     /// Whether there is no object of that name.
     pub fn is_not_found(&self) -> bool {
         matches!(self, MapError::Io(error) if error.kind() == io::ErrorKind::NotFound)

@@ -407,19 +407,7 @@ mod mapped {
             }
             Corrupt::check("segment magic", magic, SEGMENT_MAGIC)?;
             let word = |at| region.word(at).load(Ordering::Relaxed);
-            let formats = word(offset_of!(SegmentHeader, version));
-            let version = formats as u32;
-            if version != FORMAT_VERSION {
-                return Err(MapError::Version {
-                    found: version,
-                    expected: FORMAT_VERSION,
-                });
-            }
-            Corrupt::check(
-                "segment archive format",
-                formats >> 32,
-                ARCHIVE_FORMAT.into(),
-            )?;
+            MapError::check_formats(word(offset_of!(SegmentHeader, version)))?;
             Corrupt::check(
                 "segment index offset",
                 word(offset_of!(SegmentHeader, index_offset)),

@@ -1,6 +1,7 @@
 //! Several appenders in one log: in threads, in processes, killed, stopped,
 //! forked.
 
+use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -93,12 +94,49 @@ fn two_processes_share_one_dense_log() {
     let context = instance.context("shared");
     let mut range = context.range(1).key("contend");
     let (mut changes, mut last) = (0, None);
+    let mut calls: BTreeMap<usize, Vec<Call>> = BTreeMap::new();
     while let Some(entry) = range.next_entry().expect("readable") {
         let len = entry.payload().len();
         changes += u32::from(last != Some(len));
         last = Some(len);
+        let (stamps, _) = entry.payload().as_chunks();
+        let [called_at, before_returned_at] = [0, 1].map(|n| u64::from_le_bytes(stamps[n]));
+        let calls = calls.entry(len).or_default();
+        if let Some(before) = calls.last_mut() {
+            before.returned_at = before_returned_at;
+        }
+        calls.push(Call {
+            seq: entry.seq(),
+            called_at,
+            returned_at: u64::MAX,
+        });
     }
     assert!(changes >= 2 * OVERTAKEN, "{changes}");
+    let [one, two] = &calls.into_values().collect::<Vec<_>>()[..] else {
+        panic!("two lengths");
+    };
+    check_order(one, two);
+    check_order(two, one);
+}
+
+/// An append, by a clock that both processes share.
+struct Call {
+    seq: u64,
+    called_at: u64,
+    returned_at: u64,
+}
+
+/// Whatever had returned before one of the later calls has a lower seq.
+fn check_order(earlier: &[Call], later: &[Call]) {
+    let mut compared = 0;
+    for call in later {
+        let returned = earlier.partition_point(|other| other.returned_at < call.called_at);
+        if let Some(before) = earlier[..returned].last() {
+            assert!(before.seq < call.seq, "{} before {}", before.seq, call.seq);
+            compared += 1;
+        }
+    }
+    assert!(compared >= OVERTAKEN, "{compared}");
 }
 
 #[test]

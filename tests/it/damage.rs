@@ -6,8 +6,8 @@ use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
 
 use ledger_client::{Context, NewEntry, ReadError};
-use ledger_shm::format::ControlHeader;
-use ledger_shm::object::{MapError, Name};
+use ledger_shm::format::{ARCHIVE_FORMAT, ControlHeader, FORMAT_VERSION, SegmentHeader};
+use ledger_shm::object::Name;
 use ledger_shm::slot::{Extent, Slot};
 use ledger_tests::Instance;
 use ledger_tests::damage::{Bytes, path};
@@ -300,23 +300,49 @@ fn a_creation_that_was_cut_short_is_removed_by_the_next_daemon() {
 }
 
 #[test]
-fn an_object_of_another_format_version_is_named_with_both() {
-    let instance = started(&[]);
-    let (context, _) = victim(&instance);
-    let control = Bytes::of(&instance.objects(), Name::Control(context.epoch()));
-    let at = offset_of!(ControlHeader, version) as u64;
-    control.set(at, &9_u32.to_le_bytes());
-    let error = ledger_shm::Control::open(&instance.objects(), context.epoch(), false);
-    match error.expect_err("another version") {
-        MapError::Version {
-            found: 9,
-            expected: 1,
-        } => {}
-        other => panic!("{other}"),
-    }
+fn an_object_of_another_format_is_named_with_both_and_left_alone() {
+    let mut instance = started(&[]);
+    let (context, part) = victim(&instance);
+    let epoch = context.epoch();
+    let control = Bytes::of(&instance.objects(), Name::Control(epoch));
     drop(context);
-    let said = instance.complained(&["info", "victim"]);
-    assert!(said.contains("version 9") && said.contains('1'), "{said}");
+    let (version, layout) = (FORMAT_VERSION + 8, ARCHIVE_FORMAT ^ 1);
+    let expected = [
+        format!("format version {version}, this program speaks {FORMAT_VERSION}"),
+        format!("rkyv layout {layout:#x}, this program's {ARCHIVE_FORMAT:#x}"),
+    ];
+    let control_at = offset_of!(ControlHeader, version) as u64;
+    let part_at = offset_of!(SegmentHeader, version) as u64;
+    for (object, at) in [(&control, control_at), (&part, part_at)] {
+        for (n, number) in [version, layout].into_iter().enumerate() {
+            let at = at + 4 * n as u64;
+            let before = object.get(at, 4);
+            object.set(at, &number.to_le_bytes());
+            // Readers are told, with a daemon that has it open and without.
+            instance.kill_daemon();
+            let said = instance.complained(&["get", "victim"]);
+            // A name that cannot be read belongs to no context.
+            let unknown = "some that cannot be read, see `ledgerd ls`";
+            assert!(
+                said.contains(&expected[n]) || said.contains(unknown),
+                "{said}"
+            );
+            let listed = instance.run(&["ls", "-o", "jsonl"]);
+            let listed = [listed.stdout, listed.stderr].concat();
+            let listed = String::from_utf8_lossy(&listed).into_owned();
+            assert!(listed.contains(&expected[n]), "{listed}");
+            // The daemon does not take it for damage, and serves it again as
+            // soon as it can be read.
+            instance.start(&[]);
+            instance.kill_daemon();
+            object.set(at, &before);
+            instance.start(&[]);
+            let info = instance.printed(&["info", "victim", "-o", "jsonl"]);
+            assert!(info.contains("\"open\""), "{info}");
+            assert!(info.contains(&epoch.to_string()), "{info}");
+            instance.printed(&["append", "victim", "k", "v"]);
+        }
+    }
 }
 
 /// Where another uid could write, entries are copied and verified.

@@ -9,23 +9,42 @@ use ledger_tests::Instance;
 
 use crate::{PROGRAMS, started};
 
-fn other() -> Hello {
-    let mut other = Hello::OURS;
-    other.format += 1;
-    other
+/// Greetings that differ from ours in one number each.
+fn others() -> [Hello; 3] {
+    let (wire, format, archive) = (
+        Hello::OURS.wire + 1,
+        Hello::OURS.format + 1,
+        Hello::OURS.archive ^ 1,
+    );
+    [
+        Hello {
+            wire,
+            ..Hello::OURS
+        },
+        Hello {
+            format,
+            ..Hello::OURS
+        },
+        Hello {
+            archive,
+            ..Hello::OURS
+        },
+    ]
 }
 
 #[test]
 fn a_client_of_another_version_is_told_ours_and_let_go() {
     let instance = started(&[]);
     let path = instance.socket();
-    let client = Packets::connect(&path, Duration::from_secs(5)).expect("a daemon");
-    client.send(&other().encode(), None).expect("sent");
-    let mut buffer = [0; PACKET_LEN_MAX];
-    let answer = client.receive(&mut buffer).expect("answered");
-    let answer = answer.expect("an answer before the end").bytes;
-    assert_eq!(Hello::decode(answer), Some(Hello::OURS));
-    assert!(client.receive(&mut buffer).expect("ended").is_none());
+    for other in others() {
+        let client = Packets::connect(&path, Duration::from_secs(5)).expect("a daemon");
+        client.send(&other.encode(), None).expect("sent");
+        let mut buffer = [0; PACKET_LEN_MAX];
+        let answer = client.receive(&mut buffer).expect("answered");
+        let answer = answer.expect("an answer before the end").bytes;
+        assert_eq!(Hello::decode(answer), Some(Hello::OURS));
+        assert!(client.receive(&mut buffer).expect("ended").is_none());
+    }
     // Everybody else is served.
     instance.printed(&["append", "c", "k", "v"]);
 }
@@ -35,17 +54,21 @@ fn a_daemon_of_another_version_is_named_with_both() {
     let instance = Instance::new(PROGRAMS);
     let path = instance.socket();
     let listener = socket::listen(&path).expect("a fresh folder");
-    let connecting = std::thread::spawn({
-        let builder = instance.builder();
-        move || builder.connect()
-    });
-    let daemon = ledger_tests::eventually("a client", || socket::accept(&listener).expect("one"));
-    daemon.send(&other().encode(), None).expect("sent");
-    let error = connecting.join().expect("no panic").expect_err("refused");
-    assert!(matches!(error, ConnectError::Version { .. }), "{error:?}");
-    let said = error.to_string();
-    let [ours, theirs] = [Hello::OURS, other()].map(|hello| hello.format.to_string());
-    assert!(said.contains(&ours) && said.contains(&theirs), "{said}");
+    for other in others() {
+        let connecting = std::thread::spawn({
+            let builder = instance.builder();
+            move || builder.connect()
+        });
+        let accept = || socket::accept(&listener).expect("one");
+        let daemon = ledger_tests::eventually("a client", accept);
+        daemon.send(&other.encode(), None).expect("sent");
+        let error = connecting.join().expect("no panic").expect_err("refused");
+        assert!(matches!(error, ConnectError::Version { .. }), "{error:?}");
+        let said = error.to_string();
+        for hello in [Hello::OURS, other] {
+            assert!(said.contains(&hello.to_string()), "{said}");
+        }
+    }
 }
 
 #[test]

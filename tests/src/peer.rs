@@ -8,7 +8,7 @@
 //! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
 //! | `try KEY PAYLOAD` | appends at once or not at all |
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
-//! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many |
+//! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many; their payloads begin with when the append was called and when the one before had returned |
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
@@ -28,6 +28,7 @@ use ledger_shm::object;
 use ledger_tests::sleeper::Sleeper;
 use ledger_tests::small_memory;
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::ForkResult;
 
 #[derive(Default)]
@@ -158,6 +159,12 @@ impl Peer {
     }
 }
 
+/// A clock that all processes share and nobody sets.
+fn now_ns() -> Result<u64, Box<dyn Error>> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec())?)
+}
+
 impl Peer {
     /// Appends together with one other process. That both really run at once
     /// shows in their seqs, and nobody ends before it has shown in both.
@@ -169,11 +176,14 @@ impl Peer {
         for _ in 0..2 {
             here.next()?;
         }
-        let payload = vec![b'c'; len];
+        let mut payload = vec![b'c'; len];
         let (mut count, mut overtaken, mut satisfied) = (1, 0, 0);
-        let mut before = None;
+        let (mut before, mut returned_at) = (None, 0_u64);
         while satisfied < 2 {
+            payload[..8].copy_from_slice(&now_ns()?.to_le_bytes());
+            payload[8..16].copy_from_slice(&returned_at.to_le_bytes());
             let seq = appender.append(&NewEntry::new("contend", &payload))?.seq;
+            returned_at = now_ns()?;
             count += 1;
             if before.is_some_and(|before| seq > before + 1) {
                 overtaken += 1;

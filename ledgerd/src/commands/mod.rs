@@ -40,11 +40,19 @@ fn connect_to_read(instance: &InstanceArgs) -> Result<Ledger, Failure> {
 fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure> {
     let ledger = connect_to_read(instance)?;
     ledger.context(name).open_read_only().map_err(|error| {
-        if error.is_unknown() && !ledger.is_connected() {
-            Failure::Said(format!("{error}; {NO_DAEMON}"))
-        } else {
-            error.into()
+        if !error.is_unknown() {
+            return error.into();
         }
+        let mut said = error.to_string();
+        let contexts = ledger.contexts();
+        if contexts.is_ok_and(|contexts| !contexts.unreadable.is_empty()) {
+            said += "; there are some that cannot be read, see `ledgerd ls`";
+        }
+        if !ledger.is_connected() {
+            said += "; ";
+            said += NO_DAEMON;
+        }
+        Failure::Said(said)
     })
 }
 
