@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
-use ledger_shm::format::SEGMENT_LEN_MAX;
+use ledger_shm::format::{PAGE_LEN, SEGMENT_LEN_MAX};
 use ledger_shm::object::{MEMORY_DIR, list};
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
+
+use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::{PROGRAMS, started};
 
@@ -365,4 +367,28 @@ fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
         let entry = appender.context().get(8000).expect("readable");
         entry.expect("the newest is there").verify().expect("whole");
     }
+}
+
+#[test]
+fn an_append_faults_in_no_page_that_the_background_thread_has_seen() {
+    const PAGES: i64 = 2048;
+    let instance = started(&["--spare-min", "1M", "--spare-max", "1M"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let faults = || {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
+        usage.minor_page_faults() + usage.major_page_faults()
+    };
+    let payload = [7; 3000];
+    let mut during = 0;
+    for seq in 1..=PAGES as u64 * PAGE_LEN as u64 / payload.len() as u64 {
+        assert!(appender.wait_ready(PATIENCE));
+        let before = faults();
+        let appended = appender.try_append(&NewEntry::new("k", &payload));
+        during += faults() - before;
+        assert_eq!(appended.expect("a spare is ready").seq, seq);
+    }
+    // Its own first touches of code, stack and control object; not the 2048
+    // pages and more that it has written to.
+    assert!(during < PAGES / 20, "{during}");
 }

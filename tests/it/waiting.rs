@@ -2,6 +2,8 @@
 //! wake on. Where it matters who woke them, they doze: nothing but a ring ends
 //! that, while a watcher looks again by itself.
 
+use std::time::{Duration, Instant};
+
 use ledger_client::NewEntry;
 use ledger_tests::sleeper::Sleeper;
 use ledger_tests::{Instance, Peer};
@@ -74,6 +76,28 @@ fn a_watcher_is_woken_rather_than_looking_again() {
     }
     // On a busy machine its time may often be up before the append.
     assert!(woken > 0, "never woken in {ROUNDS} rounds");
+}
+
+/// Nobody rings: what a ringer's death or stop leaves is the sleep's own end.
+#[test]
+fn without_any_ring_an_entry_is_seen_within_50_ms() {
+    const ROUNDS: u64 = 20;
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let mut late = Vec::new();
+    for round in 0..ROUNDS {
+        let mut watcher = asleep(&instance, round);
+        let start = Instant::now();
+        let quiet = NewEntry::new("k", b"v");
+        appender.try_append_quietly(&quiet).expect("room");
+        assert_eq!(watcher.hear(), format!("ok {} k", round + 1));
+        if start.elapsed() > Duration::from_millis(50) {
+            late.push(start.elapsed());
+        }
+    }
+    // A busy machine may keep a process from running for longer.
+    assert!(late.len() as u64 <= ROUNDS / 2, "{late:?}");
 }
 
 #[test]
