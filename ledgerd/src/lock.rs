@@ -142,16 +142,14 @@ pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), St
     for name in &names {
         give_up(instance, *name);
     }
-    let mut freed = 0;
+    let (mut removed, mut freed) = (0, 0);
     for name in &names {
-        if let Ok(found) = std::fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(instance)))
-        {
-            freed += found.len();
-        }
+        let found = std::fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(instance)));
         object::unlink(instance, *name).map_err(memory)?;
+        if *name != Name::Lock {
+            removed += 1;
+            freed += found.map_or(0, |found| found.len());
+        }
     }
-    Ok((
-        names.iter().filter(|name| **name != Name::Lock).count(),
-        freed,
-    ))
+    Ok((removed, freed))
 }

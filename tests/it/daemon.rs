@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ledger_client::{ConnectError, NewEntry};
@@ -10,6 +11,7 @@ use ledger_shm::format::ControlHeader;
 use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::{Bytes, path};
+use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 use nix::sys::signal::Signal;
 
@@ -43,6 +45,25 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
         instance.printed(&["append", "c", "k", "v", "-o", "short"]),
         "1\n"
     );
+}
+
+#[test]
+fn of_daemons_that_start_at_once_one_stays() {
+    for _ in 0..10 {
+        let instance = Instance::new(PROGRAMS);
+        let mut candidates: Vec<Process> = (0..4)
+            .map(|_| Process::start(instance.ledgerd(&["run"]).stderr(Stdio::piped())))
+            .collect();
+        let mut first_lines = candidates.iter_mut().map(|candidate| {
+            let mut lines = Lines::of(candidate.stderr.take().expect("piped"));
+            lines.line().expect("it says how it went")
+        });
+        let said: Vec<String> = first_lines.by_ref().collect();
+        let are = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+        let counts = (are(" listens at "), are("has a daemon already"));
+        assert_eq!(counts, (1, 3), "{said:?}");
+        instance.printed(&["append", "c", "k", "v"]);
+    }
 }
 
 #[test]

@@ -4,13 +4,14 @@
 use std::fs::Permissions;
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use ledger_client::{Context, NewEntry, ReadError};
 use ledger_shm::format::{ARCHIVE_FORMAT, ControlHeader, FORMAT_VERSION, SegmentHeader};
 use ledger_shm::object::Name;
 use ledger_shm::slot::{Extent, Slot};
-use ledger_tests::Instance;
 use ledger_tests::damage::{Bytes, path};
+use ledger_tests::{Instance, may_be_others};
 
 use crate::{PROGRAMS, started};
 
@@ -223,48 +224,63 @@ fn damaged_numbers_of_a_context_are_its_own_trouble_only() {
     }
 }
 
-#[test]
-fn an_object_that_others_may_write_is_not_used() {
-    let instance = started(&[]);
+/// Objects that somebody else could have made or changed are not touched, and
+/// as good as before when they are ours alone again.
+fn is_not_used(spoil: impl Fn(&Path), mend: impl Fn(&Path), reason: &str) {
+    let mut instance = started(&[]);
     let (context, _) = victim(&instance);
     let epoch = context.epoch();
     drop(context);
+    let mut healthy = 0;
     for name in [Name::Part(epoch, 1), Name::Control(epoch)] {
         let path = path(&instance.objects(), name);
-        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("ours");
-        let said = instance.complained(&["get", "victim", "1"]);
-        assert!(said.contains("mode 666"), "{said}");
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        spoil(&path);
+        for command in ["get", "append"] {
+            let said = instance.complained(&[command, "victim", "1"]);
+            assert!(said.contains(reason), "{command}: {said}");
+        }
+        instance.kill_daemon();
+        instance.start(&[]);
+        if let Name::Part(..) = name {
+            let said = instance.complained(&["append", "victim", "k", "v"]);
+            assert!(said.contains(reason), "{said}");
+        }
+        healthy += 1;
+        let appended = instance.printed(&["append", "healthy", "k", "v", "-o", "short"]);
+        assert_eq!(appended, format!("{healthy}\n"));
+        assert!(path.exists(), "what is not ours stays");
+        mend(&path);
+        instance.kill_daemon();
+        instance.start(&[]);
+        let info = instance.printed(&["info", "victim", "-o", "jsonl"]);
+        assert!(info.contains("\"open\""), "{info}");
+        assert!(info.contains(&epoch.to_string()), "{info}");
         instance.printed(&["get", "victim", "1"]);
     }
 }
 
 #[test]
+fn an_object_that_others_may_write_is_not_used() {
+    let set = |mode| {
+        move |path: &Path| {
+            let permissions = Permissions::from_mode(mode);
+            std::fs::set_permissions(path, permissions).expect("ours");
+        }
+    };
+    is_not_used(set(0o666), set(0o600), "mode 666");
+}
+
+#[test]
 fn an_object_of_another_owner_is_not_used() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can give an object away");
+    if !may_be_others() {
         return;
     }
-    let mut instance = started(&[]);
-    let (context, _) = victim(&instance);
-    let epoch = context.epoch();
-    drop(context);
-    for (name, seq) in [(Name::Part(epoch, 1), "1\n"), (Name::Control(epoch), "2\n")] {
-        let path = path(&instance.objects(), name);
-        std::os::unix::fs::chown(&path, Some(NOBODY), None).expect("root may");
-        let said = instance.complained(&["get", "victim", "1"]);
-        assert!(said.contains("belongs to uid 65534"), "{said}");
-        instance.kill_daemon();
-        instance.start(&[]);
-        if let Name::Part(..) = name {
-            let said = instance.complained(&["append", "victim", "k", "v"]);
-            assert!(said.contains("65534"), "{said}");
+    let give = |uid| {
+        move |path: &Path| {
+            std::os::unix::fs::chown(path, Some(uid), None).expect("root may");
         }
-        let appended = instance.printed(&["append", "healthy", "k", "v", "-o", "short"]);
-        assert_eq!(appended, seq);
-        assert!(path.exists(), "what is not ours stays");
-        std::os::unix::fs::chown(&path, Some(0), None).expect("root may");
-    }
+    };
+    is_not_used(give(NOBODY), give(0), "belongs to uid 65534");
 }
 
 #[test]
@@ -348,8 +364,7 @@ fn an_object_of_another_format_is_named_with_both_and_left_alone() {
 /// Where another uid could write, entries are copied and verified.
 #[test]
 fn an_instance_of_another_uid_is_read_through_verified_copies() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can start a daemon of another uid");
+    if !may_be_others() {
         return;
     }
     let mut instance = Instance::of(NOBODY, PROGRAMS);

@@ -339,6 +339,34 @@ fn a_budget_that_was_lowered_makes_room_all_the_same() {
 }
 
 #[test]
+fn appends_resume_when_somebody_else_gives_memory_up() {
+    let instance = started(&[
+        "--memory-budget",
+        "2M",
+        "--window",
+        "2M",
+        "--spare-min",
+        "64K",
+    ]);
+    // Spares of its own, for as long as somebody may append to it.
+    let other = instance.context("other").appender().expect("an appender");
+    assert!(other.wait_ready(PATIENCE));
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let (appended, why) = fill(&mut appender, 1000);
+    assert_eq!(why, Full::Budget);
+    drop(other);
+    appender.set_wait(PATIENCE);
+    let resumed = appender.append(&NewEntry::new("fill", &[7; 1000]));
+    assert_eq!(resumed.expect("room again").seq, appended + 1);
+    let digest = instance.peer_digest("log");
+    assert!(
+        digest.starts_with(&format!("{} ", appended + 1)),
+        "{digest}"
+    );
+}
+
+#[test]
 fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
     let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
     let ledger = instance.connect();

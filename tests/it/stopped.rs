@@ -200,23 +200,34 @@ fn is_appended(answer: &str) -> bool {
 fn resumed_anywhere(place: Where) {
     let instance = started(&SMALL);
     let length = length(&instance, place);
-    for at in places(length, 25) {
-        let context = format!("resumed-{at}");
+    let (mut refused, mut before, mut after) = (0, 0, 0);
+    // The others stay in its segment, or leave it far behind.
+    for (at, count) in places(length, 25).flat_map(|at| [(at, 2), (at, 60)]) {
+        let context = format!("resumed-{at}-{count}");
         let mut sleeper = stop(&instance, &context, place, at);
         let mut other = instance.peer();
         other.must(&format!("open {context}"));
-        let filled = first_number(&other.must("fill 60 3000"));
+        let filled = first_number(&other.must(&format!("fill {count} 3000")));
         sleeper.signal(Signal::SIGCONT);
         let answer = sleeper.hear();
         let appended = is_appended(&answer);
         // It was counted already if its CAS came before the stop.
         let first = u64::from(place == Where::Rolling);
-        let total = first + 60 + u64::from(appended);
-        assert!(filled == total || filled + 1 == total, "stopped at {at}");
+        let total = first + count + u64::from(appended);
+        match (appended, total - filled) {
+            (false, 0) => refused += 1,
+            (true, 0) => after += 1,
+            (true, 1) => before += 1,
+            _ => panic!("stopped at {at}: {filled} of {total}"),
+        }
         let digest = other.must("digest");
         assert_eq!(first_number(&digest), total, "stopped at {at}: {answer}");
         assert_eq!(sleeper.must("digest"), digest);
     }
+    assert!(
+        refused > 0 && before > 0 && after > 0,
+        "{refused} refused, {before} stopped before their CAS, {after} after it"
+    );
 }
 
 #[test]

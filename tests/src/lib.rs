@@ -289,6 +289,32 @@ impl Drop for Instance {
     }
 }
 
+/// If set, a machine that does not allow what a test needs fails it.
+const EVERYTHING: &str = "LEDGER_TEST_EVERYTHING";
+
+/// Says that a test is skipped, and why, unless every one is wanted.
+///
+/// # Panics
+///
+/// If every one is.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os(EVERYTHING).is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
+/// Whether a test can act as several uids.
+///
+/// # Panics
+///
+/// If it cannot, and every test is wanted.
+pub fn may_be_others() -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        skip("only root can be somebody else");
+    }
+    is_root
+}
+
 /// Waits until something holds, looking often.
 ///
 /// # Panics
