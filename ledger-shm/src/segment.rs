@@ -5,92 +5,23 @@
 //! checked against this process's copy of it, never against the header again.
 #![allow(unsafe_code, reason = "published bytes become references here")]
 
+mod geometry;
+mod header;
+
+use std::mem::offset_of;
+
 use crate::error::Corrupt;
 use crate::format::{
-    DATA_LEN_PER_SLOT, LINE_LEN, PAGE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader,
-    SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SegmentHeader, WITHDRAWN,
+    PAGE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader,
+    WITHDRAWN,
 };
 use crate::region::Region;
 use crate::slot::{Extent, Slot};
 use crate::sync::{AtomicU64, Label, Ordering};
-use std::mem::offset_of;
 
-/// Where index and data area of a segment lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Bytes of the whole object.
-    pub segment_len: usize,
-    /// Entries the index has room for.
-    pub slot_capacity: usize,
-    /// Where the data area starts.
-    pub data_offset: usize,
-    /// Bytes of the data area.
-    pub data_len: usize,
-}
-
-impl Geometry {
-    /// The geometry of a segment of at least `segment_len` bytes: whole pages,
-    /// and one slot for every [`DATA_LEN_PER_SLOT`] bytes of data.
-    pub fn of_len(segment_len: usize) -> Geometry {
-        let segment_len = segment_len
-            .clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)
-            .next_multiple_of(PAGE_LEN);
-        let slot_capacity =
-            (segment_len - SEGMENT_HEADER_LEN) / (DATA_LEN_PER_SLOT + size_of::<u64>());
-        Geometry::with_slots(segment_len, slot_capacity)
-    }
-
-    /// The smallest geometry whose data area takes one record of `record_len`.
-    pub fn for_record(record_len: usize) -> Geometry {
-        let slots = record_len.div_ceil(DATA_LEN_PER_SLOT) + 1;
-        Geometry::of_len(SEGMENT_HEADER_LEN + record_len + slots * size_of::<u64>() + 2 * LINE_LEN)
-    }
-
-    fn with_slots(segment_len: usize, slot_capacity: usize) -> Geometry {
-        let index_len = (slot_capacity + 1) * size_of::<u64>();
-        let data_offset = (SEGMENT_HEADER_LEN + index_len).next_multiple_of(LINE_LEN);
-        Geometry {
-            segment_len,
-            slot_capacity,
-            data_offset,
-            data_len: segment_len - data_offset,
-        }
-    }
-
-    fn validate(self, object_len: usize) -> Result<Geometry, Corrupt> {
-        Corrupt::check("segment length", self.segment_len as u64, object_len as u64)?;
-        let slots_max = (object_len - SEGMENT_HEADER_LEN) / size_of::<u64>();
-        if self.slot_capacity == 0 || self.slot_capacity >= slots_max {
-            return Err(Corrupt::new(
-                "slot capacity",
-                self.slot_capacity as u64,
-                slots_max as u64,
-            ));
-        }
-        let index_end = SEGMENT_HEADER_LEN + (self.slot_capacity + 1) * size_of::<u64>();
-        if !self.data_offset.is_multiple_of(LINE_LEN) || self.data_offset < index_end {
-            return Err(Corrupt::new(
-                "data offset",
-                self.data_offset as u64,
-                index_end as u64,
-            ));
-        }
-        if self.data_offset.checked_add(self.data_len) != Some(object_len) {
-            let expected = object_len.saturating_sub(self.data_offset);
-            return Err(Corrupt::new(
-                "data length",
-                self.data_len as u64,
-                expected as u64,
-            ));
-        }
-        Ok(self)
-    }
-
-    /// Whether an empty segment of this geometry takes a record of this length.
-    pub fn fits(&self, record_len: usize) -> bool {
-        record_len <= self.data_len
-    }
-}
+pub use geometry::Geometry;
+#[cfg(loom)]
+pub use header::Memory;
 
 /// A mapped segment.
 #[derive(Debug)]
@@ -368,196 +299,5 @@ impl Segment {
         } else {
             Ok(())
         }
-    }
-}
-
-mod mapped {
-    use super::*;
-    use crate::error::Corrupt;
-    use crate::format::{ARCHIVE_FORMAT, FORMAT_VERSION, SEGMENT_MAGIC};
-    use crate::object::{MapError, Object};
-
-    impl Segment {
-        /// Maps a segment and validates its header.
-        ///
-        /// # Errors
-        ///
-        /// The kernel's, or what is wrong with the header.
-        pub fn map(object: &Object, writable: bool) -> Result<Segment, MapError> {
-            let region = object.map(writable)?;
-            if region.len() < SEGMENT_LEN_MIN {
-                return Err(Corrupt::new(
-                    "segment length",
-                    region.len() as u64,
-                    SEGMENT_LEN_MIN as u64,
-                )
-                .into());
-            }
-            Segment::read(region, object.is_own())
-        }
-
-        pub(super) fn read(region: Region, is_trusted: bool) -> Result<Segment, MapError> {
-            let magic = region
-                .word(offset_of!(SegmentHeader, magic_word))
-                .load(Ordering::Relaxed);
-            // ORDER(create): the magic is written last.
-            Label::Create.fence(Ordering::Acquire);
-            if magic == 0 {
-                return Err(MapError::Unfinished);
-            }
-            Corrupt::check("segment magic", magic, SEGMENT_MAGIC)?;
-            let word = |at| region.word(at).load(Ordering::Relaxed);
-            MapError::check_formats(word(offset_of!(SegmentHeader, version)))?;
-            Corrupt::check(
-                "segment index offset",
-                word(offset_of!(SegmentHeader, index_offset)),
-                SEGMENT_HEADER_LEN as u64,
-            )?;
-            let geometry = Geometry {
-                segment_len: word(offset_of!(SegmentHeader, segment_len)) as usize,
-                slot_capacity: word(offset_of!(SegmentHeader, slot_capacity)) as usize,
-                data_offset: word(offset_of!(SegmentHeader, data_offset)) as usize,
-                data_len: word(offset_of!(SegmentHeader, data_len)) as usize,
-            }
-            .validate(region.len())?;
-            let mut epoch = [0; 16];
-            region.copy_to(offset_of!(SegmentHeader, epoch), &mut epoch);
-            let part = word(offset_of!(SegmentHeader, part));
-            Ok(Segment {
-                epoch,
-                part,
-                geometry,
-                is_trusted,
-                region,
-            })
-        }
-
-        /// Writes the header of a fresh object, magic last, and maps it.
-        ///
-        /// `base_seq` is 0 for a spare; for a part that begins or continues a
-        /// log without a seal naming it, its first seq.
-        ///
-        /// # Errors
-        ///
-        /// The kernel's.
-        pub fn format(
-            object: &Object,
-            epoch: [u8; 16],
-            part: u64,
-            geometry: Geometry,
-            base_seq: u64,
-            base_lamport: u64,
-        ) -> Result<Segment, MapError> {
-            let region = object.map(true)?;
-            assert_eq!(
-                region.len(),
-                geometry.segment_len,
-                "an object made for this geometry"
-            );
-            let is_trusted = object.is_own();
-            Ok(Segment::write(
-                region,
-                is_trusted,
-                epoch,
-                part,
-                geometry,
-                base_seq,
-                base_lamport,
-            ))
-        }
-
-        pub(super) fn write(
-            region: Region,
-            is_trusted: bool,
-            epoch: [u8; 16],
-            part: u64,
-            geometry: Geometry,
-            base_seq: u64,
-            base_lamport: u64,
-        ) -> Segment {
-            let set = |at, value: u64| region.word(at).store(value, Ordering::Relaxed);
-            set(
-                offset_of!(SegmentHeader, version),
-                u64::from(FORMAT_VERSION) | u64::from(ARCHIVE_FORMAT) << 32,
-            );
-            for (index, half) in epoch.as_chunks::<8>().0.iter().enumerate() {
-                set(
-                    offset_of!(SegmentHeader, epoch) + index * 8,
-                    u64::from_le_bytes(*half),
-                );
-            }
-            set(offset_of!(SegmentHeader, part), part);
-            set(
-                offset_of!(SegmentHeader, segment_len),
-                geometry.segment_len as u64,
-            );
-            set(
-                offset_of!(SegmentHeader, index_offset),
-                SEGMENT_HEADER_LEN as u64,
-            );
-            set(
-                offset_of!(SegmentHeader, slot_capacity),
-                geometry.slot_capacity as u64,
-            );
-            set(
-                offset_of!(SegmentHeader, data_offset),
-                geometry.data_offset as u64,
-            );
-            set(
-                offset_of!(SegmentHeader, data_len),
-                geometry.data_len as u64,
-            );
-            set(BASE_LAMPORT_AT, base_lamport);
-            set(BASE_SEQ_AT, base_seq);
-            // ORDER(create): whoever sees the magic sees the whole header.
-            region
-                .word(offset_of!(SegmentHeader, magic_word))
-                .store(SEGMENT_MAGIC, Label::Create.at(Ordering::Release));
-            Segment {
-                epoch,
-                part,
-                geometry,
-                is_trusted,
-                region,
-            }
-        }
-    }
-}
-
-/// The memory of one segment in a model.
-#[cfg(loom)]
-#[derive(Clone, Debug)]
-pub struct Memory {
-    region: Region,
-    geometry: Geometry,
-}
-
-#[cfg(loom)]
-impl Memory {
-    /// Zeroed memory for this many slots and lines of data.
-    pub fn zeroed(slot_capacity: usize, lines: usize) -> Memory {
-        let index_end = SEGMENT_HEADER_LEN + (slot_capacity + 1) * size_of::<u64>();
-        let segment_len = index_end.next_multiple_of(LINE_LEN) + lines * LINE_LEN;
-        let geometry = Geometry::with_slots(segment_len, slot_capacity);
-        let words: Vec<usize> = (0..index_end).step_by(size_of::<u64>()).collect();
-        Memory {
-            region: Region::new(segment_len, &words, &[]),
-            geometry,
-        }
-    }
-
-    /// As [`Segment::format`].
-    pub fn format(&self, part: u64, base_seq: u64) -> Segment {
-        let region = self.region.clone();
-        Segment::write(region, true, [0; 16], part, self.geometry, base_seq, 0)
-    }
-
-    /// As [`Segment::map`].
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the header.
-    pub fn map(&self) -> Result<Segment, crate::object::MapError> {
-        Segment::read(self.region.clone(), true)
     }
 }
