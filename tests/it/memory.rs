@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
@@ -15,6 +15,25 @@ use ledger_tests::{Instance, PATIENCE, eventually};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::{PROGRAMS, started};
+
+/// A budget that one context can spend, and keep.
+const TIGHT: [&str; 6] = [
+    "--memory-budget",
+    "2M",
+    "--window",
+    "2M",
+    "--spare-min",
+    "64K",
+];
+
+/// What an append is told for which there is no room; that it does not wait.
+fn refused_at_once(appender: &mut Appender) -> String {
+    let start = Instant::now();
+    let refused = appender.try_append(&NewEntry::new("fill", &[7; 1000]));
+    // An `append` would wait for a second.
+    assert!(start.elapsed() < Duration::from_millis(500));
+    refused.expect_err("no room").to_string()
+}
 
 /// Appends until there is no room for a while; how many entries, and why.
 fn fill(appender: &mut Appender, payload_len: usize) -> (u64, Full) {
@@ -48,9 +67,8 @@ fn a_full_memory_file_system_refuses_at_once_and_appends_resume_when_there_is_ro
             assert!(appended > 3000, "{appended}");
 
             // Nothing else breaks meanwhile, in this process or another.
-            let refused = appender.try_append(&NewEntry::new("fill", &[7; 1000]));
-            let error = refused.expect_err("still full");
-            assert!(error.to_string().contains("/dev/shm"), "{error}");
+            let error = refused_at_once(&mut appender);
+            assert!(error.contains("/dev/shm"), "{error}");
             assert!(
                 instance
                     .peer_digest("log")
@@ -123,22 +141,13 @@ fn the_demo_works_where_shared_memory_has_64_mib() {
 
 #[test]
 fn a_spent_budget_refuses_at_once_and_appends_resume_when_it_is_raised() {
-    let tight = [
-        "--memory-budget",
-        "2M",
-        "--window",
-        "2M",
-        "--spare-min",
-        "64K",
-    ];
-    let mut instance = started(&tight);
+    let mut instance = started(&TIGHT);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
     let (appended, why) = fill(&mut appender, 1000);
     assert_eq!(why, Full::Budget);
     assert!(appended > 1000, "{appended}");
-    let refused = appender.try_append(&NewEntry::new("fill", &[7; 1000]));
-    let error = refused.expect_err("still spent").to_string();
+    let error = refused_at_once(&mut appender);
     assert!(error.contains("--memory-budget"), "{error}");
     let said = instance.complained(&["append", "another", "k", &"x".repeat(100_000)]);
     assert!(said.contains("--memory-budget"), "{said}");
@@ -340,14 +349,7 @@ fn a_budget_that_was_lowered_makes_room_all_the_same() {
 
 #[test]
 fn appends_resume_when_somebody_else_gives_memory_up() {
-    let instance = started(&[
-        "--memory-budget",
-        "2M",
-        "--window",
-        "2M",
-        "--spare-min",
-        "64K",
-    ]);
+    let instance = started(&TIGHT);
     // Spares of its own, for as long as somebody may append to it.
     let other = instance.context("other").appender().expect("an appender");
     assert!(other.wait_ready(PATIENCE));
