@@ -161,6 +161,16 @@ impl Log {
         }
     }
 
+    /// Whether it may be appended to: not if it is quarantined.
+    pub(crate) fn check_usable(&self) -> Result<(), Refusal> {
+        match self.state {
+            State::Quarantined => Err(Refusal::Quarantined(
+                self.damage.clone().unwrap_or_default(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Maps what serving this context takes: once somebody attaches.
     pub(crate) fn awake(
         &mut self,

@@ -182,8 +182,8 @@ fn attach(
     generation: u64,
     append: bool,
 ) -> Result<OwnedFd, Refusal> {
-    if append && log.state == State::Quarantined {
-        return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
+    if append {
+        log.check_usable()?;
     }
     let mut prepare = || {
         log.awake(instance, generation)?;
@@ -208,7 +208,7 @@ pub(crate) fn failed(log: &mut Log, error: MapError) -> Refusal {
     if let MapError::Corrupt(_) = error {
         log.quarantine(&error);
     }
-    refusal(error)
+    log.check_usable().err().unwrap_or_else(|| refusal(error))
 }
 
 /// What a client is told of a failure of the daemon's.

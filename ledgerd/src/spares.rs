@@ -55,9 +55,7 @@ impl Registry {
     /// that takes a record of this length.
     pub(crate) fn spares(&mut self, epoch: Epoch, record_len: usize) -> Result<Spares, Refusal> {
         let followed = self.logs.change(epoch, |log| {
-            if log.state == State::Quarantined {
-                return Err(Refusal::Quarantined(log.damage.clone().unwrap_or_default()));
-            }
+            log.check_usable()?;
             log.follow(&self.instance)
                 .map_err(|error| failed(log, error))?;
             Ok((log.state, log.lengths))

@@ -431,6 +431,32 @@ fn a_seal_that_leads_nowhere_is_an_error_and_no_loop() {
 }
 
 #[test]
+fn a_part_of_the_chain_without_magic_is_no_leftover() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open victim");
+    writer.must("fill 1000 100");
+    let epoch = instance.context("victim").epoch();
+    writer.end().expect("a clean end");
+    instance.kill_daemon();
+    let part = Bytes::of(&instance.objects(), Name::Part(epoch, 2));
+    let magic = part.word(0);
+    part.set_word(0, 0);
+    instance.start(&[]);
+    assert!(path(&instance.objects(), Name::Part(epoch, 2)).exists());
+    instance.printed(&["get", "victim", "1"]);
+    for args in [&["get", "victim", "100"][..], &["append", "victim", "k"]] {
+        let said = instance.complained(args);
+        assert!(said.contains("no magic"), "{args:?}: {said}");
+    }
+    part.set_word(0, magic);
+    instance.kill_daemon();
+    instance.start(&[]);
+    let appended = instance.printed(&["append", "victim", "k", "v", "-o", "short"]);
+    assert_eq!(appended, "1001\n");
+}
+
+#[test]
 fn a_spare_that_cannot_be_read_is_kept_and_its_context_quarantined() {
     let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
     let mut writer = instance.peer();
