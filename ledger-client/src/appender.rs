@@ -95,8 +95,12 @@ impl Appender {
     /// Waits until memory beyond the current segment is there, at most `timeout`;
     /// says whether it is. A context begins with a small segment: who then
     /// appends a burst with [`try_append`](Self::try_append) waits here first.
+    /// False in a fork's child.
     pub fn wait_ready(&self, timeout: Duration) -> bool {
         let shared = self.context.shared();
+        if !shared.core.made_in.is_current() {
+            return false;
+        }
         let deadline = Instant::now().checked_add(timeout);
         loop {
             let seen = shared.arrivals();

@@ -21,7 +21,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the daemon of this uid and exchanges greetings with it.
+    /// Connects to the daemon of this uid, which has `greeting_timeout` to greet.
     pub(crate) fn open(
         socket: &Path,
         owner_uid: u32,
@@ -29,7 +29,7 @@ impl Connection {
     ) -> Result<Connection, ConnectError> {
         let packets = Packets::connect(socket, greeting_timeout)
             .map_err(|source| ConnectError::unreached(socket, source))?;
-        let mut connection = Connection {
+        let connection = Connection {
             packets,
             socket: socket.to_owned(),
             buffer: Box::new([0; PACKET_LEN_MAX]),
@@ -46,16 +46,19 @@ impl Connection {
                 expected: owner_uid,
             });
         }
-        let (packet, _) = connection.exchange(&Hello::OURS.encode())?;
-        let theirs = Hello::decode(&packet).ok_or_else(|| connection.protocol("no greeting"))?;
+        Ok(connection)
+    }
+
+    /// Exchanges greetings: once, before anything is asked.
+    pub(crate) fn greet(&mut self) -> Result<(), ConnectError> {
+        let (packet, _) = self.exchange(&Hello::OURS.encode())?;
+        let theirs = Hello::decode(&packet).ok_or_else(|| self.protocol("no greeting"))?;
         if theirs != Hello::OURS {
             return Err(ConnectError::Version { theirs });
         }
-        connection
-            .packets
+        self.packets
             .set_timeout(ANSWER_TIMEOUT)
-            .map_err(ConnectError::Setup)?;
-        Ok(connection)
+            .map_err(ConnectError::Setup)
     }
 
     /// Asks and waits for the answer.

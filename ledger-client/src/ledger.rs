@@ -14,7 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::context::{Context, ContextOptions};
 use crate::error::ConnectError;
-use crate::line::{Answer, GREETING_TIMEOUT, Line};
+use crate::line::{Answer, Line};
 use crate::place;
 use crate::provision::Provisioner;
 use crate::shared::Shared;
@@ -60,7 +60,8 @@ impl Builder {
         self
     }
 
-    /// How long the daemon may take to greet. Default: 2 s.
+    /// How long the daemon may take to greet now; later, when the connection is
+    /// made again, nobody waits for that. Default: 2 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.connect_timeout = Some(timeout);
         self
@@ -90,7 +91,7 @@ impl Builder {
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| place::runtime_dir(uid));
         let socket = place::socket_path(&runtime_dir, &instance);
         let line = Line::new(socket, uid);
-        match line.connect(self.connect_timeout.unwrap_or(GREETING_TIMEOUT)) {
+        match line.connect(self.connect_timeout) {
             Err(error) if !(error.is_unreachable() && self.is_daemon_optional) => {
                 return Err(error);
             }
@@ -249,9 +250,9 @@ impl Core {
         if !self.made_in.is_current() {
             return Err(ConnectError::Forked);
         }
-        let before = self.line.connection();
+        let before = self.line.changes();
         let outcome = self.line.ask(request);
-        if self.line.connection() != before {
+        if self.line.changes() != before {
             // What was opened over the one before has to be attached again.
             self.wake_provisioner();
         }

@@ -18,8 +18,8 @@ use crate::wire::{Reply, Request};
 
 /// How long a daemon that did not answer is not asked again.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Longer than it takes a daemon that runs to greet, unless told otherwise.
-pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than it takes a daemon that runs to greet.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one that did not answer is given when it is tried again, doubled
 /// each time it still does not: whoever tries has other work.
 const GREETING_TIMEOUT_MIN: Duration = Duration::from_millis(50);
@@ -58,12 +58,34 @@ struct Silence {
     greeting_timeout: Duration,
 }
 
-/// How many connections there were, and the last one's socket while it lasts.
+/// The connection as it can be looked up at any time.
 #[derive(Debug, Default)]
 struct Current {
+    /// How many connections there were.
     number: u64,
+    /// The last one's, while it lasts.
     socket: Option<Arc<OwnedFd>>,
+    is_greeted: bool,
+    /// Counts what happens to it.
+    changes: u64,
+    /// There will be no other one.
     is_cut: bool,
+}
+
+impl Current {
+    fn begin(&mut self, socket: OwnedFd) {
+        self.number += 1;
+        self.socket = Some(Arc::new(socket));
+        self.is_greeted = false;
+    }
+
+    /// Whoever still waits for something over it is told that it has ended.
+    fn end(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket::shut_down(&socket);
+            self.changes += 1;
+        }
+    }
 }
 
 impl Talk {
@@ -108,40 +130,62 @@ impl Line {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects, without asking anything.
-    pub(crate) fn connect(&self, greeting_timeout: Duration) -> Result<(), ConnectError> {
+    /// Connects if there is no connection, without asking anything.
+    pub(crate) fn connect(&self, greeting_timeout: Option<Duration>) -> Result<(), ConnectError> {
         let mut talk = self.talk();
-        let outcome = self.open(greeting_timeout);
+        if talk.connection.is_some() && self.connection().is_some() {
+            return Ok(());
+        }
+        self.check_silence(&talk)?;
+        let timeout = greeting_timeout.unwrap_or_else(|| talk.greeting_timeout());
+        let outcome = self.open(timeout);
         talk.note(outcome.as_ref().err());
         talk.connection = Some(outcome?);
         Ok(())
     }
 
-    fn open(&self, greeting_timeout: Duration) -> Result<Connection, ConnectError> {
-        if self.current().is_cut {
-            let source = io::ErrorKind::ConnectionAborted.into();
-            return Err(ConnectError::unreached(&self.socket, source));
+    fn check_silence(&self, talk: &Talk) -> Result<(), ConnectError> {
+        if talk.is_silent() {
+            let socket = self.socket.clone();
+            return Err(ConnectError::Unanswered { socket });
         }
-        let connection = Connection::open(&self.socket, self.owner_uid, greeting_timeout)?;
+        Ok(())
+    }
+
+    fn open(&self, greeting_timeout: Duration) -> Result<Connection, ConnectError> {
+        let mut connection = Connection::open(&self.socket, self.owner_uid, greeting_timeout)?;
         let socket = connection.as_fd().try_clone_to_owned();
         let socket = socket.map_err(ConnectError::Setup)?;
         let mut current = self.current();
-        current.number += 1;
-        current.socket = Some(Arc::new(socket));
-        Ok(connection)
+        if current.is_cut {
+            let source = io::ErrorKind::ConnectionAborted.into();
+            return Err(ConnectError::unreached(&self.socket, source));
+        }
+        current.begin(socket);
+        drop(current);
+        let outcome = connection.greet();
+        let mut current = self.current();
+        match outcome {
+            Ok(()) => {
+                current.is_greeted = true;
+                current.changes += 1;
+                Ok(connection)
+            }
+            Err(error) => {
+                current.end();
+                Err(error)
+            }
+        }
     }
 
     /// Asks the daemon, connecting first if need be.
     pub(crate) fn ask(&self, request: &Request) -> Result<Answer, ConnectError> {
         let mut talk = self.talk();
-        if talk.is_silent() {
-            let socket = self.socket.clone();
-            return Err(ConnectError::Unanswered { socket });
-        }
+        self.check_silence(&talk)?;
         let outcome = self.ask_on(&mut talk, request);
         talk.note(outcome.as_ref().err());
         if talk.connection.is_none() {
-            self.current().socket = None;
+            self.current().end();
         }
         outcome
     }
@@ -152,7 +196,7 @@ impl Line {
                 Ok(answer) => return Ok(self.answered(talk, connection, answer)),
                 // The daemon at its other end is dead, and whatever it did of
                 // this died with it. Perhaps there is a new one.
-                Err(ConnectError::DaemonDown { .. }) => {}
+                Err(ConnectError::DaemonDown { .. }) => self.current().end(),
                 // The next answer could belong to this question: not kept.
                 Err(error) => return Err(error),
             }
@@ -180,7 +224,8 @@ impl Line {
     /// only knows what was opened over that one.
     pub(crate) fn connection(&self) -> Option<u64> {
         let current = self.current();
-        current.socket.is_some().then_some(current.number)
+        let is_there = current.is_greeted && current.socket.is_some();
+        is_there.then_some(current.number)
     }
 
     /// The number of the connection, and its socket if there is one.
@@ -189,12 +234,17 @@ impl Line {
         (current.number, current.socket.clone())
     }
 
+    /// Grows whenever a connection is made or ends.
+    pub(crate) fn changes(&self) -> u64 {
+        self.current().changes
+    }
+
     /// Takes this connection for ended, unless there has been another since.
     /// Whoever asks next finds out by itself.
     pub(crate) fn hang_up(&self, connection: u64) {
         let mut current = self.current();
         if current.number == connection {
-            current.socket = None;
+            current.end();
         }
     }
 
@@ -203,8 +253,6 @@ impl Line {
     pub(crate) fn cut(&self) {
         let mut current = self.current();
         current.is_cut = true;
-        if let Some(socket) = current.socket.take() {
-            socket::shut_down(&socket);
-        }
+        current.end();
     }
 }

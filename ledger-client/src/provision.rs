@@ -1,5 +1,6 @@
-//! The thread that does what an append must not: talk to the daemon, map and
-//! fault in memory, unmap what is over, connect again.
+//! The thread that does what a `try_append` must not: talk to the daemon, map
+//! and fault in memory, unmap what is over, connect again. An `append` that has
+//! to wait anyway maps what is in memory by itself, see [`follow`].
 
 use std::io;
 use std::os::fd::AsFd;
@@ -117,6 +118,10 @@ impl Provisioner {
     /// left to try again.
     fn stay_attached(&mut self, contexts: &[Arc<Shared>]) -> (bool, bool) {
         let mut is_settled = true;
+        if contexts.is_empty() {
+            // Said by `is_connected`, and there for who opens one.
+            let _ = self.core.line.connect(None);
+        }
         for shared in contexts {
             if self.core.line.connection() == Some(shared.attached_to()) {
                 continue;
@@ -238,14 +243,16 @@ fn map_for_appending(shared: &Shared, part: u64) -> Result<bool, OpenError> {
 /// Maps the part in which a log ends for somebody who waits for it: the memory
 /// of a large one is faulted in by the background thread.
 pub(crate) fn map_current(shared: &Shared, part: u64) -> Result<(), OpenError> {
-    let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
-    if segment.geometry().segment_len <= POPULATE_STEP {
-        populate(&segment)?;
-    } else {
-        shared.populate_later(Arc::clone(&segment));
-    }
-    shared.parts.add(segment);
-    Ok(())
+    let map = || {
+        let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+        if segment.geometry().segment_len <= POPULATE_STEP {
+            populate(&segment)?;
+        } else {
+            shared.populate_later(Arc::clone(&segment));
+        }
+        Ok(segment)
+    };
+    shared.parts.add_if_missing(part, map).map(drop)
 }
 
 fn populate(segment: &Segment) -> io::Result<()> {

@@ -234,7 +234,7 @@ struct Arrivals {
 #[derive(Debug)]
 pub(crate) struct WritableParts {
     segments: ArcSwap<Vec<Arc<Segment>>>,
-    /// Held while one is mapped, which no append has to wait for.
+    /// Held while one is mapped. A `try_append` never waits for it.
     mapping: Mutex<()>,
     /// Why there is no spare, as the last answer of the daemon had it.
     why: AtomicUsize,
@@ -283,7 +283,7 @@ impl WritableParts {
         Ok(is_missing)
     }
 
-    pub(crate) fn add(&self, segment: Arc<Segment>) {
+    fn add(&self, segment: Arc<Segment>) {
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);
             segments.push(Arc::clone(&segment));

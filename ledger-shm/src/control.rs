@@ -130,8 +130,8 @@ pub struct InvalidSizes {
 }
 
 impl Sizes {
-    /// Whether segments can be so large, and the first spare is not larger than
-    /// the largest.
+    /// Whether segments can be so large, and, where both are given, the first
+    /// spare is not larger than the largest.
     ///
     /// # Errors
     ///

@@ -102,6 +102,8 @@ impl Packets {
     ///
     /// The kernel's.
     pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        // None at all would mean for ever.
+        let timeout = timeout.max(Duration::from_micros(1));
         let limit = TimeVal::new(
             timeout.as_secs().try_into().unwrap_or(i64::MAX),
             timeout.subsec_micros().into(),

@@ -13,6 +13,7 @@ use ledger_shm::entry::LIMIT_MAX;
 use ledger_shm::fork::Generation;
 use ledger_shm::format::CONTROL_LEN;
 use ledger_shm::object::{self, Instance, InvalidInstance, MEMORY_DIR};
+use ledger_shm::segment::Geometry;
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -115,8 +116,8 @@ impl Daemon {
         }
         options.sizes.check()?;
         let given = options.memory_budget.unwrap_or(u64::MAX);
-        let first = Lengths::new(Sizes::default(), &options).first;
-        let min = (CONTROL_LEN + first) as u64;
+        let first = Geometry::of_len(Lengths::new(Sizes::default(), &options).first);
+        let min = (CONTROL_LEN + first.segment_len) as u64;
         if given < min {
             return Err(StartError::BudgetTooSmall { given, min });
         }

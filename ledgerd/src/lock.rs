@@ -34,8 +34,8 @@ impl Lock {
         let memory = |error: nix::Error| StartError::Memory {
             source: error.into(),
         };
-        let object = Name::Lock.in_instance(instance);
-        let path = path(instance);
+        let path = path(instance, Name::Lock);
+        let object = format!("/{}", Name::Lock.in_instance(instance));
         loop {
             let fd = nix::sys::mman::shm_open(
                 object.as_str(),
@@ -44,10 +44,10 @@ impl Lock {
             )
             .map_err(memory)?;
             let flock = Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock).map_err(
-                |(_, error)| match error {
+                |(file, error)| match error {
                     nix::Error::EWOULDBLOCK => StartError::AlreadyRunning {
                         instance: instance.name().to_owned(),
-                        pid: holder(instance),
+                        pid: holder(&file),
                     },
                     error => memory(error),
                 },
@@ -72,14 +72,15 @@ impl Lock {
     }
 }
 
-fn path(instance: &Instance) -> PathBuf {
-    Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance))
+fn path(instance: &Instance, name: Name) -> PathBuf {
+    Path::new(MEMORY_DIR).join(name.in_instance(instance))
 }
 
 /// Who says that it holds the lock.
-fn holder(instance: &Instance) -> Option<u32> {
-    let pid = std::fs::read_to_string(path(instance)).ok()?;
-    pid.parse().ok()
+fn holder(lock: &File) -> Option<u32> {
+    let mut digits = [0; 10];
+    let len = lock.read_at(&mut digits, 0).ok()?;
+    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
 }
 
 /// Has clients that are still attached find out: they would append to memory
@@ -144,7 +145,7 @@ pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), St
     }
     let (mut removed, mut freed) = (0, 0);
     for name in &names {
-        let found = std::fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(instance)));
+        let found = std::fs::metadata(path(instance, *name));
         object::unlink(instance, *name).map_err(memory)?;
         if *name != Name::Lock {
             removed += 1;

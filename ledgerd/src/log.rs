@@ -44,6 +44,8 @@ pub(crate) struct Log {
     pub(crate) state: State,
     /// Why it is quarantined.
     pub(crate) damage: Option<String>,
+    /// What went wrong when it was last visited.
+    trouble: Option<String>,
     /// The parts of the chain, oldest first; the last is the current one.
     pub(crate) chain: VecDeque<Part>,
     pub(crate) spares: Vec<Part>,
@@ -83,6 +85,7 @@ impl Log {
             epoch: control.epoch(),
             state: State::Open,
             damage: None,
+            trouble: None,
             chain: VecDeque::new(),
             spares: Vec::new(),
             making: Vec::new(),
@@ -118,8 +121,7 @@ impl Log {
     /// Whether closing it would free something and disturb nobody.
     pub(crate) fn can_close(&self) -> bool {
         // A spare that is being made would come too late to be withdrawn.
-        let is_busy = self.appender_count > 0 || !self.making.is_empty();
-        self.may_close_later() && !is_busy && !self.spares.is_empty()
+        self.may_close_later() && self.appender_count == 0 && self.making.is_empty()
     }
 
     /// Whether closing it might free something, if not now.
@@ -141,10 +143,16 @@ impl Log {
             .map(drop)
             .and_then(|()| act(self, instance));
         match outcome {
-            Ok(()) => {}
+            Ok(()) => self.trouble = None,
             Err(error @ MapError::Corrupt(_)) => self.quarantine(&error),
-            // Not damage: the next time may be better.
-            Err(error) => eprintln!("ledgerd: context {:?}: {error}", self.name),
+            // Not damage: the next time may be better. Said once.
+            Err(error) => {
+                let trouble = Some(error.to_string());
+                if self.trouble != trouble {
+                    eprintln!("ledgerd: context {:?}: {error}", self.name);
+                    self.trouble = trouble;
+                }
+            }
         }
         if was_asleep {
             self.asleep();
@@ -281,17 +289,21 @@ impl Log {
         self.withdraw_spares(instance)
     }
 
-    /// Withdraws and unlinks every spare of a closed log.
+    /// Withdraws and unlinks every spare of a closed log. What cannot be
+    /// withdrawn stays a spare; what cannot be unlinked is left to the next start.
     pub(crate) fn withdraw_spares(&mut self, instance: &Instance) -> Result<(), MapError> {
-        while let Some(spare) = self.spares.last() {
-            let segment = map(instance, self.epoch, spare.number)?;
-            segment
-                .withdraw()
-                .map_err(|base| Corrupt::new("base seq of a spare of a closed log", base, 0))?;
-            object::unlink(instance, Name::Part(self.epoch, spare.number))?;
-            self.spares.pop();
+        let mut outcome = Ok(());
+        for spare in std::mem::take(&mut self.spares) {
+            let name = Name::Part(self.epoch, spare.number);
+            match withdraw(instance, self.epoch, spare.number) {
+                Ok(()) => outcome = outcome.and(object::unlink(instance, name).map_err(Into::into)),
+                Err(error) => {
+                    self.spares.push(spare);
+                    outcome = Err(error);
+                }
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Continues a closed log in a new part.
@@ -329,6 +341,13 @@ impl Log {
         live.bell.ring_all();
         Ok(())
     }
+}
+
+/// Sees to it that nobody can go on in this spare of a closed log.
+fn withdraw(instance: &Instance, epoch: Epoch, number: u64) -> Result<(), MapError> {
+    let outcome = map(instance, epoch, number)?.withdraw();
+    let damage = |base| Corrupt::new("base seq of a spare of a closed log", base, 0);
+    outcome.map_err(|base| damage(base).into())
 }
 
 /// The part that follows in the chain, completed, if there is one.

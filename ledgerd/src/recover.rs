@@ -159,8 +159,10 @@ fn find_parts(
         // Closing may have been cut short after CLOSED: it is finished now.
         control.set_state(State::Idle);
         log.state = State::Idle;
-        *leftovers += log.spares.len();
-        log.withdraw_spares(instance)?;
+        let before = log.spares.len();
+        let outcome = log.withdraw_spares(instance);
+        *leftovers += before - log.spares.len();
+        outcome?;
     } else {
         // And reopening, after the part that goes on was named.
         control.set_state(State::Open);

@@ -51,8 +51,6 @@ fn append_takes_its_payload_from_the_line_a_file_or_standard_input() {
         let said = instance.complained(&["append", "log", "k", &format!("@{file}")]);
         assert!(said.contains(&format!("file {file:?}")), "{said}");
     }
-    let said = instance.complained(&["append", "log", "k", "@/dev/zero"]);
-    assert!(said.contains("payload has 536870913 bytes"), "{said}");
     let said = instance.complained(&["append", "log", "k", "v", "--meta", "pair"]);
     assert!(said.contains("has no `=`"), "{said}");
     // An option that is none is no payload; a number is, and what follows `--`.
@@ -266,7 +264,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
 fn a_follower_ends_when_nobody_reads_it_though_nothing_happens() {
     let instance = started(&[]);
     three(&instance);
-    let mut command = instance.ledgerd(&["tail", "log", "-f", "-n", "1", "-o", "raw"]);
+    let mut command = instance.ledgerd(&["tail", "log", "-f", "-n", "0", "-o", "raw"]);
     let mut following = Process::start(command.stdout(Stdio::piped()));
     drop(following.stdout.take());
     assert!(following.ended().success());

@@ -12,7 +12,7 @@ use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::{Bytes, path};
 use ledger_tests::process::{Lines, Process};
-use ledger_tests::{Instance, eventually};
+use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
 
 use crate::{PROGRAMS, started};
@@ -185,10 +185,12 @@ fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
     );
 }
 
-/// Waits until a background thread of this process waits for an answer.
-fn wait_until_the_background_thread_asks() {
-    eventually("the background thread asks", || {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
+/// Has a peer wish for a spare that fits none, so that its background thread
+/// asks a daemon that does not answer.
+fn has_asked(peer: &mut Peer) {
+    assert!(peer.ask("marked 1 4000000").contains("no room"));
+    eventually("the background thread waits for an answer", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", peer.pid())).expect("it runs");
         tasks.flatten().find(|task| {
             let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let in_receive = read("syscall").starts_with(&format!("{} ", libc::SYS_recvmsg));
@@ -201,9 +203,8 @@ fn wait_until_the_background_thread_asks() {
 #[test]
 fn an_append_follows_others_while_the_background_thread_waits_for_a_stopped_daemon() {
     let instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
-    let context = instance.context("log");
-    let mut appender = context.appender().expect("an appender");
-    let mut other = instance.peer();
+    let (mut waiting, mut other) = (instance.peer(), instance.peer());
+    waiting.must("open log");
     other.must("open log");
     other.must("fill 1000 100");
     eventually("the other has mapped the next two spares", || {
@@ -217,32 +218,38 @@ fn an_append_follows_others_while_the_background_thread_waits_for_a_stopped_daem
         is_next_mapped().and_then(|()| is_next_mapped())
     });
     instance.pause_daemon();
-    // No spare fits it, so the background thread has to ask.
-    let full = appender.try_append(&NewEntry::new("k", &[7; 4 << 20]));
-    assert!(full.expect_err("no room").is_full());
-    wait_until_the_background_thread_asks();
+    has_asked(&mut waiting);
     other.must("fill 100 100");
-    let appended = appender.append(&NewEntry::new("k", b"v"));
-    assert_eq!(appended.expect("it follows").seq, 1101);
+    assert_eq!(waiting.must("append k v"), "1101");
     instance.resume_daemon();
 }
 
 #[test]
 fn closing_the_ledger_waits_for_no_answer() {
     let instance = started(&[]);
-    let ledger = instance.connect();
-    let context = ledger.context("log").open_or_create().expect("room");
-    let mut appender = context.appender().expect("an appender");
+    let mut closing = instance.peer();
+    closing.must("open log");
     instance.pause_daemon();
-    // No spare fits it, so the background thread has to ask.
-    let full = appender.try_append(&NewEntry::new("k", &[7; 4 << 20]));
-    assert!(full.expect_err("no room").is_full());
-    wait_until_the_background_thread_asks();
+    has_asked(&mut closing);
     let started = Instant::now();
-    drop((appender, context, ledger));
+    closing.end().expect("a clean end");
     // A daemon that runs is given 5 s to answer.
     assert!(started.elapsed() < Duration::from_secs(2));
     instance.resume_daemon();
+}
+
+#[test]
+fn the_connection_comes_back_though_nothing_is_open() {
+    let mut instance = Instance::new(PROGRAMS);
+    let ledger = instance.builder().daemon_optional(true).connect();
+    let ledger = ledger.expect("no daemon is fine");
+    for _ in 0..2 {
+        assert!(!ledger.is_connected());
+        instance.start(&[]);
+        eventually("it is connected", || ledger.is_connected().then_some(()));
+        instance.kill_daemon();
+        eventually("it is not", || (!ledger.is_connected()).then_some(()));
+    }
 }
 
 #[test]

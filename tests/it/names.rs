@@ -68,7 +68,7 @@ fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
         assert!(
             said.contains("no context \"none\"")
                 && said.contains(instance.name())
-                && said.contains("append to it to create it\n"),
+                && said.contains("append to it to create it"),
             "{said}"
         );
     }
@@ -76,7 +76,7 @@ fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
     let empty = instance.run(&["ls"]);
     let said = String::from_utf8_lossy(&empty.stderr).into_owned();
     assert!(empty.status.success() && empty.stdout.is_empty(), "{said}");
-    assert!(said.ends_with("has no contexts\n"), "{said}");
+    assert!(said.contains("has no contexts"), "{said}");
     instance.stop_daemon();
     for args in [&["get", "none"][..], &["ls"]] {
         let said = String::from_utf8(instance.run(args).stderr).expect("text");

@@ -214,10 +214,10 @@ fn resumed_anywhere(place: Where) {
         // It was counted already if its CAS came before the stop.
         let first = u64::from(place == Where::Rolling);
         let total = first + count + u64::from(appended);
-        match (appended, total - filled) {
-            (false, 0) => refused += 1,
-            (true, 0) => after += 1,
-            (true, 1) => before += 1,
+        match (appended, total.checked_sub(filled)) {
+            (false, Some(0)) => refused += 1,
+            (true, Some(0)) => after += 1,
+            (true, Some(1)) => before += 1,
             _ => panic!("stopped at {at}: {filled} of {total}"),
         }
         let digest = other.must("digest");

@@ -22,6 +22,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, place};
 use ledger_shm::object;
@@ -217,6 +218,7 @@ impl Peer {
                 let forked = Err(AppendError::Refused(ledger_shm::Refused::Forked));
                 let mut is_refused = appender.try_append(&entry).map(drop) == forked
                     && appender.try_append_batch([entry]).is_err();
+                is_refused &= !appender.wait_ready(Duration::ZERO);
                 // Neither the bell nor the connection is the child's.
                 appender.ring();
                 is_refused &= self.ledger()?.context("other").open_or_create().is_err();

@@ -21,8 +21,8 @@ pub(crate) struct Args {
     /// The entry's key
     #[arg(value_parser = text())]
     key: String,
-    /// The payload, any bytes; `-` reads standard input, `@FILE` a file, and
-    /// what begins with `--` goes behind a lone `--`
+    /// The payload, any bytes; `-` reads standard input, `@FILE` a file; any
+    /// other text that begins with `-` and is no number goes behind a `--`
     #[arg(allow_negative_numbers = true)]
     payload: Option<OsString>,
     /// A metadata pair; can be repeated
@@ -73,24 +73,29 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     })
 }
 
-/// The payload that an argument means. Nothing is read beyond what an entry can
-/// hold: a device may have no end.
+/// The payload that an argument means.
 fn payload(argument: OsString) -> Result<Vec<u8>, Failure> {
-    let read = |from: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        from.take(LIMIT_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
     let (name, outcome) = match argument.as_bytes() {
-        b"-" => ("standard input".to_owned(), read(&mut io::stdin().lock())),
+        b"-" => {
+            let input = read(io::stdin().lock(), LIMIT_MAX);
+            ("standard input".to_owned(), input)
+        }
         [b'@', file @ ..] => {
             let file = OsStr::from_bytes(file);
-            let outcome = File::open(file).and_then(|mut file| read(&mut file));
+            let outcome = File::open(file).and_then(|file| read(file, LIMIT_MAX));
             (format!("file {file:?}"), outcome)
         }
         _ => return Ok(argument.into_vec()),
     };
-    outcome.map_err(|error: io::Error| Failure::Said(format!("cannot read {name}: {error}")))
+    outcome.map_err(|error| Failure::Said(format!("cannot read {name}: {error}")))
+}
+
+/// What there is, but no more than shows that it is too large: a device may have
+/// no end.
+fn read(from: impl Read, len_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(len_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> io::Result<()> {
@@ -107,5 +112,18 @@ fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> i
             writeln!(out)
         }
         Output::Short | Output::Raw => writeln!(out, "{}", appended.seq),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::read;
+
+    #[test]
+    fn what_has_no_end_is_read_as_far_as_an_entry_goes() {
+        assert_eq!(read(io::repeat(7), 1000).expect("endless").len(), 1001);
+        assert_eq!(read(&b"short"[..], 1000).expect("in memory"), b"short");
     }
 }

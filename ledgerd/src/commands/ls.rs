@@ -51,7 +51,7 @@ pub(super) fn number(number: Option<u64>) -> String {
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
     let ledger = connect_to_read(instance)?;
     let found = ledger.contexts()?;
-    if found.readable.is_empty() {
+    if found.readable.is_empty() && found.unreadable.is_empty() {
         let name = ledger.instance().name();
         let no_daemon = if ledger.is_connected() {
             String::new()

@@ -79,7 +79,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
 }
 
-/// A number of bytes in its largest unit of which there is one.
+/// A number of bytes in whole MiB, KiB if it is less than one, or bytes.
 fn amount(bytes: u64) -> String {
     match bytes {
         0..0x400 => format!("{bytes} bytes"),
