@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
 use ledger_shm::control::State;
 use ledger_shm::format::WITHDRAWN;
+use ledger_shm::read::{Found, Link};
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
@@ -99,6 +100,20 @@ impl Shared {
             append: self.is_appendable,
             connection,
         });
+    }
+
+    /// Whether there is something to look at where the log ended when it was
+    /// last looked at.
+    pub(crate) fn has_come(&self, link: &Link, seq: u64) -> bool {
+        match link.peek(seq) {
+            Ok(Found::Nothing) => false,
+            // Continued, dropped, or damaged.
+            Ok(Found::Closed) => {
+                let state = self.control.state();
+                link.segment.successor().is_some() || matches!(state, Ok(State::Dropped) | Err(_))
+            }
+            _ => true,
+        }
     }
 
     /// Has the background thread let go of what was retired, if anything was

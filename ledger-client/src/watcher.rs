@@ -26,7 +26,7 @@ const LOOKS_BEFORE_SLEEP: u32 = 7;
 pub struct Watcher {
     context: Context,
     filter: Filter,
-    /// Where it begins; of no meaning once there is a cursor.
+    /// Where it begins. The cursor may be waiting before it.
     first_seq: u64,
     cursor: Option<Cursor>,
 }
@@ -43,15 +43,15 @@ impl Watcher {
 
     /// Only entries with exactly this key.
     pub fn key(mut self, key: impl Into<String>) -> Watcher {
-        self.filter = Filter::with_key(key);
+        self.filter.set_key(key);
         self
     }
 
     /// The seq of the first entry that has not been looked at.
     pub fn next_seq(&self) -> u64 {
-        self.cursor
-            .as_ref()
-            .map_or(self.first_seq, Cursor::next_seq)
+        self.cursor.as_ref().map_or(self.first_seq, |cursor| {
+            cursor.next_seq().max(self.first_seq)
+        })
     }
 
     /// Goes on from another seq.
@@ -140,7 +140,9 @@ impl Watcher {
             shared
                 .chain
                 .locate(&shared.core.instance, &shared.control, self.first_seq)?;
-        self.cursor = Some(Cursor::new(link, self.first_seq));
+        self.filter.set_first_seq(self.first_seq);
+        let frontier = link.base_seq + link.segment.frontier()? as u64;
+        self.cursor = Some(Cursor::new(link, self.first_seq.min(frontier)));
         Ok(())
     }
 
@@ -149,9 +151,13 @@ impl Watcher {
     fn follow(&mut self, end: Found) -> Result<bool, ReadError> {
         let shared = self.context.shared();
         shared.notice_retired();
+        let at = self
+            .cursor
+            .as_ref()
+            .map_or(self.first_seq, Cursor::next_seq);
         match shared
             .chain
-            .locate(&shared.core.instance, &shared.control, self.next_seq())?
+            .locate(&shared.core.instance, &shared.control, at)?
         {
             Located::In(link) => {
                 let here = self
@@ -209,14 +215,12 @@ impl Watcher {
             return Ok(());
         };
         let parked = bell.park();
-        let is_settled = match &self.cursor {
-            Some(cursor) => !matches!(cursor.peek()?, Found::Entry | Found::Seal(_)),
-            None => false,
-        };
-        if is_settled {
-            parked.sleep(left)
-        } else {
-            parked.found()
+        let shared = self.context.shared();
+        match &self.cursor {
+            Some(cursor) if !shared.has_come(cursor.link(), cursor.next_seq()) => {
+                parked.sleep(left);
+            }
+            _ => parked.found(),
         }
         Ok(())
     }

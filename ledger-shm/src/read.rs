@@ -102,6 +102,15 @@ impl Link {
         }
     }
 
+    /// What lies at `seq`, as far as its slot and its record's header tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot or record that cannot be right.
+    pub fn peek(&self, seq: u64) -> Result<Found, Corrupt> {
+        self.find(seq).map(|(found, _)| found)
+    }
+
     /// The entry at `seq`, or what is there instead. O(1). The entry keeps the
     /// memory it lies in mapped.
     ///
@@ -121,17 +130,21 @@ impl Link {
 /// Which entries a cursor stops at.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    first_seq: u64,
     key: Option<(String, u32)>,
 }
 
 impl Filter {
+    /// Only entries from this seq on.
+    pub fn set_first_seq(&mut self, first_seq: u64) {
+        self.first_seq = first_seq;
+    }
+
     /// Only entries with exactly this key.
-    pub fn with_key(key: impl Into<String>) -> Filter {
+    pub fn set_key(&mut self, key: impl Into<String>) {
         let key = key.into();
         let hash = crc32c(key.as_bytes());
-        Filter {
-            key: Some((key, hash)),
-        }
+        self.key = Some((key, hash));
     }
 }
 
@@ -147,7 +160,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// A cursor that will look at `seq` first, which is not before the link.
+    /// A cursor that will look at `seq` first, which is not before the link, and
+    /// not beyond its frontier: the slots there stay EMPTY when the log goes on
+    /// in another segment.
     pub fn new(link: Link, seq: u64) -> Cursor {
         Cursor {
             link,
@@ -196,6 +211,9 @@ impl Cursor {
                 return Ok(found);
             };
             self.found = Some(candidate);
+            if self.seq < filter.first_seq {
+                continue;
+            }
             match &filter.key {
                 None => return Ok(Found::Entry),
                 Some((key, hash)) if candidate.key_hash() == *hash => {
@@ -208,13 +226,22 @@ impl Cursor {
         }
     }
 
-    /// Whether something lies at the next seq, without moving.
+    /// As [`entry`](Self::entry), but it keeps the memory it lies in mapped.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] on a slot that cannot be right.
-    pub fn peek(&self) -> Result<Found, Corrupt> {
-        self.link.find(self.next_seq()).map(|(found, _)| found)
+    /// As [`entry`](Self::entry).
+    pub fn held_entry(&mut self) -> Result<Option<Entry<'static>>, Corrupt> {
+        let Some(candidate) = self.found else {
+            return Ok(None);
+        };
+        let segment = Arc::clone(&self.link.segment);
+        // SAFETY: `found` is only ever set from `link`, and cleared with it.
+        let entry = unsafe { candidate.hold(segment) };
+        if entry.is_err() {
+            self.found = None;
+        }
+        entry.map(Some)
     }
 
     /// The entry that the last [`step`](Self::step) stopped at.

@@ -78,6 +78,30 @@ fn a_watcher_is_woken_rather_than_looking_again() {
     assert!(woken > 0, "never woken in {ROUNDS} rounds");
 }
 
+#[test]
+fn who_waits_for_an_entry_far_ahead_gets_it_wherever_the_log_has_gone() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    // In the first segment's index, beyond it, and beyond the next one's; the
+    // first segment is full after 83 entries.
+    let aheads = [100, 300, 2000];
+    let mut watchers = aheads.map(|seq| context.watch(seq));
+    for watcher in &mut watchers {
+        assert!(watcher.try_next().expect("readable").is_none());
+    }
+    appender.set_wait(ledger_tests::PATIENCE);
+    for _ in 0..2000 {
+        appender
+            .append(&NewEntry::new("k", &[7; 100]))
+            .expect("room");
+    }
+    for (watcher, seq) in watchers.iter_mut().zip(aheads) {
+        let entry = watcher.next_timeout(ledger_tests::PATIENCE);
+        assert_eq!(entry.expect("readable").expect("there").seq(), seq);
+    }
+}
+
 /// Nobody rings: what a ringer's death or stop leaves is the sleep's own end.
 #[test]
 fn without_any_ring_an_entry_is_seen_within_50_ms() {
