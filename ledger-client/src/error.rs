@@ -200,6 +200,11 @@ pub enum ReadError {
     /// Its memory could not be mapped.
     #[error("cannot map the context's memory: {0}")]
     Map(#[from] MapError),
+    /// This process could not set up how to wait for it.
+    #[error(
+        "cannot set up waiting: {0}; see the limits of this process on descriptors and threads"
+    )]
+    Wait(#[source] io::Error),
 }
 
 impl ReadError {

@@ -9,10 +9,12 @@
 //! 1. [`Ledger`] connects to an instance and opens contexts;
 //! 2. [`Context`] is one log: read it here, or make an appender or a watcher;
 //! 3. [`Appender`] appends;
-//! 4. [`Range`] and [`Watcher`] read, the second one without an end;
+//! 4. [`Range`] and [`Watcher`] read, the second one without an end: blocking, in
+//!    an event loop, or (feature `tokio`) as a future and a stream;
 //! 5. `chain` finds the segment that holds a seq;
 //! 6. `shared` is what one process knows of one context;
-//! 7. `provision` is the thread that fetches memory before it is needed;
+//! 7. `provision` is the thread that fetches memory before it is needed,
+//!    `dispatch` the one that sleeps for watchers in event loops and futures;
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context;
 //! 10. `converge` (feature): recording a run of converge-core.
@@ -20,11 +22,14 @@
 #![forbid(unsafe_code)]
 
 mod appender;
+#[cfg(feature = "tokio")]
+mod async_watcher;
 mod chain;
 mod connection;
 mod context;
 #[cfg(feature = "converge")]
 pub mod converge;
+mod dispatch;
 mod error;
 pub mod inspect;
 mod ledger;
@@ -37,6 +42,8 @@ mod watcher;
 pub mod wire;
 
 pub use appender::{Appender, BatchError};
+#[cfg(feature = "tokio")]
+pub use async_watcher::AsyncWatcher;
 pub use context::{Context, ContextOptions};
 pub use error::{AppendError, ConnectError, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};

@@ -1,6 +1,11 @@
 //! A watcher: a cursor that goes on for ever. History first, then live, no gap
 //! and no duplicate, in order.
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
+#[cfg(feature = "tokio")]
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
@@ -11,6 +16,7 @@ use ledger_shm::{Corrupt, Entry};
 
 use crate::chain::Located;
 use crate::context::Context;
+use crate::dispatch::Registered;
 use crate::error::ReadError;
 
 /// How often a watcher looks, each time after a longer pause, before it
@@ -26,6 +32,8 @@ const LOOKS_BEFORE_SLEEP: u32 = 7;
 pub struct Watcher {
     context: Context,
     filter: Filter,
+    /// Once it waits in an event loop or as a future.
+    registered: OnceLock<Registered>,
     /// Where it begins. The cursor may be waiting before it.
     first_seq: u64,
     cursor: Option<Cursor>,
@@ -36,6 +44,7 @@ impl Watcher {
         Watcher {
             context,
             filter: Filter::default(),
+            registered: OnceLock::new(),
             first_seq,
             cursor: None,
         }
@@ -58,6 +67,9 @@ impl Watcher {
     pub fn seek(&mut self, next_seq: u64) {
         self.first_seq = next_seq.max(1);
         self.cursor = None;
+        if let Some(registered) = self.registered.get() {
+            registered.signal();
+        }
     }
 
     /// The next entry, if there is one already. Never waits.
@@ -70,7 +82,7 @@ impl Watcher {
     /// [`next_seq`](Self::next_seq) after [`ReadError::Corrupt`].
     #[inline(always)]
     pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
-        if !self.advance()? {
+        if !self.advance()? && !self.arm()? {
             return Ok(None);
         }
         self.current()
@@ -103,9 +115,88 @@ impl Watcher {
         self.current()
     }
 
+    /// For an event loop: a descriptor that is readable when it is worth
+    /// looking. Call [`try_next`](Self::try_next) until it returns nothing; then
+    /// the descriptor is reset, and becomes readable when an entry comes. Fit
+    /// for poll(2), and for epoll(7), level-triggered and edge-triggered.
+    ///
+    /// Made at the first call. The same descriptor is what [`AsFd`] returns,
+    /// which cannot say why there is none.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the process has no descriptor or thread left.
+    pub fn event_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.registered()?.event()
+    }
+
+    /// The same for async code.
+    #[cfg(feature = "tokio")]
+    pub fn into_async(self) -> crate::AsyncWatcher {
+        crate::AsyncWatcher::new(self)
+    }
+
+    fn registered(&self) -> io::Result<&Registered> {
+        if let Some(registered) = self.registered.get() {
+            return Ok(registered);
+        }
+        let registered = Registered::new(self.context.shared())?;
+        Ok(self.registered.get_or_init(|| registered))
+    }
+
+    /// Has an event loop told when an entry comes, if this is in one; true if
+    /// one has come meanwhile.
+    #[cold]
+    fn arm(&mut self) -> Result<bool, ReadError> {
+        let in_loop = |registered: &&Registered| registered.has_event();
+        while let Some(registered) = self.registered.get().filter(in_loop)
+            && let Some(cursor) = &self.cursor
+            && self.context.shared().core.made_in.is_current()
+        {
+            registered.reset();
+            if registered.wait_for(cursor.link(), cursor.next_seq(), None) {
+                return Ok(false);
+            }
+            // There may be more than one, or an error.
+            registered.signal();
+            if self.advance()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Advances, or has the task woken when it is worth trying again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_advance(
+        &mut self,
+        task: &mut std::task::Context<'_>,
+    ) -> Poll<Result<(), ReadError>> {
+        loop {
+            if self.advance()? {
+                return Poll::Ready(Ok(()));
+            }
+            let registered = self.registered().map_err(ReadError::Wait)?;
+            if let Some(cursor) = &self.cursor
+                && registered.wait_for(cursor.link(), cursor.next_seq(), Some(task.waker()))
+            {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// As [`current`](Self::current), holding the memory.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn held_current(&mut self) -> Result<Option<Entry<'static>>, ReadError> {
+        match &mut self.cursor {
+            Some(cursor) => Ok(cursor.held_entry()?),
+            None => Ok(None),
+        }
+    }
+
     /// The entry that the last advance stopped at.
     #[inline(always)]
-    fn current(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
+    pub(crate) fn current(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         match &mut self.cursor {
             Some(cursor) => Ok(cursor.entry()?),
             None => Ok(None),
@@ -223,5 +314,24 @@ impl Watcher {
             _ => parked.found(),
         }
         Ok(())
+    }
+}
+
+/// The descriptor of [`Watcher::event_fd`].
+///
+/// # Panics
+///
+/// If there is none left: call [`Watcher::event_fd`] first to be told.
+impl AsFd for Watcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event_fd()
+            .unwrap_or_else(|error| panic!("a watcher's descriptor: {error}"))
+    }
+}
+
+/// As [`AsFd`].
+impl AsRawFd for Watcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

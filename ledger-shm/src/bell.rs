@@ -30,6 +30,9 @@
 //! few instructions. The daemon rings when a client goes, and every sleep ends
 //! after [`SLEEP_MAX`].
 
+#[cfg(not(loom))]
+pub mod many;
+
 use std::mem::offset_of;
 use std::time::Duration;
 
@@ -61,7 +64,7 @@ impl Bell {
         self.region.word32(offset_of!(BellHeader, parked_word))
     }
 
-    fn count(&self) -> &AtomicU32 {
+    fn count_word(&self) -> &AtomicU32 {
         self.region.word32(offset_of!(BellHeader, count_word))
     }
 
@@ -101,18 +104,38 @@ impl Bell {
     fn advance(&self) {
         // ORDER(ring): whoever sees the new count stores its flag after the
         // swap that cleared it.
-        self.count().fetch_add(1, Label::Ring.at(Ordering::Release));
+        self.count_word()
+            .fetch_add(1, Label::Ring.at(Ordering::Release));
     }
 
     /// Announces that the caller may sleep. The caller looks at what it waits
     /// for once more before it [`sleep`](Parked::sleep)s.
     pub fn park(&self) -> Parked<'_> {
+        let count = self.count();
+        self.announce();
+        Parked { bell: self, count }
+    }
+
+    /// How often it rang.
+    pub fn count(&self) -> u32 {
         // ORDER(ring): before the flag is stored.
-        let count = self.count().load(Label::Ring.at(Ordering::Acquire));
+        self.count_word().load(Label::Ring.at(Ordering::Acquire))
+    }
+
+    /// Announces that somebody may be asleep, who looks at what it waits for
+    /// once more afterwards. Nothing has to be taken back: a ring too many is
+    /// all that may come of it.
+    pub fn announce(&self) {
         self.parked().store(1, Ordering::Relaxed);
         // ORDER(park): the flag before the look at the slot.
         Label::Park.fence(Ordering::SeqCst);
-        Parked { bell: self, count }
+    }
+
+    /// Passes a ring on to everybody else who sleeps here, once per ring.
+    pub fn relay(&self, count: u32) {
+        if self.relayed().swap(count, Ordering::Relaxed) != count {
+            self.wake(i32::MAX);
+        }
     }
 }
 
@@ -139,9 +162,9 @@ impl Parked<'_> {
     }
 
     fn relay(&self) {
-        let now = self.bell.count().load(Ordering::Relaxed);
-        if now != self.count && self.bell.relayed().swap(now, Ordering::Relaxed) != now {
-            self.bell.wake(i32::MAX);
+        let now = self.bell.count_word().load(Ordering::Relaxed);
+        if now != self.count {
+            self.bell.relay(now);
         }
     }
 }
@@ -158,11 +181,11 @@ mod mapped {
 
     impl Bell {
         pub(super) fn wait(&self, count: u32, timeout: Duration) {
-            sys::futex_wait(self.count(), count, timeout);
+            sys::futex_wait(self.count_word(), count, timeout);
         }
 
         pub(super) fn wake(&self, sleepers: i32) {
-            sys::futex_wake(self.count(), sleepers);
+            sys::futex_wake(self.count_word(), sleepers);
         }
 
         /// Makes a bell: a sealed anonymous object, given out by descriptor.
@@ -223,7 +246,8 @@ mod mapped {
 
         /// The words as they are: parked, count, relayed.
         pub fn words(&self) -> [u32; 3] {
-            [self.parked(), self.count(), self.relayed()].map(|word| word.load(Ordering::Relaxed))
+            [self.parked(), self.count_word(), self.relayed()]
+                .map(|word| word.load(Ordering::Relaxed))
         }
     }
 }
@@ -250,7 +274,7 @@ impl Bell {
     /// wakes of the word (futex(2)): as if under a lock that a waker takes too.
     fn wait(&self, count: u32, _: Duration) {
         let asleep = self.sleepers.0.lock().expect("models do not poison");
-        if self.count().load(Ordering::Relaxed) == count {
+        if self.count_word().load(Ordering::Relaxed) == count {
             drop(self.sleepers.1.wait(asleep).expect("models do not poison"));
         }
     }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use nix::fcntl::{FallocateFlags, SealFlag};
 use nix::sys::memfd::MFdFlags;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
 /// Maps `len` bytes of a shared object.
 pub(crate) fn map_shared(
@@ -144,6 +146,43 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
             &raw const timeout,
         );
     }
+}
+
+/// How many words one thread can sleep at (futex_waitv(2)).
+pub(crate) const FUTEXES_MAX: usize = libc::FUTEX_WAITV_MAX as usize;
+
+/// Sleeps while every word holds what is expected of it, at most `timeout`; for
+/// ever without one. False if the kernel cannot do that.
+pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> bool {
+    // SAFETY: it has integers only.
+    let mut waiters: [libc::futex_waitv; FUTEXES_MAX] = unsafe { std::mem::zeroed() };
+    for (waiter, (word, expected)) in waiters.iter_mut().zip(words) {
+        waiter.val = u64::from(*expected);
+        waiter.uaddr = word.as_ptr() as u64;
+        // Shared, as FUTEX2_PRIVATE is not set.
+        waiter.flags = libc::FUTEX2_SIZE_U32 as u32;
+    }
+    // Unlike futex(2) it takes the time at which to give up.
+    let deadline = timeout.map(|timeout| {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+        *(now + TimeSpec::from_duration(timeout)).as_ref()
+    });
+    let deadline = deadline
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the waiters, the words they name and the deadline are live for the
+    // call, and the kernel only reads them.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            waiters.as_ptr(),
+            words.len().min(FUTEXES_MAX),
+            0,
+            deadline,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    outcome >= 0 || nix::Error::last() != nix::Error::ENOSYS
 }
 
 /// Wakes at most `count` sleepers of `word`, in all processes.

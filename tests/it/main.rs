@@ -10,7 +10,9 @@ mod daemon;
 mod damage;
 mod documents;
 mod entries;
+mod event_loops;
 mod format;
+mod futures;
 #[allow(dead_code, reason = "used by the demo")]
 #[path = "../../ledgerd/examples/demo/loan.rs"]
 mod loan;

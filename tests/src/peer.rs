@@ -12,6 +12,8 @@
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
+//! | `loop N` | has N watchers in an event loop, instead of those before |
+//! | `dispatchers` | answers how many threads sleep for watchers in event loops |
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
 //! | `digest` | latest seq and a checksum over all records |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
@@ -38,6 +40,7 @@ struct Peer {
     context: Option<Context>,
     appender: Option<Appender>,
     watcher: Option<Watcher>,
+    looped: Vec<Watcher>,
     /// Kept: a connection that ends has the daemon ring.
     sleeper: Option<Sleeper>,
 }
@@ -132,6 +135,26 @@ impl Peer {
                 let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
                 let entry = watcher.next()?;
                 Ok(format!("{} {}", entry.seq(), entry.key()))
+            }
+            "loop" => {
+                let count = word()?.parse()?;
+                let watchers = (0..count).map(|_| {
+                    let mut watcher = self.context()?.watch(1);
+                    watcher.event_fd()?;
+                    while watcher.try_next()?.is_some() {}
+                    Ok::<_, Box<dyn Error>>(watcher)
+                });
+                self.looped = watchers.collect::<Result<_, _>>()?;
+                Ok(String::new())
+            }
+            "dispatchers" => {
+                let mut count = 0;
+                for task in std::fs::read_dir("/proc/self/task")? {
+                    // It may have ended meanwhile.
+                    let name = std::fs::read_to_string(task?.path().join("comm"));
+                    count += u32::from(name.is_ok_and(|name| name == "ledger-dispatch\n"));
+                }
+                Ok(count.to_string())
             }
             "doze" => {
                 let instance = object::Instance::own(&place::instance_name()?)?;

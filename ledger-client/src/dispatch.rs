@@ -1,0 +1,330 @@
+//! Watchers that wait without a thread of their own: in an event loop, or as a
+//! future. One thread of the process sleeps at the bells of up to
+//! [`BELLS_MAX`] contexts for all of them, however many they are.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use ledger_shm::Bell;
+use ledger_shm::bell::SLEEP_MAX;
+use ledger_shm::bell::many::{BELLS_MAX, Nudge, sleep_at_any};
+use ledger_shm::fork::Generation;
+use ledger_shm::read::Link;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::shared::Shared;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one watcher waits for, and how it is told.
+pub(crate) struct Waiter {
+    shared: Arc<Shared>,
+    awaited: Mutex<Awaited>,
+    event: OnceLock<EventFd>,
+}
+
+#[derive(Default)]
+struct Awaited {
+    /// The end of the log as it was seen; none if nothing is waited for.
+    place: Option<(Link, u64)>,
+    waker: Option<Waker>,
+}
+
+impl Waiter {
+    /// Waits, unless what comes next has come already; false then.
+    fn wait_for(&self, link: &Link, seq: u64, waker: Option<&Waker>) -> bool {
+        let mut waker = waker.cloned();
+        let mut awaited = lock(&self.awaited);
+        awaited.place = Some((link.clone(), seq));
+        std::mem::swap(&mut awaited.waker, &mut waker);
+        drop(awaited);
+        // With a task's last waker the task goes, and this watcher perhaps with
+        // it: nothing is locked then.
+        drop(waker);
+        if let Some(bell) = self.shared.bell() {
+            bell.announce();
+        }
+        let has_come = self.shared.has_come(link, seq);
+        if has_come {
+            lock(&self.awaited).place = None;
+        }
+        !has_come
+    }
+
+    fn is_waiting(&self) -> bool {
+        lock(&self.awaited).place.is_some()
+    }
+
+    /// Tells the watcher if what it waits for has come. Its task is the
+    /// caller's to wake, when nothing is locked: it may drop the watcher.
+    fn look(&self) -> Option<Waker> {
+        let mut awaited = lock(&self.awaited);
+        let (link, seq) = awaited.place.as_ref()?;
+        if !self.shared.has_come(link, *seq) {
+            return None;
+        }
+        awaited.place = None;
+        self.signal();
+        awaited.waker.take()
+    }
+
+    /// Has an event loop look, if one may.
+    fn signal(&self) {
+        if let Some(event) = self.event.get() {
+            // Fails only when the counter is at its maximum: it is readable then.
+            let _ = event.write(1);
+        }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter")
+            .field("context", &self.shared.control.name())
+            .field("event", &self.event.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A waiter that a dispatcher looks after.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    waiter: Arc<Waiter>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Registered {
+    /// Has a dispatcher look after a watcher of this context, starting one if
+    /// all have as many as they can take.
+    pub(crate) fn new(shared: &Arc<Shared>) -> io::Result<Registered> {
+        let waiter = Arc::new(Waiter {
+            shared: Arc::clone(shared),
+            awaited: Mutex::default(),
+            event: OnceLock::new(),
+        });
+        let mut dispatchers = lock(&DISPATCHERS);
+        // Threads are not inherited by a fork's child.
+        dispatchers.retain(|dispatcher| dispatcher.made_in.is_current());
+        let added = dispatchers
+            .iter()
+            .find(|dispatcher| dispatcher.join(&waiter))
+            .or_else(|| {
+                dispatchers
+                    .iter()
+                    .find(|dispatcher| dispatcher.add(&waiter))
+            });
+        let dispatcher = match added {
+            Some(dispatcher) => Arc::clone(dispatcher),
+            None => {
+                let dispatcher = Dispatcher::start(&waiter)?;
+                dispatchers.retain(|dispatcher| !lock(&dispatcher.members).has_ended);
+                dispatchers.push(Arc::clone(&dispatcher));
+                dispatcher
+            }
+        };
+        dispatcher.nudge.call();
+        Ok(Registered { waiter, dispatcher })
+    }
+
+    /// Waits for what comes at this place, unless it has come already; false
+    /// then.
+    pub(crate) fn wait_for(&self, link: &Link, seq: u64, waker: Option<&Waker>) -> bool {
+        let is_waiting = self.waiter.wait_for(link, seq, waker);
+        if is_waiting && self.dispatcher.is_idle.swap(false, Ordering::SeqCst) {
+            self.dispatcher.nudge.call();
+        }
+        is_waiting
+    }
+
+    /// What an event loop waits for: readable at first, and whenever there is
+    /// something to look at.
+    pub(crate) fn event(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(event) = self.waiter.event.get() {
+            return Ok(event.as_fd());
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_value_and_flags(1, flags)?;
+        Ok(self.waiter.event.get_or_init(|| event).as_fd())
+    }
+
+    pub(crate) fn has_event(&self) -> bool {
+        self.waiter.event.get().is_some()
+    }
+
+    /// Has an event loop look.
+    pub(crate) fn signal(&self) {
+        self.waiter.signal();
+    }
+
+    /// Takes back that there is something to look at.
+    pub(crate) fn reset(&self) {
+        if let Some(event) = self.waiter.event.get() {
+            // Not readable is as good.
+            let _ = event.read();
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // In a fork's child nobody looks after it.
+        if self.dispatcher.made_in.is_current() {
+            self.dispatcher.remove(&self.waiter);
+        }
+    }
+}
+
+static DISPATCHERS: Mutex<Vec<Arc<Dispatcher>>> = Mutex::new(Vec::new());
+
+/// A thread that sleeps at the bells of many contexts. It ends when nobody is
+/// left whom it looks after.
+#[derive(Debug)]
+struct Dispatcher {
+    nudge: Nudge,
+    /// Whether it may sleep without an end, because nobody waits.
+    is_idle: AtomicBool,
+    members: Mutex<Members>,
+    made_in: Generation,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    contexts: Vec<Member>,
+    has_ended: bool,
+}
+
+/// The watchers of one context.
+#[derive(Debug)]
+struct Member {
+    shared: Arc<Shared>,
+    bell: Option<Arc<Bell>>,
+    bell_version: Option<u64>,
+    seen: u32,
+    waiters: Vec<Arc<Waiter>>,
+}
+
+impl Dispatcher {
+    fn start(first: &Arc<Waiter>) -> io::Result<Arc<Dispatcher>> {
+        let dispatcher = Arc::new(Dispatcher {
+            nudge: Nudge::default(),
+            is_idle: AtomicBool::new(true),
+            members: Mutex::default(),
+            made_in: Generation::current()?,
+        });
+        dispatcher.add(first);
+        let thread = Arc::clone(&dispatcher);
+        std::thread::Builder::new()
+            .name("ledger-dispatch".into())
+            .spawn(move || thread.run())?;
+        Ok(dispatcher)
+    }
+
+    /// Adds a watcher of a context that others watch already.
+    fn join(&self, waiter: &Arc<Waiter>) -> bool {
+        let mut members = lock(&self.members);
+        let same = members
+            .contexts
+            .iter_mut()
+            .find(|member| Arc::ptr_eq(&member.shared, &waiter.shared));
+        let is_found = same.is_some();
+        if let Some(member) = same {
+            member.waiters.push(Arc::clone(waiter));
+        }
+        is_found
+    }
+
+    /// Adds the first watcher of a context, if there is room for its bell.
+    fn add(&self, waiter: &Arc<Waiter>) -> bool {
+        let mut members = lock(&self.members);
+        let has_room = !members.has_ended && members.contexts.len() < BELLS_MAX;
+        if has_room {
+            members.contexts.push(Member {
+                shared: Arc::clone(&waiter.shared),
+                bell: None,
+                bell_version: None,
+                seen: 0,
+                waiters: vec![Arc::clone(waiter)],
+            });
+        }
+        has_room
+    }
+
+    fn remove(&self, waiter: &Arc<Waiter>) {
+        let mut members = lock(&self.members);
+        for member in &mut members.contexts {
+            member.waiters.retain(|known| !Arc::ptr_eq(known, waiter));
+        }
+        let left = members
+            .contexts
+            .extract_if(.., |member| member.waiters.is_empty());
+        let left: Vec<Member> = left.collect();
+        drop(members);
+        // A context that is let go of here tells the daemon.
+        drop(left);
+        self.nudge.call();
+    }
+
+    fn run(&self) {
+        let (mut bells, mut wakers) = (Vec::new(), Vec::new());
+        loop {
+            let nudged = self.nudge.count();
+            // Before anybody is looked at: who comes to wait later finds it set.
+            self.is_idle.store(true, Ordering::SeqCst);
+            let mut members = lock(&self.members);
+            if members.contexts.is_empty() {
+                members.has_ended = true;
+                return;
+            }
+            let mut is_anybody_waiting = false;
+            for member in &mut members.contexts {
+                is_anybody_waiting |= member.look(&mut wakers);
+                let bell = member.bell.as_ref();
+                bells.extend(bell.map(|bell| (Arc::clone(bell), member.seen)));
+            }
+            drop(members);
+            for waker in wakers.drain(..) {
+                waker.wake();
+            }
+            if is_anybody_waiting {
+                self.is_idle.store(false, Ordering::SeqCst);
+            }
+            let timeout = is_anybody_waiting.then_some(SLEEP_MAX);
+            sleep_at_any((&self.nudge, nudged), &bells, timeout);
+            bells.clear();
+        }
+    }
+}
+
+impl Member {
+    /// Tells every watcher for whom something has come; whether others wait on.
+    fn look(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        let version = Some(self.shared.bell_version());
+        if self.bell_version != version {
+            self.bell_version = version;
+            self.bell = self.shared.bell();
+            self.seen = self.bell.as_ref().map_or(0, |bell| bell.count());
+        }
+        if let Some(bell) = &self.bell {
+            let count = bell.count();
+            if count != self.seen {
+                self.seen = count;
+                bell.relay(count);
+            }
+            if self.is_anybody_waiting() {
+                bell.announce();
+            }
+        }
+        wakers.extend(self.waiters.iter().filter_map(|waiter| waiter.look()));
+        self.is_anybody_waiting()
+    }
+
+    fn is_anybody_waiting(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.is_waiting())
+    }
+}

@@ -1,0 +1,65 @@
+//! One thread that sleeps at many bells, for all who wait without a thread of
+//! their own.
+//!
+//! ```text
+//! whoever waits                          the sleeper, again and again
+//!   note what it waits for                 n = nudge
+//!   bell.announce()                        for each bell:
+//!   if its slot still EMPTY:                   if bell.count != seen: seen = count, relay
+//!       leave the rest to the sleeper          if somebody waits here:
+//!                                                  bell.announce()
+//!                                                  tell those whose slot is no more EMPTY
+//!                                          sleep until a count is not as seen
+//! ```
+//!
+//! It is the protocol of [`bell`](super) with the roles of one watcher divided:
+//! the one announces and looks, the other sleeps. It sleeps at every bell, whether
+//! somebody waits there or not, so that a ring that follows an announcement finds
+//! it; and what was announced before a ring is noted before the ring is seen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::Bell;
+use crate::sys;
+
+/// How many bells one thread can sleep at: futex_waitv(2) takes 128 words, and
+/// one is the [`Nudge`].
+pub const BELLS_MAX: usize = sys::FUTEXES_MAX - 1;
+
+/// How a thread that sleeps at many bells is called by others of its process.
+#[derive(Debug, Default)]
+pub struct Nudge(AtomicU32);
+
+impl Nudge {
+    /// How often it was called. Read before looking for what it was called for.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Calls it: it looks again, now or as soon as it would sleep.
+    pub fn call(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+        sys::futex_wake(&self.0, 1);
+    }
+}
+
+/// Sleeps until one of the bells rings, or rang after it was seen to have rung so
+/// often; until the nudge is called; or for `timeout`. May return early.
+///
+/// Kernels before 5.16 cannot sleep at several words. There it is as if
+/// somebody rang every [`SLEEP_MAX`](super::SLEEP_MAX).
+pub fn sleep_at_any(nudge: (&Nudge, u32), bells: &[(Arc<Bell>, u32)], timeout: Option<Duration>) {
+    debug_assert!(bells.len() <= BELLS_MAX, "{} bells", bells.len());
+    let words = bells
+        .iter()
+        .take(BELLS_MAX)
+        .map(|(bell, seen)| (bell.count_word(), *seen));
+    let words: Vec<_> = std::iter::once((&nudge.0.0, nudge.1))
+        .chain(words)
+        .collect();
+    if !sys::futex_wait_any(&words, timeout) {
+        sys::futex_wait(&nudge.0.0, nudge.1, super::SLEEP_MAX);
+    }
+}

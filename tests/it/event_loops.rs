@@ -1,0 +1,224 @@
+//! Watchers in event loops: poll, epoll in both ways, tokio's and mio's.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use ledger_client::{NewEntry, Watcher};
+use ledger_tests::{Instance, PATIENCE, Peer, eventually};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::started;
+
+const ENTRIES: u64 = 500;
+
+fn timeout<T: TryFrom<Duration>>(timeout: Duration) -> T {
+    T::try_from(timeout).unwrap_or_else(|_| panic!("{timeout:?}"))
+}
+
+fn is_readable(fd: impl AsFd, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, timeout::<PollTimeout>(patience)).expect("no signals here") == 1
+}
+
+/// A watcher of `log`, and a peer that appends there at its own pace.
+fn watched() -> (Instance, Watcher, Peer) {
+    let instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let watcher = instance.context("log").watch(1);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    (instance, watcher, writer)
+}
+
+/// Reads everything there is; the seq behind it.
+fn read_all(watcher: &mut Watcher, mut next: u64) -> u64 {
+    while let Some(entry) = watcher.try_next().expect("readable") {
+        assert_eq!(entry.seq(), next);
+        next += 1;
+    }
+    next
+}
+
+#[test]
+fn poll_tells_when_there_is_something_to_look_at() {
+    let (_instance, mut watcher, mut writer) = watched();
+    assert!(is_readable(&watcher, Duration::ZERO), "at first");
+    let mut next = 1;
+    for _ in 0..100 {
+        eventually("there is nothing more, and it says so", || {
+            next = read_all(&mut watcher, next);
+            (!is_readable(&watcher, Duration::ZERO)).then_some(())
+        });
+        writer.must("append k v");
+        assert!(is_readable(&watcher, PATIENCE));
+        assert_eq!(read_all(&mut watcher, next), next + 1);
+        next += 1;
+    }
+    // Moved to where there are entries, it is worth a look.
+    eventually("nothing", || {
+        next = read_all(&mut watcher, next);
+        (!is_readable(&watcher, Duration::ZERO)).then_some(())
+    });
+    watcher.seek(50);
+    assert!(is_readable(&watcher, Duration::ZERO));
+    assert_eq!(read_all(&mut watcher, 50), next);
+}
+
+/// Waits with epoll(7) until something is ready.
+fn wait(epoll: &Epoll) {
+    let mut events = [EpollEvent::empty()];
+    let ready = epoll.wait(&mut events, timeout::<EpollTimeout>(PATIENCE));
+    assert_eq!(ready, Ok(1), "nothing for {PATIENCE:?}");
+}
+
+fn epoll(watcher: &Watcher, flags: EpollFlags) -> Epoll {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("a descriptor");
+    epoll
+        .add(watcher, EpollEvent::new(flags, 0))
+        .expect("an eventfd");
+    epoll
+}
+
+#[test]
+fn a_level_triggered_loop_may_take_one_entry_at_a_time() {
+    let (_instance, mut watcher, mut writer) = watched();
+    let epoll = epoll(&watcher, EpollFlags::EPOLLIN);
+    writer.tell(&format!("fill {ENTRIES} 100"));
+    let mut next = 1;
+    while next <= ENTRIES {
+        wait(&epoll);
+        if let Some(entry) = watcher.try_next().expect("readable") {
+            assert_eq!(entry.seq(), next);
+            next += 1;
+        }
+    }
+    assert_eq!(writer.hear(), format!("ok {ENTRIES}"));
+}
+
+#[test]
+fn an_edge_triggered_loop_takes_all_there_is() {
+    let (_instance, mut watcher, mut writer) = watched();
+    let epoll = epoll(&watcher, EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
+    let mut next = 1;
+    for round in 1..=10 {
+        writer.tell(&format!("fill {} 100", ENTRIES / 10));
+        while next <= round * ENTRIES / 10 {
+            wait(&epoll);
+            next = read_all(&mut watcher, next);
+        }
+        assert_eq!(writer.hear(), format!("ok {}", next - 1));
+    }
+}
+
+#[test]
+#[allow(
+    deprecated,
+    reason = "its successor is unsafe: who calls it vouches that the descriptor lives as long as \
+              its owner, as a watcher's does"
+)]
+fn tokio_waits_for_the_descriptor() {
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    let (_instance, watcher, mut writer) = watched();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    writer.tell(&format!("fill {ENTRIES} 100"));
+    runtime.block_on(async {
+        let mut watcher = AsyncFd::with_interest(watcher, Interest::READABLE).expect("an eventfd");
+        let mut next = 1;
+        while next <= ENTRIES {
+            let ready = tokio::time::timeout(PATIENCE, watcher.readable_mut()).await;
+            let mut ready = ready.expect("in time").expect("an eventfd");
+            next = read_all(ready.get_inner_mut(), next);
+            ready.clear_ready();
+        }
+    });
+}
+
+#[test]
+fn mio_waits_for_the_descriptor() {
+    use mio::unix::SourceFd;
+    use mio::{Events, Interest, Poll, Token};
+
+    let (_instance, mut watcher, mut writer) = watched();
+    let mut poll = Poll::new().expect("an epoll");
+    let fd = watcher.as_raw_fd();
+    poll.registry()
+        .register(&mut SourceFd(&fd), Token(7), Interest::READABLE)
+        .expect("an eventfd");
+    writer.tell(&format!("fill {ENTRIES} 100"));
+    let (mut next, mut events) = (1, Events::with_capacity(8));
+    while next <= ENTRIES {
+        poll.poll(&mut events, Some(PATIENCE)).expect("no signals");
+        assert!(!events.is_empty(), "nothing for {PATIENCE:?}");
+        next = read_all(&mut watcher, next);
+    }
+}
+
+#[test]
+fn a_descriptor_outlives_the_daemon_and_finds_the_next_ones_bell() {
+    let (mut instance, mut watcher, mut writer) = watched();
+    let mut next = 1;
+    for _ in 0..3 {
+        eventually("nothing", || {
+            next = read_all(&mut watcher, next);
+            (!is_readable(&watcher, Duration::ZERO)).then_some(())
+        });
+        instance.kill_daemon();
+        writer.must("append k v");
+        assert!(is_readable(&watcher, PATIENCE), "without a daemon");
+        next = read_all(&mut watcher, next);
+        instance.start(&[]);
+        writer.must("append k v");
+        assert!(is_readable(&watcher, PATIENCE), "with the next one");
+    }
+    read_all(&mut watcher, next);
+}
+
+#[test]
+fn filtered_watchers_of_one_context_are_told_apart() {
+    let (instance, watcher, mut writer) = watched();
+    let context = instance.context("log");
+    drop(watcher);
+    let mut watchers: Vec<Watcher> = (0..100)
+        .map(|n| context.watch(1).key(format!("key-{n}")))
+        .collect();
+    for watcher in &mut watchers {
+        watcher.event_fd().expect("a descriptor");
+        assert!(watcher.try_next().expect("readable").is_none());
+    }
+    for n in [0, 99, 50] {
+        writer.must(&format!("append key-{n} v"));
+        let watcher = &mut watchers[n];
+        let found = eventually("its entry", || {
+            assert!(is_readable(&*watcher, PATIENCE));
+            let entry = watcher.try_next().expect("readable");
+            entry.map(|entry| entry.key().to_owned())
+        });
+        assert_eq!(found, format!("key-{n}"));
+    }
+    for (n, watcher) in watchers.iter_mut().enumerate() {
+        let entry = watcher.try_next().expect("readable");
+        assert!(entry.is_none(), "{n}");
+    }
+}
+
+#[test]
+fn an_appender_of_this_process_wakes_its_own_loop() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let mut watcher = context.watch(1);
+    let mut next = 1;
+    for _ in 0..100 {
+        eventually("nothing", || {
+            next = read_all(&mut watcher, next);
+            (!is_readable(&watcher, Duration::ZERO)).then_some(())
+        });
+        appender.append(&NewEntry::new("k", b"v")).expect("room");
+        assert!(is_readable(&watcher, PATIENCE));
+    }
+}
