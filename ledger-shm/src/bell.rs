@@ -270,6 +270,11 @@ impl Bell {
         }
     }
 
+    /// As `many::sleep_at_any`, at this bell alone and without an end.
+    pub fn sleep_at(&self, seen: u32) {
+        self.wait(seen, SLEEP_MAX);
+    }
+
     /// The kernel compares and goes to sleep in one step, in one order with all
     /// wakes of the word (futex(2)): as if under a lock that a waker takes too.
     fn wait(&self, count: u32, _: Duration) {

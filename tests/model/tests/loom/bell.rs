@@ -84,6 +84,83 @@ fn two_watchers_hear_one_ring() {
     });
 }
 
+/// Who waits announces it and looks; a thread sleeps at the bell for it, and
+/// looks again whenever that has rung.
+fn a_sleeper_for_others(with_late_ringer: bool) {
+    check_preempting(if with_late_ringer { 2 } else { 3 }, move || {
+        let parts = log(&[1]);
+        let bell = Arc::new(Bell::model());
+        let late = with_late_ringer.then(|| {
+            let _dead_watcher = bell.park();
+            let their_bell = Arc::clone(&bell);
+            loom::thread::spawn(move || their_bell.ring_if_parked())
+        });
+        let link = Link {
+            segment: Arc::clone(&parts.0[0]),
+            base_seq: 1,
+        };
+        let has_come = |link: &Link| link.peek(1).expect("sound records") == Found::Entry;
+        let is_awaited = Arc::new(loom::sync::Mutex::new(Some(false)));
+        let (their_link, their_bell, theirs) =
+            (link.clone(), Arc::clone(&bell), Arc::clone(&is_awaited));
+        let sleeper = loom::thread::spawn(move || {
+            let mut seen = 0;
+            loop {
+                let count = their_bell.count();
+                if count != seen {
+                    seen = count;
+                    their_bell.relay(count);
+                }
+                match *theirs.lock().expect("models do not poison") {
+                    None => return,
+                    Some(false) => {}
+                    Some(true) => {
+                        their_bell.announce();
+                        if has_come(&their_link) {
+                            return;
+                        }
+                    }
+                }
+                their_bell.sleep_at(seen);
+            }
+        });
+        let (their_parts, their_bell) = (parts.clone(), Arc::clone(&bell));
+        let appender = loom::thread::spawn(move || append_and_ring(&their_parts, &their_bell));
+        *is_awaited.lock().expect("models do not poison") = Some(true);
+        bell.announce();
+        if has_come(&link) {
+            // Nobody is needed any more.
+            *is_awaited.lock().expect("models do not poison") = None;
+            bell.ring_all();
+        }
+        appender.join().expect("an appender that ends");
+        sleeper.join().expect("a sleeper that ends");
+        if let Some(late) = late {
+            late.join().expect("a ringer that ends");
+        }
+    });
+}
+
+#[test]
+fn a_thread_that_sleeps_for_others_never_sleeps_on() {
+    a_sleeper_for_others(false);
+}
+
+#[test]
+fn a_late_ringer_takes_nobody_s_flag_from_under_a_sleeper_for_others() {
+    a_sleeper_for_others(true);
+}
+
+#[test]
+fn who_waits_and_who_sleeps_must_look_in_one_order() {
+    assert_needed(
+        Label::Park,
+        Ordering::SeqCst,
+        || a_sleeper_for_others(false),
+        DEADLOCK,
+    );
+}
+
 /// A flag that a dead watcher left, a late ringer that finds it, a watcher that
 /// already knows that ring, and an appender whose entry it waits for.
 fn a_late_ringer() {
