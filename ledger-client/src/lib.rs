@@ -18,6 +18,18 @@
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context;
 //! 10. `converge` (feature): recording a run of converge-core.
+//!
+//! # Threads
+//!
+//! [`Ledger`] and [`Context`] are handles: clone them, send them, share them. An
+//! [`Appender`] belongs to one thread at a time, because it writes into a block of
+//! its own: it can be sent, not shared. [`Watcher`], [`Range`] and [`Entry`] can be
+//! both.
+//!
+//! ```compile_fail,E0277
+//! fn is_shared<T: Sync>() {}
+//! is_shared::<ledger_client::Appender>();
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -52,3 +64,17 @@ pub use ledger_shm::entry::Limits;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};
 pub use range::Range;
 pub use watcher::Watcher;
+
+/// What the section on threads says.
+const _: () = {
+    const fn is_sent<T: Send>() {}
+    const fn is_shared<T: Sync>() {}
+    is_sent::<Appender>();
+    is_sent::<(Ledger, Context, Watcher, Range, Entry<'static>)>();
+    is_shared::<(Ledger, Context, Watcher, Range, Entry<'static>)>();
+};
+#[cfg(feature = "tokio")]
+const _: () = {
+    const fn is_sent_and_shared<T: Send + Sync>() {}
+    is_sent_and_shared::<AsyncWatcher>();
+};
