@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ledger_client::place;
+use ledger_client::{ConnectError, OpenError, place};
 use ledger_shm::object::{Instance, InvalidInstance};
+use serde::Serialize;
 
 use crate::commands;
 
@@ -76,11 +77,20 @@ enum Command {
 pub(crate) enum Output {
     /// One aligned line each, for eyes
     Short,
-    /// One JSON object per line
+    /// One JSON document; errors are JSON, too
+    Json,
+    /// One JSON object per line; errors are JSON, too
     Jsonl,
-    /// Payloads only, byte for byte; of `ls` the names, of `append` the seq, of
-    /// `info` the same as jsonl
+    /// Payloads only, byte for byte; of `ls` the names, of `append` the seq
     Raw,
+    /// Payloads only, in hexadecimal digits, one per line; else as raw
+    Hex,
+}
+
+impl Output {
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Output::Json | Output::Jsonl)
+    }
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -99,20 +109,50 @@ impl OutputArgs {
             Output::Jsonl
         })
     }
+
+    /// Whether somebody has asked for JSON, who can then read errors in it.
+    fn wants_json(self) -> bool {
+        self.output.is_some_and(Output::is_json)
+    }
+}
+
+/// What a command's exit code says, and `kind` in a JSON error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// 1: what was asked for cannot be done.
+    Failed,
+    /// 2: it makes no sense, as clap's own errors.
+    Usage,
+    /// 3: there is no daemon, or it does not answer.
+    Unreachable,
+    /// 4: `--timeout` is over.
+    TimedOut,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Unreachable => 3,
+            Kind::TimedOut => 4,
+        }
+    }
 }
 
 /// Why a command ended before it was done.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The message for the user.
-    Said(String),
+    Said(Kind, String),
     /// Nobody reads the output any more, which is nobody's fault.
     ClosedPipe,
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Failure {
-        Failure::Said(message)
+        Failure::Said(Kind::Failed, message)
     }
 }
 
@@ -120,7 +160,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
-            _ => Failure::Said(error.to_string()),
+            _ => error.to_string().into(),
         }
     }
 }
@@ -131,11 +171,31 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Failure {
+        let kind = if error.is_unreachable() {
+            Kind::Unreachable
+        } else {
+            Kind::Failed
+        };
+        Failure::Said(kind, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        match error {
+            OpenError::Connect(error) => error.into(),
+            error => error.to_string().into(),
+        }
+    }
+}
+
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for Failure {
             fn from(error: $error) -> Failure {
-                Failure::Said(error.to_string())
+                error.to_string().into()
             }
         }
     )*};
@@ -143,8 +203,6 @@ macro_rules! failure_from {
 
 failure_from!(
     crate::StartError,
-    ledger_client::ConnectError,
-    ledger_client::OpenError,
     ledger_client::ReadError,
     ledger_client::AppendError,
     ledger_client::Corrupt,
@@ -152,24 +210,52 @@ failure_from!(
     InvalidInstance,
 );
 
+impl Command {
+    fn wants_json(&self) -> bool {
+        match self {
+            Command::Ls(output) => output.wants_json(),
+            Command::Info(args) => args.output.wants_json(),
+            Command::Append(args) => args.output.wants_json(),
+            Command::Get(args) => args.output.wants_json(),
+            Command::Tail(args) => args.output.wants_json(),
+            Command::Run(_) | Command::Inspect(_) | Command::Purge => false,
+        }
+    }
+}
+
+/// An error as JSON.
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    error: &'a str,
+    kind: Kind,
+}
+
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match cli.command {
-        Command::Run(args) => commands::run::run(&cli.instance, args),
-        Command::Ls(args) => commands::ls::run(&cli.instance, args),
-        Command::Info(args) => commands::info::run(&cli.instance, args),
-        Command::Append(args) => commands::append::run(&cli.instance, args),
-        Command::Get(args) => commands::get::run(&cli.instance, args),
-        Command::Tail(args) => commands::tail::run(&cli.instance, args),
-        Command::Inspect(args) => commands::inspect::run(&cli.instance, args),
-        Command::Purge => commands::purge::run(&cli.instance),
+    let Cli { instance, command } = Cli::parse();
+    let wants_json = command.wants_json();
+    let outcome = match command {
+        Command::Run(args) => commands::run::run(&instance, args),
+        Command::Ls(args) => commands::ls::run(&instance, args),
+        Command::Info(args) => commands::info::run(&instance, args),
+        Command::Append(args) => commands::append::run(&instance, args),
+        Command::Get(args) => commands::get::run(&instance, args),
+        Command::Tail(args) => commands::tail::run(&instance, args),
+        Command::Inspect(args) => commands::inspect::run(&instance, args),
+        Command::Purge => commands::purge::run(&instance),
     };
     match outcome {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
-        Err(Failure::Said(message)) => {
-            eprintln!("ledgerd: {message}");
-            ExitCode::FAILURE
+        Err(Failure::Said(kind, message)) => {
+            let error = ErrorLine {
+                error: &message,
+                kind,
+            };
+            match serde_json::to_string(&error) {
+                Ok(line) if wants_json => eprintln!("{line}"),
+                _ => eprintln!("ledgerd: {message}"),
+            }
+            ExitCode::from(kind.code())
         }
     }
 }

@@ -13,6 +13,7 @@ mod entries;
 mod event_loops;
 mod format;
 mod futures;
+mod json;
 #[allow(dead_code, reason = "used by the demo")]
 #[path = "../../ledgerd/examples/demo/loan.rs"]
 mod loan;

@@ -4,14 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use ledger_client::NewEntry;
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
-use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
-use crate::commands::{builder, text};
+use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::commands::{builder, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -28,8 +29,11 @@ pub(crate) struct Args {
     /// A metadata pair; can be repeated
     #[arg(long = "meta", value_name = "K=V", value_parser = text().try_map(pair))]
     metadata: Vec<(String, String)>,
+    /// Wait so long for the daemon and for room [default: 2 and 1]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 fn pair(text: String) -> Result<(String, String), String> {
@@ -60,13 +64,30 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         payload_len_max: LIMIT_MAX,
         metadata_len_max: LIMIT_MAX,
     })?;
-    let ledger = builder(instance)?.connect()?;
+    let mut builder = builder(instance)?;
+    if let Some(timeout) = args.timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    let ledger = builder.connect()?;
     let context = ledger.context(&args.context).open_or_create()?;
-    let appended = context.appender()?.append(&entry)?;
+    let mut appender = context.appender()?;
+    if let Some(timeout) = args.timeout {
+        appender.set_wait(timeout);
+    }
+    let appended = appender.append(&entry).map_err(|error| {
+        let is_late = args.timeout.is_some() && error.is_full();
+        let kind = if is_late {
+            Kind::TimedOut
+        } else {
+            Kind::Failed
+        };
+        Failure::Said(kind, error.to_string())
+    })?;
     print(&args.context, &appended, args.output.output()).map_err(|error| {
         match Failure::from(error) {
-            Failure::Said(why) => {
-                Failure::Said(format!("entry {} is appended, but: {why}", appended.seq))
+            Failure::Said(kind, why) => {
+                let message = format!("entry {} is appended, but: {why}", appended.seq);
+                Failure::Said(kind, message)
             }
             closed => closed,
         }
@@ -87,7 +108,7 @@ fn payload(argument: OsString) -> Result<Vec<u8>, Failure> {
         }
         _ => return Ok(argument.into_vec()),
     };
-    outcome.map_err(|error| Failure::Said(format!("cannot read {name}: {error}")))
+    outcome.map_err(|error| format!("cannot read {name}: {error}").into())
 }
 
 /// What there is, but no more than shows that it is too large: a device may have
@@ -101,7 +122,7 @@ fn read(from: impl Read, len_max: usize) -> io::Result<Vec<u8>> {
 fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match output {
-        Output::Jsonl => {
+        Output::Json | Output::Jsonl => {
             let line = Appended {
                 context,
                 seq: appended.seq,
@@ -111,7 +132,7 @@ fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> i
             serde_json::to_writer(&mut out, &line)?;
             writeln!(out)
         }
-        Output::Short | Output::Raw => writeln!(out, "{}", appended.seq),
+        Output::Short | Output::Raw | Output::Hex => writeln!(out, "{}", appended.seq),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `ledgerd get`: one entry, or those that filters let through.
 
-use std::io::{self, BufWriter, Write};
+use std::time::Duration;
 
-use crate::cli::{Failure, InstanceArgs, OutputArgs};
-use crate::commands::{open_to_read, print, text};
+use crate::cli::{Failure, InstanceArgs, Kind, OutputArgs};
+use crate::commands::print::Printer;
+use crate::commands::{open_to_read, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -22,21 +23,30 @@ pub(crate) struct Args {
     /// At most this many entries
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Wait so long for the entry with this seq
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "seq")]
+    timeout: Option<Duration>,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let context = open_to_read(instance, &args.context)?;
-    let output = args.output.output();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut printer = Printer::new(args.output.output());
     if let Some(seq) = args.seq {
+        if let Some(timeout) = args.timeout {
+            context.watch(seq).next_timeout(timeout)?;
+        }
         let Some(entry) = context.get(seq)? else {
             let latest = context.latest()?;
             let message = format!("there is no entry {seq}; the latest is {latest}");
-            return Err(message.into());
+            let kind = match args.timeout {
+                Some(_) => Kind::TimedOut,
+                None => Kind::Failed,
+            };
+            return Err(Failure::Said(kind, message));
         };
-        print::entry(&mut out, output, &entry)?;
+        printer.entry(&entry)?;
     } else {
         let first = args.after.map_or_else(
             || context.first_available(),
@@ -47,8 +57,8 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             range = range.key(key);
         }
         while let Some(entry) = range.next_entry()? {
-            print::entry(&mut out, output, &entry)?;
+            printer.entry(&entry)?;
         }
     }
-    Ok(out.flush()?)
+    Ok(printer.finish()?)
 }

@@ -13,6 +13,8 @@ use crate::held::Held;
 struct Description {
     #[serde(flatten)]
     summary: Summary,
+    payload_len_max: usize,
+    metadata_len_max: usize,
     /// Bytes that have left the window and that somebody still maps.
     retired_mapped_len: u64,
     retired_mapped_by: Vec<u32>,
@@ -24,7 +26,7 @@ pub(crate) struct Args {
     #[arg(value_parser = text())]
     context: String,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
@@ -32,36 +34,46 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let held = Held::of(context.ledger().instance(), context.epoch())?;
     let description = Description {
         summary: Summary::of(&context),
+        payload_len_max: context.limits().payload_len_max,
+        metadata_len_max: context.limits().metadata_len_max,
         retired_mapped_len: held.len,
         retired_mapped_by: held.pids.into_iter().collect(),
     };
     let summary = &description.summary;
+    let output = args.output.output();
+    if output != Output::Short {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer(&mut out, &description)?;
+        return Ok(writeln!(out)?);
+    }
+    let retired = format!(
+        "{} bytes, by processes {:?}",
+        description.retired_mapped_len, description.retired_mapped_by
+    );
+    let mut rows = vec![
+        ("context", context.name().escape_debug().to_string()),
+        ("epoch", context.epoch().to_string()),
+        ("state", summary.state.clone()),
+        ("first available", number(summary.first_available)),
+        ("latest", number(summary.latest)),
+        (
+            "largest payload",
+            format!("{} bytes", description.payload_len_max),
+        ),
+        (
+            "largest metadata",
+            format!("{} bytes", description.metadata_len_max),
+        ),
+    ];
+    if description.retired_mapped_len > 0 {
+        rows.push(("retired, mapped", retired));
+    }
+    if let Some(damage) = &summary.damage {
+        rows.push(("damage", damage.clone()));
+    }
     let mut out = io::stdout().lock();
-    match args.output.output() {
-        Output::Jsonl | Output::Raw => {
-            serde_json::to_writer(&mut out, &description)?;
-            writeln!(out)?;
-        }
-        Output::Short => {
-            let limits = context.limits();
-            writeln!(out, "context          {}", context.name().escape_debug())?;
-            writeln!(out, "epoch            {}", context.epoch())?;
-            writeln!(out, "state            {}", summary.state)?;
-            writeln!(out, "first available  {}", number(summary.first_available))?;
-            writeln!(out, "latest           {}", number(summary.latest))?;
-            writeln!(out, "largest payload  {} bytes", limits.payload_len_max)?;
-            writeln!(out, "largest metadata {} bytes", limits.metadata_len_max)?;
-            if description.retired_mapped_len > 0 {
-                writeln!(
-                    out,
-                    "retired, mapped  {} bytes, by processes {:?}",
-                    description.retired_mapped_len, description.retired_mapped_by
-                )?;
-            }
-            if let Some(damage) = &summary.damage {
-                writeln!(out, "damage           {damage}")?;
-            }
-        }
+    for (name, value) in rows {
+        writeln!(out, "{name:<16} {value}")?;
     }
     Ok(())
 }

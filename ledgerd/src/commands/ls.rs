@@ -1,11 +1,10 @@
 //! `ledgerd ls`: the contexts in memory.
 
-use std::io::{self, Write};
-
 use ledger_client::{Context, ReadError};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
+use crate::commands::print::Printer;
 use crate::commands::{NO_DAEMON, connect_to_read};
 
 /// What there is to say about a context; damage only hides what it damaged.
@@ -60,34 +59,31 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
         };
         eprintln!("ledgerd: instance {name:?} has no contexts{no_daemon}");
     }
-    let mut out = io::stdout().lock();
-    if args.output() == Output::Short && !found.readable.is_empty() {
-        writeln!(
-            out,
-            "{:<32} {:<11} {:>12} {:>12}",
-            "CONTEXT", "STATE", "FIRST", "LATEST"
-        )?;
+    let output = args.output();
+    let mut printer = Printer::new(output);
+    if output == Output::Short && !found.readable.is_empty() {
+        printer.line(&columns("CONTEXT", "STATE", "FIRST", "LATEST"))?;
     }
     for context in found.readable {
         let summary = Summary::of(&context);
-        match args.output() {
-            Output::Jsonl => {
-                serde_json::to_writer(&mut out, &summary)?;
-                writeln!(out)?;
-            }
-            Output::Raw => writeln!(out, "{}", summary.context)?,
-            Output::Short => writeln!(
-                out,
-                "{:<32} {:<11} {:>12} {:>12}",
-                summary.context.escape_debug().to_string(),
-                summary.state,
-                number(summary.first_available),
-                number(summary.latest)
-            )?,
+        match output {
+            Output::Json | Output::Jsonl => printer.json(&summary)?,
+            Output::Raw | Output::Hex => printer.line(&summary.context)?,
+            Output::Short => printer.line(&columns(
+                &summary.context.escape_debug().to_string(),
+                &summary.state,
+                &number(summary.first_available),
+                &number(summary.latest),
+            ))?,
         }
     }
+    printer.finish()?;
     for (epoch, error) in found.unreadable {
         eprintln!("ledgerd: context of epoch {epoch}: {error}");
     }
     Ok(())
+}
+
+fn columns(context: &str, state: &str, first: &str, latest: &str) -> String {
+    format!("{context:<32} {state:<11} {first:>12} {latest:>12}")
 }

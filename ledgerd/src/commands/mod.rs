@@ -52,7 +52,7 @@ fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure>
             said += "; ";
             said += NO_DAEMON;
         }
-        Failure::Said(said)
+        said.into()
     })
 }
 
@@ -66,4 +66,27 @@ fn text() -> impl TypedValueParser<Value = String> {
             .into_string()
             .map_err(|_| "not UTF-8; only a payload can be other bytes")
     })
+}
+
+/// A time of some seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::seconds;
+
+    #[test]
+    fn times_are_finite_and_not_negative() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "-1", "nan", "inf", "1e30", "60s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
-//! How an entry looks.
+//! How entries and other things look. `docs/JSON.md` has every field.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use ledger_client::Entry;
 use serde::Serialize;
@@ -22,8 +23,7 @@ struct Line<'a> {
     metadata: Vec<(&'a str, &'a str)>,
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
+fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -32,24 +32,51 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Verifies one entry and prints it.
-pub(super) fn entry(
-    out: &mut impl Write,
+/// Prints many things of a kind to standard output.
+pub(super) struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
     output: Output,
-    entry: &Entry<'_>,
-) -> Result<(), Failure> {
-    if let Err(corrupt) = entry.verify() {
-        return Err(format!("entry {}: {corrupt}", entry.seq()).into());
-    }
-    Ok(write(out, output, entry)?)
+    count: u64,
 }
 
-fn write(out: &mut impl Write, output: Output, entry: &Entry<'_>) -> io::Result<()> {
-    let text = std::str::from_utf8(entry.payload()).ok();
-    match output {
-        Output::Raw => out.write_all(entry.payload()),
-        Output::Jsonl => {
-            let line = Line {
+impl Printer {
+    pub(super) fn new(output: Output) -> Printer {
+        Printer {
+            out: BufWriter::new(io::stdout().lock()),
+            output,
+            count: 0,
+        }
+    }
+
+    /// One thing as JSON, in a document of its own line or in the one array.
+    pub(super) fn json(&mut self, thing: &impl Serialize) -> io::Result<()> {
+        if self.output == Output::Json {
+            let before: &[u8] = if self.count == 0 { b"[\n" } else { b",\n" };
+            self.out.write_all(before)?;
+        }
+        serde_json::to_writer(&mut self.out, thing)?;
+        self.count += 1;
+        match self.output {
+            Output::Json => Ok(()),
+            _ => writeln!(self.out),
+        }
+    }
+
+    /// One line as it is.
+    pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "{line}")
+    }
+
+    /// Verifies one entry and prints it.
+    pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+        if let Err(corrupt) = entry.verify() {
+            return Err(format!("entry {}: {corrupt}", entry.seq()).into());
+        }
+        let text = std::str::from_utf8(entry.payload()).ok();
+        match self.output {
+            Output::Raw => self.out.write_all(entry.payload())?,
+            Output::Hex => self.line(&hex(entry.payload()))?,
+            Output::Json | Output::Jsonl => self.json(&Line {
                 seq: entry.seq(),
                 appended_at_ns: entry.appended_at_ns(),
                 lamport: entry.lamport(),
@@ -57,25 +84,39 @@ fn write(out: &mut impl Write, output: Output, entry: &Entry<'_>) -> io::Result<
                 payload: text,
                 payload_hex: text.is_none().then(|| hex(entry.payload())),
                 metadata: entry.metadata().collect(),
-            };
-            serde_json::to_writer(&mut *out, &line)?;
-            writeln!(out)
-        }
-        Output::Short => {
-            let payload = match text {
-                Some(text) => text.escape_debug().to_string(),
-                None => format!("0x{}", hex(entry.payload())),
-            };
-            write!(
-                out,
-                "{:>6}  {:<12} {payload}",
-                entry.seq(),
-                entry.key().escape_debug().to_string()
-            )?;
-            for (key, value) in entry.metadata() {
-                write!(out, "  {}={}", key.escape_debug(), value.escape_debug())?;
+            })?,
+            Output::Short => {
+                let payload = match text {
+                    Some(text) => text.escape_debug().to_string(),
+                    None => format!("0x{}", hex(entry.payload())),
+                };
+                let key = entry.key().escape_debug().to_string();
+                write!(self.out, "{:>6}  {key:<12} {payload}", entry.seq())?;
+                for (key, value) in entry.metadata() {
+                    write!(
+                        self.out,
+                        "  {}={}",
+                        key.escape_debug(),
+                        value.escape_debug()
+                    )?;
+                }
+                writeln!(self.out)?;
             }
-            writeln!(out)
         }
+        Ok(())
+    }
+
+    /// Has everything seen that was printed so far.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Ends the array, if it is one, and has everything seen.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.output == Output::Json {
+            let end: &[u8] = if self.count == 0 { b"[]\n" } else { b"\n]\n" };
+            self.out.write_all(end)?;
+        }
+        self.out.flush()
     }
 }

@@ -10,6 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use ledger_client::Sizes;
 
 use crate::cli::{Failure, InstanceArgs};
+use crate::commands::seconds;
 use crate::{Daemon, Options};
 
 #[derive(clap::Args, Debug)]
@@ -70,13 +71,6 @@ fn some_bytes(text: &str) -> Result<u64, String> {
         0 => Err("0 bytes hold nothing".to_owned()),
         bytes => Ok(bytes),
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok();
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
 }
 
 /// A number of bytes in whole MiB, KiB if it is less than one, or bytes.
@@ -145,9 +139,7 @@ fn wait(signals: &SigSet, daemon: &Daemon) -> std::io::Result<Option<Signal>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{bytes, seconds, some_bytes};
+    use super::{bytes, some_bytes};
 
     #[test]
     fn sizes_are_read_with_their_units() {
@@ -159,13 +151,5 @@ mod tests {
         }
         assert_eq!(bytes("0K"), Ok(0));
         assert!(some_bytes("0K").is_err());
-    }
-
-    #[test]
-    fn times_are_finite_and_not_negative() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "-1", "nan", "inf", "1e30", "60s"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
     }
 }

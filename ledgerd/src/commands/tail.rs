@@ -1,15 +1,16 @@
 //! `ledgerd tail`: the last entries, and new ones as they come.
 
 use std::collections::VecDeque;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger_client::{Context, ReadError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::cli::{Failure, InstanceArgs, OutputArgs};
-use crate::commands::{open_to_read, print, text};
+use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::commands::print::Printer;
+use crate::commands::{open_to_read, seconds, text};
 
 /// How often it is looked whether anybody still reads what is printed.
 const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
@@ -34,13 +35,20 @@ pub(crate) struct Args {
     /// Only entries with exactly this key
     #[arg(long, value_parser = text())]
     key: Option<String>,
+    /// Stop following when nothing has come for so long
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "follow")]
+    timeout: Option<Duration>,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let context = open_to_read(instance, &args.context)?;
     let output = args.output.output();
+    if args.follow && output == Output::Json {
+        let message = "a document that has no end: use --output jsonl with --follow";
+        return Err(Failure::Said(Kind::Usage, message.to_owned()));
+    }
     let first = match (args.from, args.after) {
         (Some(from), _) => from,
         (None, Some(after)) => after.saturating_add(1),
@@ -50,19 +58,31 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     if let Some(key) = args.key {
         watcher = watcher.key(key);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut printer = Printer::new(output);
+    let mut last = Instant::now();
     loop {
         if let Some(entry) = watcher.try_next()? {
-            print::entry(&mut out, output, &entry)?;
+            printer.entry(&entry)?;
+            last = Instant::now();
             continue;
         }
-        out.flush()?;
         if !args.follow {
-            return Ok(());
+            return Ok(printer.finish()?);
         }
-        match watcher.next_timeout(LOOK_AT_OUTPUT)? {
-            Some(entry) => print::entry(&mut out, output, &entry)?,
-            None if is_closed(out.get_ref()) => return Err(Failure::ClosedPipe),
+        printer.flush()?;
+        let left = args.timeout.map_or(LOOK_AT_OUTPUT, |timeout| {
+            timeout.saturating_sub(last.elapsed()).min(LOOK_AT_OUTPUT)
+        });
+        if left.is_zero() {
+            let message = format!("nothing new for {:?}", args.timeout.unwrap_or_default());
+            return Err(Failure::Said(Kind::TimedOut, message));
+        }
+        match watcher.next_timeout(left)? {
+            Some(entry) => {
+                printer.entry(&entry)?;
+                last = Instant::now();
+            }
+            None if is_closed(&io::stdout()) => return Err(Failure::ClosedPipe),
             None => {}
         }
     }

@@ -1,0 +1,166 @@
+//! What the commands print as JSON is what `docs/JSON.md` says, and how they end
+//! is what their exit codes say.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use ledger_tests::Instance;
+use ledger_tests::process::Process;
+use serde_json::Value;
+
+use crate::{PROGRAMS, started};
+
+const DOCUMENT: &str = include_str!("../../docs/JSON.md");
+
+/// The fields under a heading: name, type, and whether it may be left out.
+fn fields(heading: &str) -> Vec<(&'static str, &'static str, bool)> {
+    let (_, section) = DOCUMENT
+        .split_once(&format!("## {heading}"))
+        .unwrap_or_else(|| panic!("no section {heading:?}"));
+    let rows = section
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "));
+    rows.filter_map(|row| {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        let name = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+        let (kind, note) = (cells.next()?, cells.next()?);
+        Some((name, kind, note.starts_with("*sometimes*")))
+    })
+    .collect()
+}
+
+/// Every field is documented, has its type, and is there unless it may be left
+/// out.
+fn check(found: &Value, headings: &[&str]) {
+    let fields: Vec<_> = headings
+        .iter()
+        .flat_map(|heading| fields(heading))
+        .collect();
+    let object = found.as_object().unwrap_or_else(|| panic!("{found}"));
+    let known: BTreeSet<_> = fields.iter().map(|(name, ..)| *name).collect();
+    for name in object.keys() {
+        assert!(known.contains(name.as_str()), "{name} of {found}");
+    }
+    for (name, kind, is_optional) in fields {
+        let is_right = match (object.get(name), kind) {
+            (None, _) => is_optional,
+            (Some(Value::String(_)), "string") | (Some(Value::Array(_)), "array") => true,
+            (Some(Value::Number(number)), "number" | "number or null") => number.is_u64(),
+            (Some(Value::Null), "number or null") => true,
+            _ => false,
+        };
+        assert!(is_right, "{name} of {found} is no {kind}");
+    }
+}
+
+fn printed(instance: &Instance, args: &[&str]) -> Value {
+    let text = instance.printed(args);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+}
+
+fn array(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items,
+        other => panic!("{other} is no array"),
+    }
+}
+
+#[test]
+fn every_command_prints_the_documented_fields() {
+    let instance = started(&[]);
+    let (entry, context) = ("An entry: `get`, `tail`", "A context: `ls`");
+    for payload in ["text", "with \"quotes\"\n"] {
+        let args = ["append", "log", "k", payload, "--meta", "a=b", "-o", "json"];
+        check(
+            &printed(&instance, &args),
+            &["An entry that was appended: `append`"],
+        );
+    }
+    let mut command = instance.ledgerd(&["append", "log", "k"]);
+    command
+        .arg(OsStr::from_bytes(&[0xFF]))
+        .stdout(Stdio::null());
+    assert!(Process::start(&mut command).ended().success());
+
+    for args in [&["get", "log"][..], &["tail", "log", "-n", "9"]] {
+        let document = array(printed(&instance, &[args, &["-o", "json"]].concat()));
+        assert_eq!(document.len(), 3);
+        for item in &document {
+            check(item, &[entry]);
+        }
+        assert_eq!(document[1]["payload"], "with \"quotes\"\n");
+        assert_eq!(document[2]["payload_hex"], "ff");
+        // The same, line by line.
+        let lines = instance.printed(&[args, &["-o", "jsonl"]].concat());
+        let lines: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object"))
+            .collect();
+        assert_eq!(lines, document);
+    }
+    let none = ["get", "log", "--key", "nothing", "-o", "json"];
+    assert_eq!(array(printed(&instance, &none)), [] as [Value; 0]);
+    let listed = array(printed(&instance, &["ls", "-o", "json"]));
+    check(&listed[0], &[context]);
+    let info = printed(&instance, &["info", "log", "-o", "json"]);
+    check(&info, &[context, "A context, described: `info`"]);
+    assert_eq!(
+        instance.printed(&["get", "log", "-o", "hex"]),
+        "74657874\n77697468202271756f746573220a\nff\n"
+    );
+}
+
+/// How a command ends, and what it says as JSON.
+fn ends(instance: &Instance, args: &[&str], code: i32, kind: &str) {
+    let output = instance.run(&[args, &["-o", "json"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    let error: Value =
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"));
+    check(&error, &["An error"]);
+    assert_eq!(error["kind"], kind, "{args:?}");
+    let row = format!("| {code} | `{kind}` |");
+    assert!(DOCUMENT.contains(&row), "{row}");
+}
+
+#[test]
+fn exit_codes_and_errors_say_what_kind_of_failure_it_was() {
+    let instance = Instance::new(PROGRAMS);
+    ends(&instance, &["append", "log", "k"], 3, "unreachable");
+    ends(&instance, &["get", "log"], 1, "failed");
+    let instance = started(&["--memory-budget", "64K", "--window", "1G"]);
+    instance.printed(&["append", "log", "k", "v"]);
+    ends(&instance, &["get", "log", "2"], 1, "failed");
+    let late = ["get", "log", "2", "--timeout", "0.05"];
+    ends(&instance, &late, 4, "timed_out");
+    let late = ["tail", "log", "-f", "--timeout", "0.05"];
+    let output = instance.run(&[&late[..], &["-o", "jsonl"]].concat());
+    assert_eq!(output.status.code(), Some(4));
+    assert!(!output.stdout.is_empty(), "what there was");
+    let endless = ["tail", "log", "-f"];
+    ends(&instance, &endless, 2, "usage");
+    let large = "x".repeat(60_000);
+    ends(&instance, &["append", "log", "k", &large], 1, "failed");
+    let late = ["append", "log", "k", &large, "--timeout", "0.05"];
+    ends(&instance, &late, 4, "timed_out");
+    instance.pause_daemon();
+    let late = ["append", "log", "k", "v", "--timeout", "0.05"];
+    ends(&instance, &late, 3, "unreachable");
+    instance.resume_daemon();
+    // In words for those who have not asked for JSON.
+    let said = instance.complained(&["get", "log", "2"]);
+    assert!(said.starts_with("ledgerd: there is no entry 2"), "{said}");
+}
+
+#[test]
+fn get_waits_for_an_entry_that_comes_in_time() {
+    let instance = started(&[]);
+    instance.printed(&["append", "log", "k", "first"]);
+    let mut command = instance.ledgerd(&["get", "log", "2", "--timeout", "30", "-o", "raw"]);
+    let getting = Process::start(command.stdout(Stdio::piped()));
+    instance.printed(&["append", "log", "k", "second"]);
+    assert_eq!(getting.output().stdout, b"second");
+}
