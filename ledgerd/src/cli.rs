@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::CompleteEnv;
 use ledger_client::{ConnectError, OpenError, place};
 use ledger_shm::object::{Instance, InvalidInstance};
 use serde::Serialize;
@@ -15,12 +16,15 @@ use crate::commands;
 /// append to, read and watch.
 #[derive(Debug, Parser)]
 #[command(name = "ledgerd", version, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     instance: InstanceArgs,
     #[command(subcommand)]
     command: Command,
 }
+
+/// Set by a shell that asks how to go on.
+pub(crate) const COMPLETE_VARIABLE: &str = "LEDGERD_COMPLETE";
 
 /// What all commands share is listed behind what is their own.
 const LAST: usize = 100;
@@ -70,6 +74,10 @@ enum Command {
     Inspect(commands::inspect::Args),
     /// Free the memory of a stopped instance
     Purge,
+    /// Print what a shell sources to complete arguments, context names included
+    Completions(commands::completions::Args),
+    /// Write the manual's pages
+    Man(commands::man::Args),
 }
 
 /// How entries and contexts are printed.
@@ -218,7 +226,7 @@ impl Command {
             Command::Append(args) => args.output.wants_json(),
             Command::Get(args) => args.output.wants_json(),
             Command::Tail(args) => args.output.wants_json(),
-            Command::Run(_) | Command::Inspect(_) | Command::Purge => false,
+            _ => false,
         }
     }
 }
@@ -232,6 +240,10 @@ struct ErrorLine<'a> {
 
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
+    // A shell that completes arguments runs us with this variable, and nothing else.
+    CompleteEnv::with_factory(Cli::command)
+        .var(COMPLETE_VARIABLE)
+        .complete();
     let Cli { instance, command } = Cli::parse();
     let wants_json = command.wants_json();
     let outcome = match command {
@@ -243,6 +255,8 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => commands::tail::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
         Command::Purge => commands::purge::run(&instance),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
     };
     match outcome {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,

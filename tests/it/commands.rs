@@ -10,7 +10,7 @@ use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 use serde_json::Value;
 
-use crate::started;
+use crate::{PROGRAMS, started};
 
 fn lines(printed: &str) -> Vec<Value> {
     printed
@@ -283,4 +283,42 @@ fn an_append_that_cannot_be_printed_says_that_it_was_appended() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("entry 1 is appended, but: "), "{said}");
     assert_eq!(instance.printed(&["get", "log", "-o", "raw"]), "v");
+}
+
+#[test]
+fn a_shell_completes_commands_options_and_the_names_of_contexts() {
+    let instance = started(&[]);
+    for name in ["loan-7", "loan-8", "other"] {
+        instance.printed(&["append", name, "k", "v"]);
+    }
+    let script = instance.printed(&["completions", "bash"]);
+    assert!(script.contains("LEDGERD_COMPLETE="), "{script}");
+    let completed = |words: &[&str]| {
+        let mut command = instance.ledgerd(&[&["--", "ledgerd"], words].concat());
+        command
+            .env("LEDGERD_COMPLETE", "fish")
+            .stdout(Stdio::piped());
+        let output = Process::start(&mut command).output();
+        let printed = String::from_utf8(output.stdout).expect("text");
+        let names = printed.lines().map(|line| line.split('\t').next());
+        names
+            .map(|name| name.expect("a name").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["ins"]), ["inspect"]);
+    assert_eq!(completed(&["get", "loan"]), ["loan-7", "loan-8"]);
+    assert_eq!(completed(&["tail", "log", "--ti"]), ["--timeout"]);
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let instance = Instance::new(PROGRAMS);
+    let dir = instance.runtime_dir().join("man1");
+    instance.printed(&["man", dir.to_str().expect("text")]);
+    for name in ["ledgerd.1", "ledgerd-append.1", "ledgerd-run.1"] {
+        let page = std::fs::read_to_string(dir.join(name)).expect(name);
+        assert!(page.contains(".SH NAME"), "{page}");
+    }
+    let page = std::fs::read_to_string(dir.join("ledgerd-run.1")).expect("written");
+    assert!(page.contains("memory\\-budget"), "{page}");
 }

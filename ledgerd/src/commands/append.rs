@@ -12,13 +12,12 @@ use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
-use crate::commands::{builder, seconds, text};
+use crate::commands::{ContextArg, builder, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The context's name
-    #[arg(value_parser = text())]
-    context: String,
+    #[command(flatten)]
+    context: ContextArg,
     /// The entry's key
     #[arg(value_parser = text())]
     key: String,
@@ -69,7 +68,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         builder = builder.connect_timeout(timeout);
     }
     let ledger = builder.connect()?;
-    let context = ledger.context(&args.context).open_or_create()?;
+    let context = ledger.context(&args.context.name).open_or_create()?;
     let mut appender = context.appender()?;
     if let Some(timeout) = args.timeout {
         appender.set_wait(timeout);
@@ -83,14 +82,14 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         };
         Failure::Said(kind, error.to_string())
     })?;
-    print(&args.context, &appended, args.output.output()).map_err(|error| {
-        match Failure::from(error) {
-            Failure::Said(kind, why) => {
-                let message = format!("entry {} is appended, but: {why}", appended.seq);
-                Failure::Said(kind, message)
-            }
-            closed => closed,
+    print(&args.context.name, &appended, args.output.output()).map_err(|error| match Failure::from(
+        error,
+    ) {
+        Failure::Said(kind, why) => {
+            let message = format!("entry {} is appended, but: {why}", appended.seq);
+            Failure::Said(kind, message)
         }
+        closed => closed,
     })
 }
 

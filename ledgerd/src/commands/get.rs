@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use crate::cli::{Failure, InstanceArgs, Kind, OutputArgs};
 use crate::commands::print::Printer;
-use crate::commands::{open_to_read, seconds, text};
+use crate::commands::{ContextArg, open_to_read, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The context's name
-    #[arg(value_parser = text())]
-    context: String,
+    #[command(flatten)]
+    context: ContextArg,
     /// Only the entry with this seq; the first is 1
     #[arg(conflicts_with_all = ["key", "after", "limit"], value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
@@ -31,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let context = open_to_read(instance, &args.context)?;
+    let context = open_to_read(instance, &args.context.name)?;
     let mut printer = Printer::new(args.output.output());
     if let Some(seq) = args.seq {
         if let Some(timeout) = args.timeout {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::ls::{Summary, number};
-use crate::commands::{open_to_read, text};
+use crate::commands::{ContextArg, open_to_read};
 use crate::held::Held;
 
 #[derive(Serialize)]
@@ -22,15 +22,14 @@ struct Description {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The context's name
-    #[arg(value_parser = text())]
-    context: String,
+    #[command(flatten)]
+    context: ContextArg,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let context = open_to_read(instance, &args.context)?;
+    let context = open_to_read(instance, &args.context.name)?;
     let held = Held::of(context.ledger().instance(), context.epoch())?;
     let description = Description {
         summary: Summary::of(&context),

@@ -5,17 +5,16 @@ use std::io::{self, Write};
 use ledger_client::inspect::Drawing;
 
 use crate::cli::{Failure, InstanceArgs};
-use crate::commands::{open_to_read, text};
+use crate::commands::{ContextArg, open_to_read};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The context's name
-    #[arg(value_parser = text())]
-    context: String,
+    #[command(flatten)]
+    context: ContextArg,
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let context = open_to_read(instance, &args.context)?;
+    let context = open_to_read(instance, &args.context.name)?;
     write!(io::stdout().lock(), "{}", Drawing::of(&context)?)?;
     Ok(())
 }

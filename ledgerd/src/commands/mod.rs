@@ -1,25 +1,53 @@
 //! One file per command.
 
 pub(crate) mod append;
+pub(crate) mod completions;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod ls;
+pub(crate) mod man;
 mod print;
 pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod tail;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use ledger_client::{Builder, Context, Ledger};
 
 use crate::cli::{Failure, InstanceArgs};
 
 /// A daemon that has not greeted by then is read around.
 const READER_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Which context.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ContextArg {
+    /// The context's name
+    #[arg(value_name = "CONTEXT", value_parser = text(), add = ArgValueCompleter::new(contexts))]
+    name: String,
+}
+
+/// Those in memory, for a shell that completes a name. Which instance is known
+/// from the environment only.
+fn contexts(begun: &OsStr) -> Vec<CompletionCandidate> {
+    let ledger = Ledger::builder()
+        .daemon_optional(true)
+        .connect_timeout(READER_CONNECT_TIMEOUT)
+        .connect();
+    let found = ledger.ok().and_then(|ledger| ledger.contexts().ok());
+    let readable = found.map_or_else(Vec::new, |found| found.readable);
+    let names = readable.iter().map(Context::name);
+    let begun = begun.to_string_lossy();
+    names
+        .filter(|name| name.starts_with(&*begun))
+        .map(CompletionCandidate::new)
+        .collect()
+}
 
 fn builder(instance: &InstanceArgs) -> Result<Builder, Failure> {
     let place = instance.instance()?;

@@ -10,16 +10,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
 use crate::commands::print::Printer;
-use crate::commands::{open_to_read, seconds, text};
+use crate::commands::{ContextArg, open_to_read, seconds, text};
 
 /// How often it is looked whether anybody still reads what is printed.
 const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The context's name
-    #[arg(value_parser = text())]
-    context: String,
+    #[command(flatten)]
+    context: ContextArg,
     /// Wait for new entries until interrupted
     #[arg(short, long)]
     follow: bool,
@@ -43,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let context = open_to_read(instance, &args.context)?;
+    let context = open_to_read(instance, &args.context.name)?;
     let output = args.output.output();
     if args.follow && output == Output::Json {
         let message = "a document that has no end: use --output jsonl with --follow";
