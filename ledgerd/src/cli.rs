@@ -64,7 +64,7 @@ enum Command {
     Ls(OutputArgs),
     /// Describe one context
     Info(commands::info::Args),
-    /// Append one entry, creating the context if there is none
+    /// Append entries, creating the context if there is none
     Append(commands::append::Args),
     /// Print entries
     Get(commands::get::Args),
@@ -98,6 +98,14 @@ pub(crate) enum Output {
 impl Output {
     pub(crate) fn is_json(self) -> bool {
         matches!(self, Output::Json | Output::Jsonl)
+    }
+
+    /// Of what there is one only: an object and a line of it are the same.
+    pub(crate) fn of_one(self) -> Output {
+        match self {
+            Output::Json => Output::Jsonl,
+            other => other,
+        }
     }
 }
 

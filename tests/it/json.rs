@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
@@ -163,4 +164,72 @@ fn get_waits_for_an_entry_that_comes_in_time() {
     let getting = Process::start(command.stdout(Stdio::piped()));
     instance.printed(&["append", "log", "k", "second"]);
     assert_eq!(getting.output().stdout, b"second");
+}
+
+#[test]
+fn what_get_prints_can_be_appended_elsewhere() {
+    let instance = started(&[]);
+    let run = |args: &[&str], input: &str| {
+        let mut command = instance.ledgerd(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut running = Process::start(&mut command);
+        let mut pipe = running.stdin.take().expect("piped");
+        pipe.write_all(input.as_bytes()).expect("it reads");
+        drop(pipe);
+        running.output()
+    };
+    let lines = concat!(
+        "{\"key\":\"k\",\"payload\":\"text\",\"metadata\":[[\"a\",\"b\"],[\"a\",\"c\"]]}\n",
+        "\n",
+        "{\"key\":\"k\",\"payload_hex\":\"00ff\",\"received_lamport\":41}\n",
+        "{\"key\":\"none\"}",
+    );
+    let appended = run(&["append", "one", "--jsonl", "-o", "json"], lines);
+    let printed: Value = serde_json::from_slice(&appended.stdout).expect("a document");
+    let printed = array(printed);
+    let lamports: Vec<_> = printed
+        .iter()
+        .map(|line| line["lamport"].as_u64())
+        .collect();
+    assert_eq!(lamports, [Some(1), Some(42), Some(43)]);
+    check(&printed[0], &["An entry that was appended: `append`"]);
+
+    let first = instance.printed(&["get", "one", "-o", "jsonl"]);
+    assert!(run(&["append", "two", "--jsonl"], &first).status.success());
+    let second = instance.printed(&["get", "two", "-o", "jsonl"]);
+    let given = |text: &str| {
+        let lines = text.lines().map(|line| {
+            let mut line: Value = serde_json::from_str(line).expect("an object");
+            let fields = line.as_object_mut().expect("an object");
+            fields.retain(|name, _| !["appended_at_ns", "lamport"].contains(&name.as_str()));
+            line
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(given(&second), given(&first));
+
+    for (line, reason) in [
+        (
+            "{\"key\":\"k\",\"payload_hex\":\"0\"}",
+            "line 2: `payload_hex` \"0\" is no pairs",
+        ),
+        ("{\"paylod\":\"k\"}", "line 2: unknown field `paylod`"),
+        ("{\"key\":\"\"}", "line 2: the key is empty"),
+        ("[", "line 2: EOF"),
+    ] {
+        let input = format!("{{\"key\":\"good\"}}\n{line}\n{{\"key\":\"after\"}}\n");
+        let refused = run(&["append", "three", "--jsonl", "-o", "short"], &input);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(reason), "{said}");
+        assert!(!refused.status.success());
+        assert!(said.contains("what comes before it is appended"), "{said}");
+    }
+    assert_eq!(
+        instance.printed(&["get", "three", "-o", "hex"]),
+        "\n\n\n\n",
+        "the good ones only"
+    );
 }

@@ -1,26 +1,27 @@
-//! `ledgerd append`: one entry.
+//! `ledgerd append`: one entry, or many from standard input.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
-use ledger_client::NewEntry;
+use ledger_client::{Appender, NewEntry};
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
-use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
-use crate::commands::{ContextArg, builder, seconds, text};
+use crate::cli::{Failure, InstanceArgs, Kind, OutputArgs};
+use crate::commands::print::Printer;
+use crate::commands::{ContextArg, builder, jsonl, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     context: ContextArg,
     /// The entry's key
-    #[arg(value_parser = text())]
-    key: String,
+    #[arg(value_parser = text(), required_unless_present = "jsonl")]
+    key: Option<String>,
     /// The payload, any bytes; `-` reads standard input, `@FILE` a file; any
     /// other text that begins with `-` and is no number goes behind a `--`
     #[arg(allow_negative_numbers = true)]
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     /// A metadata pair; can be repeated
     #[arg(long = "meta", value_name = "K=V", value_parser = text().try_map(pair))]
     metadata: Vec<(String, String)>,
+    /// Append every line of standard input, a JSON object with the fields that
+    /// `get -o jsonl` prints; what an entry is given anew is ignored
+    #[arg(long, conflicts_with_all = ["key", "payload", "metadata"])]
+    jsonl: bool,
     /// Wait so long for the daemon and for room [default: 2 and 1]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
@@ -51,29 +56,23 @@ struct Appended<'a> {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let payload = args.payload.map_or_else(|| Ok(Vec::new()), payload)?;
+    let Some(key) = &args.key else {
+        return run_bulk(instance, &args);
+    };
+    let payload = args.payload.as_deref().map_or(Ok(Vec::new()), payload)?;
     let metadata: Vec<_> = args
         .metadata
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
-    let entry = NewEntry::new(&args.key, &payload).metadata(&metadata);
+    let entry = NewEntry::new(key, &payload).metadata(&metadata);
     // An entry that no context takes creates none.
     entry.validate(&Limits {
         payload_len_max: LIMIT_MAX,
         metadata_len_max: LIMIT_MAX,
     })?;
-    let mut builder = builder(instance)?;
-    if let Some(timeout) = args.timeout {
-        builder = builder.connect_timeout(timeout);
-    }
-    let ledger = builder.connect()?;
-    let context = ledger.context(&args.context.name).open_or_create()?;
-    let mut appender = context.appender()?;
-    if let Some(timeout) = args.timeout {
-        appender.set_wait(timeout);
-    }
-    let appended = appender.append(&entry).map_err(|error| {
+    let appended = args.appender(instance)?.append(&entry);
+    let appended = appended.map_err(|error| {
         let is_late = args.timeout.is_some() && error.is_full();
         let kind = if is_late {
             Kind::TimedOut
@@ -82,19 +81,75 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         };
         Failure::Said(kind, error.to_string())
     })?;
-    print(&args.context.name, &appended, args.output.output()).map_err(|error| match Failure::from(
-        error,
-    ) {
+    let mut printer = Printer::new(args.output.output().of_one());
+    print(&mut printer, &args.context.name, &appended)?;
+    printer.finish().map_err(|error| unsaid(&appended, error))
+}
+
+fn run_bulk(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
+    let mut appender = args.appender(instance)?;
+    let mut printer = Printer::new(args.output.output());
+    let input = io::stdin().lock();
+    let outcome = jsonl::append_all(&mut appender, input, |appended, has_more| {
+        print(&mut printer, &args.context.name, appended)?;
+        if has_more {
+            return Ok(());
+        }
+        printer.flush().map_err(|error| unsaid(appended, error))
+    });
+    // Also of what came before an error.
+    let printed = printer.finish();
+    outcome?;
+    Ok(printed?)
+}
+
+impl Args {
+    fn appender(&self, instance: &InstanceArgs) -> Result<Appender, Failure> {
+        let mut builder = builder(instance)?;
+        if let Some(timeout) = self.timeout {
+            builder = builder.connect_timeout(timeout);
+        }
+        let ledger = builder.connect()?;
+        let context = ledger.context(&self.context.name).open_or_create()?;
+        let mut appender = context.appender()?;
+        if let Some(timeout) = self.timeout {
+            appender.set_wait(timeout);
+        }
+        Ok(appender)
+    }
+}
+
+fn print(
+    printer: &mut Printer,
+    context: &str,
+    appended: &ledger_client::Appended,
+) -> Result<(), Failure> {
+    let outcome = if printer.output().is_json() {
+        printer.json(&Appended {
+            context,
+            seq: appended.seq,
+            lamport: appended.lamport,
+            appended_at_ns: appended.appended_at_ns,
+        })
+    } else {
+        printer.line(&appended.seq.to_string())
+    };
+    outcome.map_err(|error| unsaid(appended, error))
+}
+
+/// What was appended stays so, though nobody may have been told.
+fn unsaid(appended: &ledger_client::Appended, error: io::Error) -> Failure {
+    match Failure::from(error) {
         Failure::Said(kind, why) => {
             let message = format!("entry {} is appended, but: {why}", appended.seq);
             Failure::Said(kind, message)
         }
         closed => closed,
-    })
+    }
 }
 
 /// The payload that an argument means.
-fn payload(argument: OsString) -> Result<Vec<u8>, Failure> {
+fn payload(argument: &OsStr) -> Result<Vec<u8>, Failure> {
     let (name, outcome) = match argument.as_bytes() {
         b"-" => {
             let input = read(io::stdin().lock(), LIMIT_MAX);
@@ -105,7 +160,7 @@ fn payload(argument: OsString) -> Result<Vec<u8>, Failure> {
             let outcome = File::open(file).and_then(|file| read(file, LIMIT_MAX));
             (format!("file {file:?}"), outcome)
         }
-        _ => return Ok(argument.into_vec()),
+        text => return Ok(text.to_vec()),
     };
     outcome.map_err(|error| format!("cannot read {name}: {error}").into())
 }
@@ -116,23 +171,6 @@ fn read(from: impl Read, len_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(len_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn print(context: &str, appended: &ledger_client::Appended, output: Output) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match output {
-        Output::Json | Output::Jsonl => {
-            let line = Appended {
-                context,
-                seq: appended.seq,
-                lamport: appended.lamport,
-                appended_at_ns: appended.appended_at_ns,
-            };
-            serde_json::to_writer(&mut out, &line)?;
-            writeln!(out)
-        }
-        Output::Short | Output::Raw | Output::Hex => writeln!(out, "{}", appended.seq),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;
+mod jsonl;
 pub(crate) mod ls;
 pub(crate) mod man;
 mod print;

@@ -48,6 +48,10 @@ impl Printer {
         }
     }
 
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
     /// One thing as JSON, in a document of its own line or in the one array.
     pub(super) fn json(&mut self, thing: &impl Serialize) -> io::Result<()> {
         if self.output == Output::Json {
