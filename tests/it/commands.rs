@@ -322,3 +322,63 @@ fn the_manual_has_a_page_for_each_command() {
     let page = std::fs::read_to_string(dir.join("ledgerd-run.1")).expect("written");
     assert!(page.contains("memory\\-budget"), "{page}");
 }
+
+#[test]
+fn tail_finds_by_text_and_time_and_prints_in_ones_own_words() {
+    let instance = started(&[]);
+    three(&instance);
+    let tail = |args: &[&str]| instance.printed(&[&["tail", "log", "-o", "raw"], args].concat());
+    assert_eq!(tail(&["--grep", "^t.o$"]), "two");
+    assert_eq!(tail(&["--grep", "o", "-n", "1"]), "two");
+    assert_eq!(tail(&["--grep", "o", "--key", "facts"]), "one");
+    assert_eq!(tail(&["--since", "1h"]), "onetwo");
+    assert_eq!(tail(&["--until", "1h"]), "");
+    let first = lines(&instance.printed(&["get", "log", "1", "-o", "jsonl"]));
+    let at = first[0]["appended_at_ns"].as_u64().expect("a number");
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(at);
+    let at = humantime::format_rfc3339_nanos(at).to_string();
+    assert_eq!(tail(&["--until", &at]), "one");
+    assert_eq!(tail(&["--since", &at, "--until", "0s", "-n", "1"]), "");
+    let until_now = ["--since", &at, "-f", "--until", "0s"];
+    assert_eq!(
+        tail(&until_now),
+        "onetwo",
+        "it does not wait for later ones"
+    );
+
+    let template = "{seq} {key} {payload} {meta.b}|{meta.none}";
+    let printed = instance.printed(&["tail", "log", "--from", "2", "--template", template]);
+    assert_eq!(printed, "2 traces two x=y|\n3 facts  |\n");
+    let wrong = instance.run(&["tail", "log", "--template", "{sequence}"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    for args in [["--grep", "("], ["--since", "yesterday"]] {
+        let wrong = instance.run(&[&["tail", "log"][..], &args].concat());
+        assert_eq!(wrong.status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn tail_goes_on_where_its_cursor_file_says() {
+    let mut instance = started(&[]);
+    three(&instance);
+    let file = instance.runtime_dir().join("cursor");
+    let path = file.to_str().expect("text").to_owned();
+    let args = ["tail", "log", "-o", "raw", "--cursor-file", &path];
+    assert_eq!(instance.printed(&args), "onetwo");
+    assert_eq!(instance.printed(&args), "");
+    instance.printed(&["append", "log", "k", "four"]);
+    instance.printed(&["append", "log", "k", "five"]);
+    assert_eq!(instance.printed(&args), "fourfive");
+    // It is another context's now.
+    instance.stop_daemon();
+    instance.printed(&["purge"]);
+    instance.start(&[]);
+    instance.printed(&["append", "log", "k", "anew"]);
+    let said = instance.complained(&args);
+    assert!(said.contains("made anew since"), "{said}");
+    std::fs::write(&file, "nonsense").expect("our file");
+    let said = instance.complained(&args);
+    assert!(said.contains("is no cursor file"), "{said}");
+    std::fs::remove_file(&file).expect("our file");
+    assert_eq!(instance.printed(&args), "anew");
+}

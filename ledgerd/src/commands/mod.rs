@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod completions;
+mod cursor_file;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;
@@ -12,6 +13,7 @@ mod print;
 pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod tail;
+mod template;
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;

@@ -3,17 +3,23 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_client::{Context, ReadError};
+use ledger_client::{Context, Entry, ReadError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use regex::bytes::Regex;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::commands::cursor_file::CursorFile;
 use crate::commands::print::Printer;
+use crate::commands::template::Template;
 use crate::commands::{ContextArg, open_to_read, seconds, text};
 
 /// How often it is looked whether anybody still reads what is printed.
 const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
+/// Of the last entries, unless something else says where to begin.
+const LINES_DEFAULT: u64 = 10;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -22,23 +28,82 @@ pub(crate) struct Args {
     /// Wait for new entries until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// How many of the last entries to begin with, counted after the filter
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, conflicts_with_all = ["from", "after"])]
-    lines: u64,
+    /// How many of the last entries to begin with, counted after the filters
+    /// [default: 10, or all if something else says where to begin]
+    #[arg(short = 'n', long, value_name = "N", conflicts_with_all = ["from", "after"])]
+    lines: Option<u64>,
     /// Begin with this seq
     #[arg(long, value_name = "SEQ", conflicts_with = "after")]
     from: Option<u64>,
     /// Begin after this seq
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
-    /// Only entries with exactly this key
-    #[arg(long, value_parser = text())]
-    key: Option<String>,
+    /// Begin where the last time ended, which this file remembers
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "after", "lines"])]
+    cursor_file: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
     /// Stop following when nothing has come for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "follow")]
     timeout: Option<Duration>,
+    /// How each entry is printed: text with {seq}, {time}, {lamport}, {key},
+    /// {payload} and {meta.NAME} in it
+    #[arg(long, value_name = "TEXT", value_parser = Template::parse, conflicts_with = "output")]
+    template: Option<Template>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Which entries.
+#[derive(clap::Args, Debug)]
+struct Filter {
+    /// Only entries with exactly this key
+    #[arg(long, value_parser = text())]
+    key: Option<String>,
+    /// Only entries whose payload has a match of this regular expression
+    #[arg(long, value_name = "REGEX", value_parser = Regex::new)]
+    grep: Option<Regex>,
+    /// Only entries appended since then: 5m, 2h or 1d ago, or
+    /// 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time_ns)]
+    since: Option<u64>,
+    /// Only entries appended until then, and no waiting for later ones
+    #[arg(long, value_name = "TIME", value_parser = time_ns)]
+    until: Option<u64>,
+}
+
+fn now_ns() -> u64 {
+    ns_of(SystemTime::now())
+}
+
+fn ns_of(time: SystemTime) -> u64 {
+    let elapsed = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds since 1970 of a time, or of one so long ago.
+fn time_ns(text: &str) -> Result<u64, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(SystemTime::now().checked_sub(ago).map_or(0, ns_of));
+    }
+    humantime::parse_rfc3339_weak(text).map(ns_of).map_err(|_| {
+        "neither a time such as 2026-01-31T12:00:00Z nor one ago such as 5m".to_owned()
+    })
+}
+
+impl Filter {
+    fn is_empty(&self) -> bool {
+        self.key.is_none() && self.grep.is_none() && self.since.is_none() && self.until.is_none()
+    }
+
+    /// Of those with the key, which the watcher looks after.
+    fn lets_through(&self, entry: &Entry<'_>) -> bool {
+        let at = entry.appended_at_ns();
+        let greps = |grep: &Regex| grep.is_match(entry.payload());
+        self.since.is_none_or(|since| at >= since)
+            && self.until.is_none_or(|until| at <= until)
+            && self.grep.as_ref().is_none_or(greps)
+    }
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
@@ -48,27 +113,45 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         let message = "a document that has no end: use --output jsonl with --follow";
         return Err(Failure::Said(Kind::Usage, message.to_owned()));
     }
-    let first = match (args.from, args.after) {
-        (Some(from), _) => from,
-        (None, Some(after)) => after.saturating_add(1),
-        (None, None) => first_of_last(&context, args.lines, args.key.as_deref())?,
+    let cursor_file = args.cursor_file.map(CursorFile::new);
+    let remembered = match &cursor_file {
+        Some(file) => file.read(context.epoch())?,
+        None => None,
+    };
+    let is_told = args.filter.since.is_some() || cursor_file.is_some();
+    let first = match (remembered.or(args.from), args.after, args.lines) {
+        (Some(from), ..) => from,
+        (None, Some(after), _) => after.saturating_add(1),
+        (None, None, None) if is_told => context.first_available()?,
+        (None, None, lines) => {
+            first_of_last(&context, lines.unwrap_or(LINES_DEFAULT), &args.filter)?
+        }
     };
     let mut watcher = context.watch(first);
-    if let Some(key) = args.key {
+    if let Some(key) = &args.filter.key {
         watcher = watcher.key(key);
     }
+    let show = |printer: &mut Printer, entry: &Entry<'_>| match &args.template {
+        _ if !args.filter.lets_through(entry) => Ok(()),
+        Some(template) => Ok(printer.line(&template.of(entry)?)?),
+        None => printer.entry(entry),
+    };
     let mut printer = Printer::new(output);
     let mut last = Instant::now();
     loop {
         if let Some(entry) = watcher.try_next()? {
-            printer.entry(&entry)?;
+            show(&mut printer, &entry)?;
             last = Instant::now();
             continue;
         }
-        if !args.follow {
+        printer.flush()?;
+        if let Some(file) = &cursor_file {
+            file.write(context.epoch(), watcher.next_seq())?;
+        }
+        let is_over = args.filter.until.is_some_and(|until| now_ns() > until);
+        if !args.follow || is_over {
             return Ok(printer.finish()?);
         }
-        printer.flush()?;
         let left = args.timeout.map_or(LOOK_AT_OUTPUT, |timeout| {
             timeout.saturating_sub(last.elapsed()).min(LOOK_AT_OUTPUT)
         });
@@ -78,7 +161,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         match watcher.next_timeout(left)? {
             Some(entry) => {
-                printer.entry(&entry)?;
+                show(&mut printer, &entry)?;
                 last = Instant::now();
             }
             None if is_closed(&io::stdout()) => return Err(Failure::ClosedPipe),
@@ -93,18 +176,22 @@ fn is_closed(pipe: &impl AsFd) -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-/// The seq of the first of the last entries, all or those with a key; the next
+/// The seq of the first of the last entries that a filter lets through; the next
 /// one's if there are none.
-fn first_of_last(context: &Context, lines: u64, key: Option<&str>) -> Result<u64, ReadError> {
+fn first_of_last(context: &Context, lines: u64, filter: &Filter) -> Result<u64, ReadError> {
     let (first, latest) = (context.first_available()?, context.latest()?);
-    let Some(key) = key else {
+    if filter.is_empty() {
         return Ok(latest.saturating_sub(lines).saturating_add(1).max(first));
-    };
-    let mut watcher = context.watch(first).key(key);
+    }
+    let mut watcher = context.watch(first);
+    if let Some(key) = &filter.key {
+        watcher = watcher.key(key);
+    }
     let mut last = VecDeque::new();
     loop {
         match watcher.try_next() {
-            Ok(Some(entry)) => last.push_back(entry.seq()),
+            Ok(Some(entry)) if filter.lets_through(&entry) => last.push_back(entry.seq()),
+            Ok(Some(_)) => {}
             Ok(None) => break,
             // The window has moved on meanwhile, and so does what is in it.
             Err(ReadError::Evicted {
@@ -120,4 +207,20 @@ fn first_of_last(context: &Context, lines: u64, key: Option<&str>) -> Result<u64
         }
     }
     Ok(last.front().copied().unwrap_or(latest + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{now_ns, time_ns};
+
+    #[test]
+    fn times_are_points_or_so_long_ago() {
+        assert_eq!(time_ns("1970-01-01T00:00:01Z"), Ok(1_000_000_000));
+        let minute_ago = now_ns() - 60_000_000_000;
+        let parsed = time_ns("1m").expect("a duration");
+        assert!(parsed.abs_diff(minute_ago) < 10_000_000_000);
+        for wrong in ["", "yesterday", "-5m", "5"] {
+            assert!(time_ns(wrong).is_err(), "{wrong}");
+        }
+    }
 }
