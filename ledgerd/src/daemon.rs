@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use ledger_client::place;
@@ -90,6 +90,7 @@ pub struct Daemon {
     wake: Arc<EventFd>,
     ended: Arc<EventFd>,
     is_stopped: Arc<AtomicBool>,
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Released last.
     _lock: Lock,
@@ -153,6 +154,7 @@ impl Daemon {
         let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
         let ended = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
         let is_stopped = Arc::new(AtomicBool::new(false));
+        let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let owner_uid = instance.uid();
         let leftover_count = found.leftovers;
@@ -167,6 +169,7 @@ impl Daemon {
             Arc::clone(&wake),
             Arc::clone(&is_stopped),
             owner_uid,
+            Arc::clone(&turns),
         )
         .map_err(memory)?;
         let thread = std::thread::Builder::new()
@@ -188,6 +191,7 @@ impl Daemon {
             wake,
             ended,
             is_stopped,
+            turns,
             thread: Some(thread),
             _lock: lock,
         })
@@ -211,6 +215,17 @@ impl Daemon {
     /// Bytes of memory this instance may commit.
     pub fn budget(&self) -> u64 {
         self.budget
+    }
+
+    /// How often its loop has turned: for those who watch over it.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Has its loop turn once more, if it does at all.
+    pub(crate) fn turn(&self) {
+        // Fails only when the counter is at its maximum, and then it is awake.
+        let _ = self.wake.write(1);
     }
 
     /// Becomes readable when the daemon has ended by itself, which it only does

@@ -18,7 +18,8 @@
 //! 10. `recover`: finding everything again after a death;
 //! 11. `lock`: one daemon per instance;
 //! 12. `held`: memory that nobody can ask for and somebody still maps;
-//! 13. [`cli`] and its commands.
+//! 13. [`cli`] and its commands;
+//! 14. `service`: what a service manager is told.
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +36,7 @@ mod recover;
 mod registry;
 mod room;
 mod server;
+mod service;
 mod spares;
 
 pub use daemon::{Daemon, StartError};

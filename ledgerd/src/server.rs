@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::wire::{Hello, Refusal, Reply, Request};
@@ -51,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) wake: Arc<EventFd>,
     pub(crate) is_stopped: Arc<AtomicBool>,
     pub(crate) owner_uid: u32,
+    /// Counts the loop's turns, for those who watch over it.
+    turns: Arc<AtomicU64>,
     epoll: Epoll,
     /// When to listen again, while no client can be accepted.
     deaf_until: Option<Instant>,
@@ -69,6 +71,7 @@ impl Server {
         wake: Arc<EventFd>,
         is_stopped: Arc<AtomicBool>,
         owner_uid: u32,
+        turns: Arc<AtomicU64>,
     ) -> io::Result<Server> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -79,6 +82,7 @@ impl Server {
             wake,
             is_stopped,
             owner_uid,
+            turns,
             epoll,
             deaf_until: None,
             clients: HashMap::new(),
@@ -91,6 +95,7 @@ impl Server {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         while !self.is_stopped.load(Ordering::Acquire) {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             self.listen_again();
             let due = [self.registry.close_idle(), self.deaf_until];
             let timeout = match due.into_iter().flatten().min() {

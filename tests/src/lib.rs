@@ -159,9 +159,15 @@ impl Instance {
 
     /// Starts the daemon and waits until it says that it listens.
     pub fn start(&mut self, args: &[&str]) {
+        self.start_in(&[], args);
+    }
+
+    /// As [`start`](Self::start), with more in its environment.
+    pub fn start_in(&mut self, environment: &[(&str, &str)], args: &[&str]) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let mut command = self.ledgerd(&["run"]);
-        let mut daemon = Process::start(command.args(args).stderr(Stdio::piped()));
+        command.args(args).envs(environment.iter().copied());
+        let mut daemon = Process::start(command.stderr(Stdio::piped()));
         let mut lines = Lines::of(daemon.stderr.take().expect("piped"));
         loop {
             let line = lines.line();

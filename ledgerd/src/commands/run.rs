@@ -11,6 +11,7 @@ use ledger_client::Sizes;
 
 use crate::cli::{Failure, InstanceArgs};
 use crate::commands::seconds;
+use crate::service::{self, Watchdog};
 use crate::{Daemon, Options};
 
 #[derive(clap::Args, Debug)]
@@ -105,17 +106,21 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     signals.add(Signal::SIGINT);
     signals.thread_block().map_err(std::io::Error::from)?;
 
+    service::raise_descriptor_limit();
     let daemon = Daemon::start(options)?;
-    eprintln!(
-        "ledgerd {} instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",
-        env!("CARGO_PKG_VERSION"),
+    let status = format!(
+        "instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",
         place.name(),
         daemon.socket().display(),
         daemon.context_count(),
         daemon.leftover_count(),
         amount(daemon.budget()),
     );
-    if let Some(signal) = wait(&signals, &daemon)? {
+    eprintln!("ledgerd {} {status}", env!("CARGO_PKG_VERSION"));
+    service::ready(&status);
+    let ended_on = wait(&signals, &daemon)?;
+    service::stopping();
+    if let Some(signal) = ended_on {
         eprintln!("ledgerd stops on {signal}; its contexts stay in memory");
     }
     Ok(daemon.stop()?)
@@ -128,7 +133,16 @@ fn wait(signals: &SigSet, daemon: &Daemon) -> std::io::Result<Option<Signal>> {
         PollFd::new(arrived.as_fd(), PollFlags::POLLIN),
         PollFd::new(daemon.ended(), PollFlags::POLLIN),
     ];
-    while matches!(poll(&mut fds, PollTimeout::NONE), Err(nix::Error::EINTR)) {}
+    let mut watchdog = Watchdog::new();
+    let interval = watchdog.interval.map(PollTimeout::try_from);
+    let interval = interval.transpose().map_err(std::io::Error::other)?;
+    loop {
+        match poll(&mut fds, interval.unwrap_or(PollTimeout::NONE)) {
+            Ok(0) => watchdog.look(daemon),
+            Err(nix::Error::EINTR) => {}
+            _ => break,
+        }
+    }
     if fds[1].any() == Some(true) {
         return Ok(None);
     }
