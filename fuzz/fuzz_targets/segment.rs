@@ -51,8 +51,10 @@ fuzz_target!(|input: (&[u8], u64)| {
     if let Ok(Ok(entry)) = link.clone().get(seq) {
         std::hint::black_box(format!("{entry:?}"));
     }
+    std::hint::black_box(link.peek(seq).ok());
     let mut cursor = Cursor::new(link, 1);
-    let filter = Filter::with_key("k");
+    let mut filter = Filter::default();
+    filter.set_key("k");
     while let Ok(Found::Entry) = cursor.step(&filter) {
         std::hint::black_box(cursor.entry().map(|entry| entry.map(|entry| entry.seq())).ok());
     }

@@ -46,22 +46,30 @@ pub fn socket_path(runtime_dir: &Path, instance: &Instance) -> PathBuf {
     runtime_dir.join(format!("{}.sock", instance.name()))
 }
 
-/// Makes the runtime directory if it is missing, mode 0700, and checks that
-/// nobody else could have prepared it: our own, no symlink, not writable by
-/// others.
+/// Makes the runtime directory if it is missing, mode 0700, and
+/// [checks](check_runtime_dir) it.
 ///
 /// # Errors
 ///
-/// The kernel's, or `PermissionDenied` with what is wrong with the directory.
+/// The kernel's, or as [`check_runtime_dir`].
 pub fn prepare_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
     match std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
     {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => check_runtime_dir(dir, uid),
     }
+}
+
+/// Checks that nobody else could have prepared the runtime directory, or could
+/// change it: our own, no symlink, not writable by others.
+///
+/// # Errors
+///
+/// The kernel's, or `PermissionDenied` with what is wrong with the directory.
+pub fn check_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(dir)?;
     let fault = if found.is_symlink() {
         "is a symbolic link".to_owned()

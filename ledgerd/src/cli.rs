@@ -72,6 +72,8 @@ enum Command {
     Tail(commands::tail::Args),
     /// Draw a context's segments, frontier and bell
     Inspect(commands::inspect::Args),
+    /// Look for what on this machine stands in the way, and say what to do
+    Doctor(OutputArgs),
     /// Free the memory of a stopped instance
     Purge,
     /// Print what a shell sources to complete arguments, context names included
@@ -229,7 +231,7 @@ failure_from!(
 impl Command {
     fn wants_json(&self) -> bool {
         match self {
-            Command::Ls(output) => output.wants_json(),
+            Command::Ls(output) | Command::Doctor(output) => output.wants_json(),
             Command::Info(args) => args.output.wants_json(),
             Command::Append(args) => args.output.wants_json(),
             Command::Get(args) => args.output.wants_json(),
@@ -262,6 +264,7 @@ pub fn main() -> ExitCode {
         Command::Get(args) => commands::get::run(&instance, args),
         Command::Tail(args) => commands::tail::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
+        Command::Doctor(args) => commands::doctor::run(&instance, args),
         Command::Purge => commands::purge::run(&instance),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man(args) => commands::man::run(&args),

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 
+use ledger_shm::object::Name;
 use ledger_tests::Instance;
+use ledger_tests::damage::path;
 use ledger_tests::process::Process;
 use serde_json::Value;
 
@@ -232,4 +237,53 @@ fn what_get_prints_can_be_appended_elsewhere() {
         "\n\n\n\n",
         "the good ones only"
     );
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let mut instance = started(&[]);
+    instance.printed(&["append", "log", "k", "v"]);
+    let findings = |instance: &Instance| {
+        let output = instance.run(&["doctor", "-o", "json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).expect("a document");
+        let found = array(found);
+        for finding in &found {
+            check(finding, &["A finding: `doctor`"]);
+            let is_fine = finding["verdict"] == "ok";
+            assert_eq!(finding.get("remedy").is_none(), is_fine, "{finding}");
+        }
+        let is_bad = found.iter().any(|finding| finding["verdict"] == "bad");
+        assert_eq!(output.status.code(), Some(i32::from(is_bad)));
+        found
+    };
+    let verdict = |found: &[Value], what: &str| {
+        let of = |finding: &&Value| finding["check"] == what;
+        let last = found
+            .iter()
+            .rfind(of)
+            .unwrap_or_else(|| panic!("no {what}"));
+        last["verdict"].as_str().expect("a word").to_owned()
+    };
+    let served = findings(&instance);
+    for what in ["shared memory", "daemon", "objects", "runtime dir"] {
+        assert_eq!(verdict(&served, what), "ok", "{served:?}");
+    }
+    let epoch = instance.context("log").epoch();
+    instance.stop_daemon();
+    let left = findings(&instance);
+    assert_eq!(verdict(&left, "daemon"), "warning", "{left:?}");
+    assert_eq!(verdict(&left, "objects"), "warning", "{left:?}");
+    let set = |path: &Path, mode| {
+        let permissions = Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).expect("ours");
+    };
+    let control = path(&instance.objects(), Name::Control(epoch));
+    set(&control, 0o666);
+    set(instance.runtime_dir(), 0o777);
+    let spoilt = findings(&instance);
+    assert_eq!(verdict(&spoilt, "objects"), "bad", "{spoilt:?}");
+    assert_eq!(verdict(&spoilt, "runtime dir"), "bad", "{spoilt:?}");
+    set(instance.runtime_dir(), 0o700);
+    let said = instance.complained(&["doctor", "-o", "short"]);
+    assert!(said.contains("findings are bad"), "{said}");
 }

@@ -3,6 +3,7 @@
 pub(crate) mod append;
 pub(crate) mod completions;
 mod cursor_file;
+pub(crate) mod doctor;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;
