@@ -201,14 +201,15 @@ fn login_manager(instance: &Instance) -> Finding {
     let is_said = |line: &str| line.trim().strip_prefix("RemoveIPC=").map(str::to_owned);
     let last = configuration.lines().rev().find_map(is_said);
     let keeps = last.is_some_and(|value| ["no", "false", "0", "off"].contains(&value.trim()));
-    let found = if keeps {
-        "keeps shared memory"
-    } else {
-        "removes a user's shared memory at the last logout"
+    let is_spared = instance.uid() < 1000;
+    let found = match (keeps, is_spared) {
+        (true, _) => "keeps shared memory",
+        (false, true) => "keeps the shared memory of system users, as this is one",
+        (false, false) => "removes a user's shared memory at the last logout",
     };
     Finding::new(check, found).but(
         Verdict::Warning,
-        !keeps && instance.uid() >= 1000,
+        !keeps && !is_spared,
         "loginctl enable-linger for this user, or RemoveIPC=no in /etc/systemd/logind.conf",
     )
 }
