@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -42,7 +43,10 @@ impl Waiter {
         let mut waker = waker.cloned();
         let mut awaited = lock(&self.awaited);
         awaited.place = Some((link.clone(), seq));
-        std::mem::swap(&mut awaited.waker, &mut waker);
+        // A look by the way takes nobody's place.
+        if waker.is_some() {
+            std::mem::swap(&mut awaited.waker, &mut waker);
+        }
         drop(awaited);
         // With a task's last waker the task goes, and this watcher perhaps with
         // it: nothing is locked then.
@@ -130,6 +134,11 @@ impl Registered {
         };
         dispatcher.nudge.call();
         Ok(Registered { waiter, dispatcher })
+    }
+
+    /// Whether a thread looks after it: none does in a fork's child.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.dispatcher.made_in.is_current()
     }
 
     /// Waits for what comes at this place, unless it has come already; false
@@ -289,14 +298,22 @@ impl Dispatcher {
             }
             drop(members);
             for waker in wakers.drain(..) {
-                waker.wake();
+                // A task's trouble is its own; the panic hook has said so.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
             }
             if is_anybody_waiting {
                 self.is_idle.store(false, Ordering::SeqCst);
             }
             let timeout = is_anybody_waiting.then_some(SLEEP_MAX);
             sleep_at_any((&self.nudge, nudged), &bells, timeout);
-            bells.clear();
+            // Also of contexts that nobody here watches any more: the one
+            // sleeper that a ringer wakes may have been this thread.
+            for (bell, seen) in bells.drain(..) {
+                let count = bell.count();
+                if count != seen {
+                    bell.relay(count);
+                }
+            }
         }
     }
 }

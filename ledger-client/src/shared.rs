@@ -67,7 +67,7 @@ impl Shared {
 
     #[inline]
     pub(crate) fn bell_version(&self) -> u64 {
-        self.bell_version.load(Ordering::Relaxed)
+        self.bell_version.load(Ordering::Acquire)
     }
 
     pub(crate) fn attached_to(&self) -> u64 {

@@ -151,7 +151,7 @@ impl Watcher {
         let in_loop = |registered: &&Registered| registered.has_event();
         while let Some(registered) = self.registered.get().filter(in_loop)
             && let Some(cursor) = &self.cursor
-            && self.context.shared().core.made_in.is_current()
+            && registered.is_alive()
         {
             registered.reset();
             if registered.wait_for(cursor.link(), cursor.next_seq(), None) {
@@ -177,6 +177,10 @@ impl Watcher {
                 return Poll::Ready(Ok(()));
             }
             let registered = self.registered().map_err(ReadError::Wait)?;
+            if !registered.is_alive() {
+                let forked = io::Error::other("this watcher belongs to the parent process");
+                return Poll::Ready(Err(ReadError::Wait(forked)));
+            }
             if let Some(cursor) = &self.cursor
                 && registered.wait_for(cursor.link(), cursor.next_seq(), Some(task.waker()))
             {

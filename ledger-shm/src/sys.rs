@@ -152,7 +152,7 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
 pub(crate) const FUTEXES_MAX: usize = libc::FUTEX_WAITV_MAX as usize;
 
 /// Sleeps while every word holds what is expected of it, at most `timeout`; for
-/// ever without one. False if the kernel cannot do that.
+/// ever without one. False if the kernel cannot do that, or may not here.
 pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> bool {
     // SAFETY: it has integers only.
     let mut waiters: [libc::futex_waitv; FUTEXES_MAX] = unsafe { std::mem::zeroed() };
@@ -182,7 +182,8 @@ pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Durati
             libc::CLOCK_MONOTONIC,
         )
     };
-    outcome >= 0 || nix::Error::last() != nix::Error::ENOSYS
+    let slept = [nix::Error::EAGAIN, nix::Error::EINTR, nix::Error::ETIMEDOUT];
+    outcome >= 0 || slept.contains(&nix::Error::last())
 }
 
 /// Wakes at most `count` sleepers of `word`, in all processes.

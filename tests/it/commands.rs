@@ -329,6 +329,7 @@ fn tail_finds_by_text_and_time_and_prints_in_ones_own_words() {
     three(&instance);
     let tail = |args: &[&str]| instance.printed(&[&["tail", "log", "-o", "raw"], args].concat());
     assert_eq!(tail(&["--grep", "^t.o$"]), "two");
+    assert_eq!(tail(&["--grep", "(?i)^T"]), "two");
     assert_eq!(tail(&["--grep", "o", "-n", "1"]), "two");
     assert_eq!(tail(&["--grep", "o", "--key", "facts"]), "one");
     assert_eq!(tail(&["--since", "1h"]), "onetwo");

@@ -599,7 +599,8 @@ fn a_service_manager_is_told_what_the_daemon_is_doing() {
     };
     let environment = [
         ("NOTIFY_SOCKET", path.to_str().expect("text")),
-        ("WATCHDOG_USEC", "20000"),
+        // The socket keeps ten of them unread, a second and a half.
+        ("WATCHDOG_USEC", "300000"),
     ];
     instance.start_in(&environment, &[]);
     let ready = hear();

@@ -150,7 +150,7 @@ fn exit_codes_and_errors_say_what_kind_of_failure_it_was() {
     ends(&instance, &endless, 2, "usage");
     let large = "x".repeat(60_000);
     ends(&instance, &["append", "log", "k", &large], 1, "failed");
-    let late = ["append", "log", "k", &large, "--timeout", "0.05"];
+    let late = ["append", "log", "k", &large, "--timeout", "2"];
     ends(&instance, &late, 4, "timed_out");
     instance.pause_daemon();
     let late = ["append", "log", "k", "v", "--timeout", "0.05"];

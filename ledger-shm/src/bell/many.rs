@@ -48,7 +48,8 @@ impl Nudge {
 /// Sleeps until one of the bells rings, or rang after it was seen to have rung so
 /// often; until the nudge is called; or for `timeout`. May return early.
 ///
-/// Kernels before 5.16 cannot sleep at several words. There it is as if
+/// Kernels before 5.16 cannot sleep at several words, and a seccomp filter may
+/// know nothing of it. There it is as if
 /// somebody rang every [`SLEEP_MAX`](super::SLEEP_MAX).
 pub fn sleep_at_any(nudge: (&Nudge, u32), bells: &[(Arc<Bell>, u32)], timeout: Option<Duration>) {
     debug_assert!(bells.len() <= BELLS_MAX, "{} bells", bells.len());

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
-use ledger_client::{Appender, NewEntry};
+use ledger_client::{AppendError, Appender, NewEntry};
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
@@ -72,15 +72,8 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         metadata_len_max: LIMIT_MAX,
     })?;
     let appended = args.appender(instance)?.append(&entry);
-    let appended = appended.map_err(|error| {
-        let is_late = args.timeout.is_some() && error.is_full();
-        let kind = if is_late {
-            Kind::TimedOut
-        } else {
-            Kind::Failed
-        };
-        Failure::Said(kind, error.to_string())
-    })?;
+    let appended =
+        appended.map_err(|error| Failure::Said(args.kind_of(&error), error.to_string()))?;
     let mut printer = Printer::new(args.output.output().of_one());
     print(&mut printer, &args.context.name, &appended)?;
     printer.finish().map_err(|error| unsaid(&appended, error))
@@ -90,7 +83,8 @@ fn run_bulk(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
     let mut appender = args.appender(instance)?;
     let mut printer = Printer::new(args.output.output());
     let input = io::stdin().lock();
-    let outcome = jsonl::append_all(&mut appender, input, |appended, has_more| {
+    let kind_of = |error: &AppendError| args.kind_of(error);
+    let outcome = jsonl::append_all(&mut appender, input, kind_of, |appended, has_more| {
         print(&mut printer, &args.context.name, appended)?;
         if has_more {
             return Ok(());
@@ -98,12 +92,26 @@ fn run_bulk(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
         printer.flush().map_err(|error| unsaid(appended, error))
     });
     // Also of what came before an error.
-    let printed = printer.finish();
-    outcome?;
-    Ok(printed?)
+    let printed = printer.finish().map_err(Failure::from);
+    match outcome.and(printed) {
+        // Input is left, or may be: not done.
+        Err(Failure::ClosedPipe) => {
+            let message = "nobody reads the answers any more; lines after the last one answered may not be appended";
+            Err(message.to_owned().into())
+        }
+        outcome => outcome,
+    }
 }
 
 impl Args {
+    fn kind_of(&self, error: &AppendError) -> Kind {
+        if self.timeout.is_some() && error.is_full() {
+            Kind::TimedOut
+        } else {
+            Kind::Failed
+        }
+    }
+
     fn appender(&self, instance: &InstanceArgs) -> Result<Appender, Failure> {
         let mut builder = builder(instance)?;
         if let Some(timeout) = self.timeout {

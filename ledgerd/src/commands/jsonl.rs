@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use ledger_client::{Appender, NewEntry};
+use ledger_client::{AppendError, Appender, NewEntry};
 use ledger_shm::entry::LIMIT_MAX;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -59,6 +59,7 @@ fn bytes(digits: &str) -> Result<Vec<u8>, String> {
 pub(super) fn append_all(
     appender: &mut Appender,
     input: impl Read,
+    kind_of: impl Fn(&AppendError) -> Kind,
     mut done: impl FnMut(&ledger_client::Appended, bool) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut input = BufReader::new(input);
@@ -88,8 +89,9 @@ pub(super) fn append_all(
             .metadata(&metadata)
             .received_lamport(line.received_lamport);
         let appended = appender.append(&entry);
-        let appended = appended.map_err(|error| failed(Kind::Failed, error.to_string()))?;
-        done(&appended, !input.buffer().is_empty())?;
+        let appended = appended.map_err(|error| failed(kind_of(&error), error.to_string()))?;
+        // Half a line is one to wait for.
+        done(&appended, input.buffer().contains(&b'\n'))?;
     }
     Ok(())
 }

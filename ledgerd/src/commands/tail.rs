@@ -68,7 +68,7 @@ struct Filter {
     #[arg(long, value_name = "TIME", value_parser = time_ns)]
     since: Option<u64>,
     /// Only entries appended until then, and no waiting for later ones
-    #[arg(long, value_name = "TIME", value_parser = time_ns)]
+    #[arg(long, value_name = "TIME", value_parser = time_ns, conflicts_with = "cursor_file")]
     until: Option<u64>,
 }
 
@@ -131,22 +131,32 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     if let Some(key) = &args.filter.key {
         watcher = watcher.key(key);
     }
-    let show = |printer: &mut Printer, entry: &Entry<'_>| match &args.template {
-        _ if !args.filter.lets_through(entry) => Ok(()),
-        Some(template) => Ok(printer.line(&template.of(entry)?)?),
-        None => printer.entry(entry),
-    };
     let mut printer = Printer::new(output);
     let mut last = Instant::now();
+    let show = |printer: &mut Printer, entry: &Entry<'_>| {
+        if !args.filter.lets_through(entry) {
+            return Ok::<_, Failure>(false);
+        }
+        match &args.template {
+            Some(template) => printer.line(&template.of(entry)?)?,
+            None => printer.entry(entry)?,
+        }
+        Ok(true)
+    };
+    let mut remembered = None;
     loop {
         if let Some(entry) = watcher.try_next()? {
-            show(&mut printer, &entry)?;
-            last = Instant::now();
+            if show(&mut printer, &entry)? {
+                last = Instant::now();
+            }
             continue;
         }
         printer.flush()?;
-        if let Some(file) = &cursor_file {
+        if let Some(file) = &cursor_file
+            && remembered != Some(watcher.next_seq())
+        {
             file.write(context.epoch(), watcher.next_seq())?;
+            remembered = Some(watcher.next_seq());
         }
         let is_over = args.filter.until.is_some_and(|until| now_ns() > until);
         if !args.follow || is_over {
@@ -160,10 +170,8 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             return Err(Failure::Said(Kind::TimedOut, message));
         }
         match watcher.next_timeout(left)? {
-            Some(entry) => {
-                show(&mut printer, &entry)?;
-                last = Instant::now();
-            }
+            Some(entry) if show(&mut printer, &entry)? => last = Instant::now(),
+            Some(_) => {}
             None if is_closed(&io::stdout()) => return Err(Failure::ClosedPipe),
             None => {}
         }
