@@ -45,8 +45,11 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     pub(crate) fn new() -> Watchdog {
         Watchdog {
-            // Twice in the time after which it would be missed.
-            interval: sd_notify::watchdog_enabled().map(|missed_after| missed_after / 2),
+            // Four times in the time after which it would be missed.
+            interval: sd_notify::watchdog_enabled().map(|missed_after| {
+                let often = missed_after / 4;
+                often.clamp(Duration::from_millis(1), Duration::from_secs(3600))
+            }),
             turns: 0,
         }
     }

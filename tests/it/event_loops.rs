@@ -1,9 +1,10 @@
 //! Watchers in event loops: poll, epoll in both ways, tokio's and mio's.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger_client::{NewEntry, Watcher};
+use ledger_shm::bell::SLEEP_MAX;
 use ledger_tests::{Instance, PATIENCE, Peer, eventually};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -220,5 +221,39 @@ fn an_appender_of_this_process_wakes_its_own_loop() {
         });
         appender.append(&NewEntry::new("k", b"v")).expect("room");
         assert!(is_readable(&watcher, PATIENCE));
+    }
+}
+
+#[test]
+fn a_loop_is_woken_rather_than_told_at_the_next_look() {
+    const ROUNDS: usize = 20;
+    let (mut instance, mut watcher, mut writer) = watched();
+    let mut next = 1;
+    for has_restarted in [false, true] {
+        if has_restarted {
+            instance.kill_daemon();
+            instance.start(&[]);
+            // Attached again, and so is this process's bell the next daemon's.
+            eventually("a bell of the next daemon", || {
+                writer.must("append k v");
+                let start = Instant::now();
+                assert!(is_readable(&watcher, PATIENCE));
+                next = read_all(&mut watcher, next);
+                (start.elapsed() < SLEEP_MAX / 2).then_some(())
+            });
+        }
+        let mut soon = 0;
+        for _ in 0..ROUNDS {
+            eventually("nothing", || {
+                next = read_all(&mut watcher, next);
+                (!is_readable(&watcher, Duration::ZERO)).then_some(())
+            });
+            writer.must("append k v");
+            let start = Instant::now();
+            assert!(is_readable(&watcher, PATIENCE));
+            soon += usize::from(start.elapsed() < SLEEP_MAX / 2);
+        }
+        // The next look is 40 ms after the one at which it was told.
+        assert!(soon > ROUNDS / 2, "{soon} of {ROUNDS}: {has_restarted}");
     }
 }

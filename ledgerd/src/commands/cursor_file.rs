@@ -56,7 +56,7 @@ impl CursorFile {
 
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{}.new", std::process::id()));
     std::fs::write(&beside, text)?;
     std::fs::rename(&beside, path)
 }

@@ -13,8 +13,8 @@ use crate::cli::{Failure, InstanceArgs, OutputArgs};
 use crate::commands::print::Printer;
 use crate::commands::{READER_CONNECT_TIMEOUT, builder, connect_to_read};
 
-/// The daemon's defaults work with this much.
-const MEMORY_MIN: u64 = 64 << 20;
+/// Half of what the daemon's defaults work with.
+const MEMORY_MIN: u64 = 32 << 20;
 /// A descriptor for each client and each context in use.
 const DESCRIPTORS_MIN: u64 = 4096;
 /// The kernel's default.
