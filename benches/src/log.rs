@@ -102,6 +102,20 @@ pub fn scan(scale: u64) {
         assert_eq!(seen, count);
         mean(&format!("log/scan {what} {round}"), count, elapsed);
     }
+    // What it costs to tell others how far one has come.
+    for round in 0..3 {
+        let mut watcher = reader.watch(1);
+        let (mut sum, mut seen) = (0_u64, 0);
+        let start = Instant::now();
+        while let Some(entry) = watcher.try_next().expect("readable") {
+            sum = sum.wrapping_add(u64::from(entry.payload()[0]) + entry.key().len() as u64);
+            seen += 1;
+        }
+        let elapsed = start.elapsed();
+        black_box(sum);
+        assert_eq!(seen, count);
+        mean(&format!("log/scan as a watcher {round}"), count, elapsed);
+    }
 }
 
 /// A random entry by seq.

@@ -35,10 +35,8 @@ impl Connection {
             buffer: Box::new([0; PACKET_LEN_MAX]),
         };
         // Where everybody may make files, anybody could have made this one.
-        let uid = connection
-            .packets
-            .peer_uid()
-            .map_err(|source| connection.unreached(source))?;
+        let peer = connection.packets.peer();
+        let uid = peer.map_err(|source| connection.unreached(source))?.uid;
         if uid != owner_uid {
             return Err(ConnectError::Impostor {
                 socket: socket.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ledger_shm::bell::roster::Roster;
 use ledger_shm::control::{InvalidName, Sizes, State};
 use ledger_shm::entry::Limits;
 use ledger_shm::object::Epoch;
@@ -95,8 +96,13 @@ impl<'a> ContextOptions<'a> {
             fd: bell,
             connection,
         } = core.ask(&request)?;
-        let (epoch, current) = match reply {
-            Reply::Opened { epoch, current, .. } => (Epoch(epoch), current),
+        let (epoch, current, client) = match reply {
+            Reply::Opened {
+                epoch,
+                current,
+                client,
+                ..
+            } => (Epoch(epoch), current, client),
             Reply::Refused(refusal) => {
                 return Err(OpenError::refused(name, &core.instance, refusal));
             }
@@ -110,7 +116,7 @@ impl<'a> ContextOptions<'a> {
             });
         })?;
         let shared = Arc::new(Shared::new(Arc::clone(core), control, append));
-        shared.attached(bell, connection)?;
+        shared.attached(bell, client, connection)?;
         core.register(&shared);
         if append {
             provision::map_current(&shared, current)?;
@@ -232,13 +238,19 @@ impl Context {
     /// Entries from `first_seq` on, in order, up to the end of the log as it
     /// is when it is reached. 0 and 1 both mean the first one ever.
     pub fn range(&self, first_seq: u64) -> Range {
-        Range::new(self.watch(first_seq))
+        Range::new(Watcher::new(self.clone(), first_seq.max(1)))
     }
 
     /// Entries from `first_seq` on, in order, and then every new one. 0 and 1
     /// both mean the first one ever.
     pub fn watch(&self, first_seq: u64) -> Watcher {
-        Watcher::new(self.clone(), first_seq.max(1))
+        Watcher::listed(self.clone(), first_seq.max(1))
+    }
+
+    /// Who watches this context and how far each has come, as the watchers say
+    /// themselves; none if no daemon has answered yet. A [`Range`] is not listed.
+    pub fn watchers(&self) -> Option<Roster> {
+        self.shared.bell().map(|bell| bell.roster())
     }
 
     /// The seq of the last entry; 0 if there is none.

@@ -59,6 +59,7 @@ pub use async_watcher::AsyncWatcher;
 pub use context::{Context, ContextOptions};
 pub use error::{AppendError, ConnectError, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};
+pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
 pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};
 pub use ledger_shm::entry::Limits;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};

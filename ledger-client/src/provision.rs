@@ -157,7 +157,7 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
         connection,
     } = shared.core.ask(&request)?;
     match reply {
-        Reply::Opened { .. } => shared.attached(fd, connection),
+        Reply::Opened { client, .. } => shared.attached(fd, client, connection),
         // Appends and reads find out by themselves.
         Reply::Refused(Refusal::UnknownContext | Refusal::Quarantined(_)) => {
             shared.set_attached_to(connection);

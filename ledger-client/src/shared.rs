@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
+use ledger_shm::bell::roster::{ClientId, Listed};
 use ledger_shm::control::State;
 use ledger_shm::format::WITHDRAWN;
 use ledger_shm::read::{Found, Link};
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// 0: none.
     attached_to: AtomicU64,
     bell: ArcSwapOption<Bell>,
+    /// Who we are to the daemon; 0: nobody yet.
+    client: AtomicU64,
     /// Changes with the bell. Read on every append, written hardly ever.
     bell_version: CachePadded<AtomicU64>,
     /// The first part in memory when retired ones were last let go.
@@ -52,6 +55,7 @@ impl Shared {
             unpopulated: Mutex::default(),
             attached_to: AtomicU64::new(0),
             bell: ArcSwapOption::empty(),
+            client: AtomicU64::new(0),
             bell_version: CachePadded::new(AtomicU64::new(0)),
             trimmed_to: AtomicU64::new(0),
             wanted: Wanted::default(),
@@ -70,6 +74,15 @@ impl Shared {
         self.bell_version.load(Ordering::Acquire)
     }
 
+    /// Enters a watcher in the roster, if there is one and it has room.
+    pub(crate) fn enlist(&self, next_seq: u64) -> Option<Listed> {
+        let client = match self.client.load(Ordering::Relaxed) {
+            0 => return None,
+            word => ClientId::from_word(word),
+        };
+        Listed::new(&self.bell()?, client, next_seq, self.core.made_in)
+    }
+
     pub(crate) fn attached_to(&self) -> u64 {
         self.attached_to.load(Ordering::Relaxed)
     }
@@ -80,12 +93,18 @@ impl Shared {
 
     /// Takes over the bell of a daemon that has attached us, and has whoever
     /// sleeps on the one before look up. If that fails we are not attached.
-    pub(crate) fn attached(&self, bell: Option<OwnedFd>, connection: u64) -> Result<(), OpenError> {
+    pub(crate) fn attached(
+        &self,
+        bell: Option<OwnedFd>,
+        client: u64,
+        connection: u64,
+    ) -> Result<(), OpenError> {
         let bell = bell.ok_or_else(|| OpenError::Daemon("an answer without a bell".into()));
         let bell = bell
-            .and_then(|fd| Ok(Bell::map(fd, self.control.epoch().0)?))
+            .and_then(|fd| Ok(Bell::map(fd)?))
             .inspect_err(|_| self.release(connection))?;
         self.set_attached_to(connection);
+        self.client.store(client, Ordering::Relaxed);
         let before = self.bell.swap(Some(Arc::new(bell)));
         self.bell_version.fetch_add(1, Ordering::Release);
         if let Some(before) = before {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
 use ledger_shm::bell::SLEEP_MAX;
+use ledger_shm::bell::roster::Listed;
 use ledger_shm::control::State;
 use ledger_shm::read::{Cursor, Filter, Found};
 use ledger_shm::{Corrupt, Entry};
@@ -34,9 +35,20 @@ pub struct Watcher {
     filter: Filter,
     /// Once it waits in an event loop or as a future.
     registered: OnceLock<Registered>,
+    /// What others are told of it.
+    listing: Listing,
     /// Where it begins. The cursor may be waiting before it.
     first_seq: u64,
     cursor: Option<Cursor>,
+}
+
+/// A watcher's line in the context's roster.
+#[derive(Debug)]
+enum Listing {
+    /// It wants none.
+    Unlisted,
+    /// As of this version of the bell; none if that has no room.
+    Listed(u64, Option<Listed>),
 }
 
 impl Watcher {
@@ -45,9 +57,17 @@ impl Watcher {
             context,
             filter: Filter::default(),
             registered: OnceLock::new(),
+            listing: Listing::Unlisted,
             first_seq,
             cursor: None,
         }
+    }
+
+    /// One that others are told of.
+    pub(crate) fn listed(context: Context, first_seq: u64) -> Watcher {
+        let mut watcher = Watcher::new(context, first_seq);
+        watcher.listing = Listing::Listed(0, None);
+        watcher
     }
 
     /// Only entries with exactly this key.
@@ -148,6 +168,7 @@ impl Watcher {
     /// one has come meanwhile.
     #[cold]
     fn arm(&mut self) -> Result<bool, ReadError> {
+        self.tell();
         let in_loop = |registered: &&Registered| registered.has_event();
         while let Some(registered) = self.registered.get().filter(in_loop)
             && let Some(cursor) = &self.cursor
@@ -176,6 +197,7 @@ impl Watcher {
             if self.advance()? {
                 return Poll::Ready(Ok(()));
             }
+            self.tell();
             let registered = self.registered().map_err(ReadError::Wait)?;
             if !registered.is_alive() {
                 let forked = io::Error::other("this watcher belongs to the parent process");
@@ -216,7 +238,12 @@ impl Watcher {
                 continue;
             };
             match cursor.step(&self.filter)? {
-                Found::Entry => return Ok(true),
+                Found::Entry => {
+                    if let Listing::Listed(_, Some(listed)) = &self.listing {
+                        listed.set_next_seq(cursor.next_seq());
+                    }
+                    return Ok(true);
+                }
                 Found::Nothing => return Ok(false),
                 end @ (Found::Seal(_) | Found::Closed | Found::Elsewhere) => {
                     if !self.follow(end)? {
@@ -238,6 +265,7 @@ impl Watcher {
         self.filter.set_first_seq(self.first_seq);
         let frontier = link.base_seq + link.segment.frontier()? as u64;
         self.cursor = Some(Cursor::new(link, self.first_seq.min(frontier)));
+        self.tell();
         Ok(())
     }
 
@@ -277,6 +305,24 @@ impl Watcher {
         }
     }
 
+    /// Says in the roster how far it has come, after something that takes long
+    /// anyway; once per bell if that has no room.
+    fn tell(&mut self) {
+        let (next_seq, shared) = (self.next_seq(), self.context.shared());
+        let Listing::Listed(version, listed) = &mut self.listing else {
+            return;
+        };
+        let now = shared.bell_version();
+        if *version != now {
+            *version = now;
+            // The one before goes first, and its room is free then.
+            *listed = None;
+            *listed = shared.enlist(next_seq);
+        } else if let Some(listed) = listed {
+            listed.set_next_seq(next_seq);
+        }
+    }
+
     /// Advances, waiting until `deadline` at most; without one, for ever.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, ReadError> {
         let backoff = Backoff::new();
@@ -302,6 +348,7 @@ impl Watcher {
     }
 
     fn sleep(&mut self, left: Duration) -> Result<(), ReadError> {
+        self.tell();
         self.context.shared().notice_retired();
         let Some(bell) = self.context.shared().bell() else {
             // No daemon has made a bell: look again as often as a sleep may

@@ -127,6 +127,8 @@ pub enum Reply {
         created: bool,
         /// The part in which the log currently ends.
         current: u64,
+        /// Who the client is: what its watchers enter in the bell's roster.
+        client: u64,
     },
     /// The parts that no seal has named yet.
     Spares {

@@ -32,6 +32,8 @@
 
 #[cfg(not(loom))]
 pub mod many;
+#[cfg(not(loom))]
+pub mod roster;
 
 use std::mem::offset_of;
 use std::time::Duration;
@@ -48,17 +50,11 @@ pub const SLEEP_MAX: Duration = Duration::from_millis(40);
 #[derive(Debug)]
 pub struct Bell {
     region: Region,
-    generation: u64,
     #[cfg(loom)]
     sleepers: (loom::sync::Mutex<()>, loom::sync::Condvar),
 }
 
 impl Bell {
-    /// The control object's generation for which this bell was made.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
     #[inline]
     fn parked(&self) -> &AtomicU32 {
         self.region.word32(offset_of!(BellHeader, parked_word))
@@ -173,7 +169,7 @@ impl Parked<'_> {
 mod mapped {
     use super::*;
     use crate::error::Corrupt;
-    use crate::format::{BELL_LEN, BELL_MAGIC, FORMAT_VERSION};
+    use crate::format::BELL_LEN;
     use crate::object::MapError;
     use crate::sys;
     use std::io;
@@ -193,55 +189,26 @@ mod mapped {
         /// # Errors
         ///
         /// The kernel's.
-        pub fn create(epoch: [u8; 16], generation: u64) -> io::Result<(OwnedFd, Bell)> {
+        pub fn create() -> io::Result<(OwnedFd, Bell)> {
             let fd = sys::create_sealed("ledger-bell", BELL_LEN)?;
             let region = Region::map(&fd, BELL_LEN, true)?;
-            let word = |at| region.word(at);
-            word(offset_of!(BellHeader, version)).store(FORMAT_VERSION.into(), Ordering::Relaxed);
-            for (index, half) in epoch.as_chunks::<8>().0.iter().enumerate() {
-                word(offset_of!(BellHeader, epoch) + index * 8)
-                    .store(u64::from_le_bytes(*half), Ordering::Relaxed);
-            }
-            word(offset_of!(BellHeader, generation)).store(generation, Ordering::Relaxed);
-            // ORDER(create): the magic after everything else.
-            word(offset_of!(BellHeader, magic_word))
-                .store(BELL_MAGIC, Label::Create.at(Ordering::Release));
-            Ok((fd, Bell { region, generation }))
+            Ok((fd, Bell { region }))
         }
 
-        /// Maps a bell that somebody sent.
+        /// Maps a bell that the daemon sent. Which context's it is follows from
+        /// what it was the answer to: what it holds may have been written by
+        /// anybody who watches.
         ///
         /// # Errors
         ///
-        /// The kernel's; [`Corrupt`] if it is not a sealed bell of this context.
-        pub fn map(fd: impl AsFd, epoch: [u8; 16]) -> Result<Bell, MapError> {
+        /// The kernel's; [`Corrupt`] if others could change its size.
+        pub fn map(fd: impl AsFd) -> Result<Bell, MapError> {
             let (len, _, _) = sys::size_and_owner(&fd)?;
             Corrupt::check("bell length", len as u64, BELL_LEN as u64)?;
             // Without seals a watcher could shrink it and raise SIGBUS here.
             Corrupt::check("bell seals", sys::is_sealed(&fd).into(), 1)?;
             let region = Region::map(&fd, BELL_LEN, true)?;
-            // ORDER(create): the magic is written last.
-            let magic = region
-                .word(offset_of!(BellHeader, magic_word))
-                .load(Label::Create.at(Ordering::Acquire));
-            Corrupt::check("bell magic", magic, BELL_MAGIC)?;
-            let version = region
-                .word32(offset_of!(BellHeader, version))
-                .load(Ordering::Relaxed);
-            if version != FORMAT_VERSION {
-                return Err(MapError::Version {
-                    found: version,
-                    expected: FORMAT_VERSION,
-                });
-            }
-            for (index, half) in epoch.as_chunks::<8>().0.iter().enumerate() {
-                let found = region.copy_word(offset_of!(BellHeader, epoch) + index * 8);
-                Corrupt::check("bell epoch", found, u64::from_le_bytes(*half))?;
-            }
-            let generation = region
-                .word(offset_of!(BellHeader, generation))
-                .load(Ordering::Relaxed);
-            Ok(Bell { region, generation })
+            Ok(Bell { region })
         }
 
         /// The words as they are: parked, count, relayed.
@@ -263,11 +230,7 @@ impl Bell {
         ];
         let region = Region::new(size_of::<BellHeader>(), &[], &words);
         let sleepers = (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
-        Bell {
-            region,
-            generation: 0,
-            sleepers,
-        }
+        Bell { region, sleepers }
     }
 
     /// As `many::sleep_at_any`, at this bell alone and without an end.

@@ -18,8 +18,6 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"LEDGSEG\x01");
 /// First word of a control object.
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"LEDGCTL\x01");
-/// First word of a bell.
-pub const BELL_MAGIC: u64 = u64::from_le_bytes(*b"LEDGBEL\x01");
 
 /// Size of a memory page; every object is a whole number of them.
 pub const PAGE_LEN: usize = 4096;
@@ -208,18 +206,6 @@ pub const STATE_DROPPED: u64 = 4;
 #[derive(Debug)]
 #[repr(C)]
 pub struct BellHeader {
-    /// [`BELL_MAGIC`], written last.
-    pub magic_word: u64,
-    /// [`FORMAT_VERSION`].
-    pub version: u32,
-    /// Zero.
-    pub reserved_version: u32,
-    /// The context this bell belongs to.
-    pub epoch: [u8; 16],
-    /// The control object's generation when this bell was made.
-    pub generation: u64,
-    /// Zero.
-    pub reserved_facts: [u8; 88],
     /// 1 if somebody may be asleep. Set by watchers, cleared by who rings.
     pub parked_word: u32,
     /// Zero.
@@ -231,7 +217,28 @@ pub struct BellHeader {
     /// The last count whose ring was passed on to all sleepers.
     pub relayed_word: u32,
     /// Zero.
-    pub reserved_relayed: [u8; 3708],
+    pub reserved_relayed: [u8; 124],
+    /// How many watchers found no room below.
+    pub unlisted_word: u32,
+    /// Zero.
+    pub reserved_unlisted: [u8; 124],
+    /// Who watches.
+    pub roster: [RosterEntry; ROSTER_LEN],
+}
+
+/// How many watchers a bell has room for.
+pub const ROSTER_LEN: usize = 56;
+
+/// One watcher. Written by itself, each on a cache line of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RosterEntry {
+    /// The client number in the upper half, its process id in the lower; 0: free.
+    pub client_word: u64,
+    /// The first seq that it has not looked at.
+    pub next_seq_word: u64,
+    /// Zero.
+    pub reserved: [u8; 48],
 }
 
 /// Bytes of a bell.
@@ -283,9 +290,11 @@ const _: () = {
     assert!(offset_of!(ControlHeader, name) == 256);
 
     assert!(BELL_LEN == PAGE_LEN);
-    assert!(offset_of!(BellHeader, epoch) == 16);
-    assert!(offset_of!(BellHeader, generation) == 32);
-    assert!(offset_of!(BellHeader, parked_word) == 128);
-    assert!(offset_of!(BellHeader, count_word) == 256);
-    assert!(offset_of!(BellHeader, relayed_word) == 384);
+    assert!(offset_of!(BellHeader, parked_word) == 0);
+    assert!(offset_of!(BellHeader, count_word) == 128);
+    assert!(offset_of!(BellHeader, relayed_word) == 256);
+    assert!(offset_of!(BellHeader, unlisted_word) == 384);
+    assert!(offset_of!(BellHeader, roster) == 512);
+    assert!(size_of::<RosterEntry>() == 64);
+    assert!(offset_of!(RosterEntry, next_seq_word) == 8);
 };

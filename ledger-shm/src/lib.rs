@@ -13,7 +13,7 @@
 //! 4. [`segment`]: one mapped part of a log;
 //! 5. [`append`]: place, publish, seal, roll;
 //! 6. [`read`]: find a slot, look at what it names;
-//! 7. [`bell`]: park and ring;
+//! 7. [`bell`]: park and ring, alone or at many at once; who watches;
 //! 8. [`control`]: what the daemon tells everybody about one log;
 //! 9. [`object`]: named memory, from creation to unlinking;
 //! 10. [`socket`]: packets and descriptors between a client and the daemon;

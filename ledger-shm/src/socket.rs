@@ -25,6 +25,17 @@ pub struct Packets {
     fd: OwnedFd,
 }
 
+/// Who is at the other end of a connection, as it was when it connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
 /// A packet that arrived.
 #[derive(Debug)]
 pub struct Packet<'a> {
@@ -118,8 +129,13 @@ impl Packets {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn peer_uid(&self) -> io::Result<u32> {
-        Ok(nix::sys::socket::getsockopt(&self.fd, sockopt::PeerCredentials)?.uid())
+    pub fn peer(&self) -> io::Result<Peer> {
+        let credentials = nix::sys::socket::getsockopt(&self.fd, sockopt::PeerCredentials)?;
+        Ok(Peer {
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            pid: credentials.pid().cast_unsigned(),
+        })
     }
 
     /// Sends one packet, with a descriptor if there is one to give.

@@ -70,6 +70,8 @@ enum Command {
     Get(commands::get::Args),
     /// Print the last entries, and new ones as they come
     Tail(commands::tail::Args),
+    /// Show who watches a context, and how far behind each is
+    Watchers(commands::watchers::Args),
     /// Draw a context's segments, frontier and bell
     Inspect(commands::inspect::Args),
     /// Look for what on this machine stands in the way, and say what to do
@@ -236,6 +238,7 @@ impl Command {
             Command::Append(args) => args.output.wants_json(),
             Command::Get(args) => args.output.wants_json(),
             Command::Tail(args) => args.output.wants_json(),
+            Command::Watchers(args) => args.output.wants_json(),
             _ => false,
         }
     }
@@ -263,6 +266,7 @@ pub fn main() -> ExitCode {
         Command::Append(args) => commands::append::run(&instance, args),
         Command::Get(args) => commands::get::run(&instance, args),
         Command::Tail(args) => commands::tail::run(&instance, args),
+        Command::Watchers(args) => commands::watchers::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
         Command::Doctor(args) => commands::doctor::run(&instance, args),
         Command::Purge => commands::purge::run(&instance),

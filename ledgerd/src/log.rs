@@ -134,12 +134,11 @@ impl Log {
     pub(crate) fn visit(
         &mut self,
         instance: &Instance,
-        generation: u64,
         act: impl FnOnce(&mut Log, &Instance) -> Result<(), MapError>,
     ) {
         let was_asleep = self.live.is_none();
         let outcome = self
-            .awake(instance, generation)
+            .awake(instance)
             .map(drop)
             .and_then(|()| act(self, instance));
         match outcome {
@@ -180,15 +179,11 @@ impl Log {
     }
 
     /// Maps what serving this context takes: once somebody attaches.
-    pub(crate) fn awake(
-        &mut self,
-        instance: &Instance,
-        generation: u64,
-    ) -> Result<&mut Live, MapError> {
+    pub(crate) fn awake(&mut self, instance: &Instance) -> Result<&mut Live, MapError> {
         if self.live.is_none() {
             let control = Control::open(instance, self.epoch, true)?;
             let segment = map(instance, self.epoch, self.chain[0].number)?;
-            let (bell_fd, bell) = Bell::create(self.epoch.0, generation)?;
+            let (bell_fd, bell) = Bell::create()?;
             let base_seq = segment.base_seq();
             if !(1..=SEQ_MAX).contains(&base_seq) {
                 return Err(Corrupt::new("base seq of the first part", base_seq, 1).into());

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ledger_client::wire::{Refusal, Reply};
 use ledger_shm::Control;
+use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{InvalidName, NewControl, Sizes, State};
 use ledger_shm::fork::Generation;
 use ledger_shm::format::CONTROL_LEN;
@@ -69,6 +70,7 @@ impl Registry {
     /// Attaches a client to a context, making it if that was asked for.
     pub(crate) fn open(
         &mut self,
+        client: ClientId,
         name: &str,
         epoch: Option<Epoch>,
         create: Option<Sizes>,
@@ -86,7 +88,7 @@ impl Registry {
             _ => return Err(Refusal::UnknownContext),
         };
         let attached = self.logs.change(epoch, |log| {
-            let bell = attach(log, &self.instance, self.generation, append)?;
+            let bell = attach(log, &self.instance, append)?;
             log.attached_count += 1;
             log.appender_count += usize::from(append);
             Ok((log.state, bell))
@@ -100,6 +102,7 @@ impl Registry {
             epoch: epoch.0,
             created,
             current: self.logs.get(epoch).map_or(0, Log::current),
+            client: client.to_word(),
         };
         Ok((epoch, reply, bell))
     }
@@ -152,6 +155,14 @@ impl Registry {
         Ok(epoch)
     }
 
+    /// A client is gone: what its watchers said of themselves goes, too.
+    pub(crate) fn strike(&mut self, epoch: Epoch, client: ClientId) {
+        let live = self.logs.get(epoch).and_then(|log| log.live.as_ref());
+        if let Some(live) = live {
+            live.bell.strike_all(client);
+        }
+    }
+
     /// A client is done with a context, or gone: whoever sleeps there looks up,
     /// because it may have died before it rang.
     pub(crate) fn release(&mut self, epoch: Epoch, append: bool) {
@@ -176,17 +187,12 @@ impl Registry {
 }
 
 /// Gets a context ready for one more client; the bell is the client's.
-fn attach(
-    log: &mut Log,
-    instance: &Instance,
-    generation: u64,
-    append: bool,
-) -> Result<OwnedFd, Refusal> {
+fn attach(log: &mut Log, instance: &Instance, append: bool) -> Result<OwnedFd, Refusal> {
     if append {
         log.check_usable()?;
     }
     let mut prepare = || {
-        log.awake(instance, generation)?;
+        log.awake(instance)?;
         if log.state != State::Quarantined {
             log.follow(instance)?;
         }

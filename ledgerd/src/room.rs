@@ -88,7 +88,7 @@ impl Registry {
     fn evict(&mut self, epoch: Epoch) -> bool {
         let retired = self.logs.change(epoch, |log| {
             let mut retired = None;
-            log.visit(&self.instance, self.generation, |log, instance| {
+            log.visit(&self.instance, |log, instance| {
                 log.follow(instance)?;
                 retired = log.retire_oldest();
                 Ok(())
@@ -107,7 +107,7 @@ impl Registry {
 
     fn close(&mut self, epoch: Epoch) {
         self.logs.change(epoch, |log| {
-            log.visit(&self.instance, self.generation, |log, instance| {
+            log.visit(&self.instance, |log, instance| {
                 log.close(instance, self.made_in)
             });
         });

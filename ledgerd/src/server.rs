@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::wire::{Hello, Refusal, Reply, Request};
+use ledger_shm::bell::roster::ClientId;
 use ledger_shm::object::Epoch;
-use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
+use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets, Peer};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
@@ -39,7 +40,8 @@ enum Stage {
 #[derive(Debug)]
 struct Client {
     packets: Packets,
-    uid: u32,
+    peer: Peer,
+    id: ClientId,
     stage: Stage,
     /// What it has open, once per open, and whether for appending.
     open: Vec<(Epoch, bool)>,
@@ -143,7 +145,7 @@ impl Server {
                 return;
             }
         };
-        let Ok(uid) = packets.peer_uid() else { return };
+        let Ok(peer) = packets.peer() else { return };
         let id = self.next_client;
         if self
             .epoll
@@ -155,7 +157,11 @@ impl Server {
                 id,
                 Client {
                     packets,
-                    uid,
+                    peer,
+                    id: ClientId {
+                        number: id as u32,
+                        pid: peer.pid,
+                    },
                     stage: Stage::Greeting,
                     open: Vec::new(),
                 },
@@ -179,6 +185,7 @@ impl Server {
         // Closing the descriptor would do, but for a copy that somebody holds.
         let _ = self.epoll.delete(&client.packets);
         for (epoch, append) in client.open {
+            self.registry.strike(epoch, client.id);
             self.registry.release(epoch, append);
         }
     }
@@ -211,8 +218,10 @@ impl Server {
     }
 
     fn handle(&mut self, client: &mut Client, request: Request) -> Result<(), Gone> {
-        if client.uid != self.owner_uid && client.uid != 0 {
-            let refusal = Refusal::NotAllowed { uid: client.uid };
+        if client.peer.uid != self.owner_uid && client.peer.uid != 0 {
+            let refusal = Refusal::NotAllowed {
+                uid: client.peer.uid,
+            };
             return send(client, &Reply::Refused(refusal).encode(), None);
         }
         match request {
@@ -221,7 +230,10 @@ impl Server {
                 epoch,
                 create,
                 append,
-            } => match self.registry.open(&name, epoch.map(Epoch), create, append) {
+            } => match self
+                .registry
+                .open(client.id, &name, epoch.map(Epoch), create, append)
+            {
                 Ok((epoch, reply, bell)) => {
                     client.open.push((epoch, append));
                     send(client, &reply.encode(), Some(bell))

@@ -5,8 +5,8 @@ use std::mem::{offset_of, size_of};
 use ledger_client::wire::{Hello, WIRE_VERSION};
 use ledger_shm::control::State;
 use ledger_shm::format::{
-    ARCHIVE_FORMAT, BELL_MAGIC, BellHeader, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION,
-    RecordHeader, SEGMENT_MAGIC, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+    ARCHIVE_FORMAT, BellHeader, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, RecordHeader,
+    RosterEntry, SEGMENT_MAGIC, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
     SegmentHeader,
 };
 use ledger_shm::object::{Epoch, Instance, Name};
@@ -74,10 +74,11 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
         first_part_word, generation_word, archived_seq_word, durable_seq_word, reserved_state,
         name, reserved_end);
     compare("Control object", &control, size_of::<ControlHeader>());
-    let bell = fields!(BellHeader: magic_word, version, reserved_version, epoch, generation,
-        reserved_facts, parked_word, reserved_parked, count_word, reserved_count, relayed_word,
-        reserved_relayed);
+    let bell = fields!(BellHeader: parked_word, reserved_parked, count_word, reserved_count,
+        relayed_word, reserved_relayed, unlisted_word, reserved_unlisted, roster);
     compare("Bell", &bell, size_of::<BellHeader>());
+    let entry = fields!(RosterEntry: client_word, next_seq_word, reserved);
+    compare("Roster entry", &entry, size_of::<RosterEntry>());
 }
 
 #[test]
@@ -85,7 +86,6 @@ fn the_numbers_of_the_document_are_the_codes() {
     for (magic, text) in [
         (SEGMENT_MAGIC, r"`LEDGSEG\x01`"),
         (CONTROL_MAGIC, r"`LEDGCTL\x01`"),
-        (BELL_MAGIC, r"`LEDGBEL\x01`"),
     ] {
         let bytes = magic.to_le_bytes();
         let escaped = format!("`{}`", bytes.escape_ascii());

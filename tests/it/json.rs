@@ -113,6 +113,12 @@ fn every_command_prints_the_documented_fields() {
     check(&listed[0], &[context]);
     let info = printed(&instance, &["info", "log", "-o", "json"]);
     check(&info, &[context, "A context, described: `info`"]);
+    let context = instance.context("log");
+    let mut watcher = context.watch(1);
+    watcher.try_next().expect("readable").expect("an entry");
+    let watching = array(printed(&instance, &["watchers", "log", "-o", "json"]));
+    check(&watching[0], &["A watcher: `watchers`"]);
+    assert_eq!(watching[0]["behind"], 2);
     assert_eq!(
         instance.printed(&["get", "log", "-o", "hex"]),
         "74657874\n77697468202271756f746573220a\nff\n"

@@ -21,6 +21,7 @@ mod memory;
 mod names;
 mod oracle;
 mod recorder;
+mod roster;
 mod runs;
 #[cfg(target_arch = "x86_64")]
 mod stopped;

@@ -39,8 +39,8 @@ impl Sleeper {
         };
         let (reply, fd) = ask(&connection, &open.encode())?;
         match (Reply::decode(&reply), fd) {
-            (Some(Reply::Opened { epoch, .. }), Some(fd)) => Ok(Sleeper {
-                bell: Bell::map(fd, epoch)?,
+            (Some(Reply::Opened { .. }), Some(fd)) => Ok(Sleeper {
+                bell: Bell::map(fd)?,
                 _connection: connection,
             }),
             (reply, _) => Err(format!("not opened: {reply:?}").into()),

@@ -15,6 +15,7 @@ pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod tail;
 mod template;
+pub(crate) mod watchers;
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
