@@ -5,12 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
-use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Segment};
 
-use crate::error::ReadError;
+use crate::error::{ObjectError, ReadError};
+use crate::ledger::Core;
 
 /// How often a reader starts again because segments retired while it looked.
 const RETRIES_MAX: usize = 64;
@@ -34,7 +34,7 @@ impl Chain {
     /// The segment in which `seq` is, or will be if nothing else happens.
     pub(crate) fn locate(
         &self,
-        instance: &Instance,
+        core: &Core,
         control: &Control,
         seq: u64,
     ) -> Result<Located, ReadError> {
@@ -44,7 +44,7 @@ impl Chain {
         }
         drop(links);
         for _ in 0..RETRIES_MAX {
-            match self.search(instance, control, seq) {
+            match self.search(core, control, seq) {
                 Err(ReadError::Map(error)) if error.is_not_found() => self.forget(),
                 outcome => return outcome,
             }
@@ -53,24 +53,15 @@ impl Chain {
     }
 
     /// The last segment of the log, and how many entries it has.
-    pub(crate) fn last(
-        &self,
-        instance: &Instance,
-        control: &Control,
-    ) -> Result<(Link, u64), ReadError> {
-        let (Located::In(link) | Located::Closed(link)) =
-            self.locate(instance, control, u64::MAX)?;
+    pub(crate) fn last(&self, core: &Core, control: &Control) -> Result<(Link, u64), ReadError> {
+        let (Located::In(link) | Located::Closed(link)) = self.locate(core, control, u64::MAX)?;
         let entries = link.segment.frontier()? as u64;
         Ok((link, entries))
     }
 
     /// The first seq that is in memory.
-    pub(crate) fn first_available(
-        &self,
-        instance: &Instance,
-        control: &Control,
-    ) -> Result<u64, ReadError> {
-        match self.locate(instance, control, 0) {
+    pub(crate) fn first_available(&self, core: &Core, control: &Control) -> Result<u64, ReadError> {
+        match self.locate(core, control, 0) {
             Err(ReadError::Evicted {
                 first_available, ..
             }) => Ok(first_available),
@@ -101,18 +92,13 @@ impl Chain {
             .clear();
     }
 
-    fn search(
-        &self,
-        instance: &Instance,
-        control: &Control,
-        seq: u64,
-    ) -> Result<Located, ReadError> {
+    fn search(&self, core: &Core, control: &Control, seq: u64) -> Result<Located, ReadError> {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         if links.is_empty() {
-            links.push(first_link(instance, control)?);
+            links.push(first_link(core, control)?);
         }
         if seq < links[0].base_seq {
-            let first = first_link(instance, control)?;
+            let first = first_link(core, control)?;
             if seq < first.base_seq {
                 return Err(ReadError::Evicted {
                     seq,
@@ -128,7 +114,7 @@ impl Chain {
                 return Ok(Located::In(link));
             }
             let last = links.last().expect("a chain has a first link").clone();
-            match successor(instance, &last)? {
+            match successor(core, control, &last)? {
                 Next::Link(link) => {
                     let part = link.segment.part();
                     // A chain that leads back would be followed for ever.
@@ -169,7 +155,7 @@ enum Next {
     Closed,
 }
 
-fn successor(instance: &Instance, link: &Link) -> Result<Next, ReadError> {
+fn successor(core: &Core, control: &Control, link: &Link) -> Result<Next, ReadError> {
     let frontier = link.segment.frontier()?;
     let part = match link.segment.look(frontier)? {
         Slot::Empty | Slot::Entry(_) => return Ok(Next::Open),
@@ -179,7 +165,7 @@ fn successor(instance: &Instance, link: &Link) -> Result<Next, ReadError> {
             None => return Ok(Next::Closed),
         },
     };
-    let segment = open_part(instance, &link.segment, part)?;
+    let segment = map_part(core, control, part, false)?;
     let base_seq = link.base_seq + frontier as u64;
     match segment.base_seq() {
         // Whoever sealed has not come so far yet.
@@ -190,23 +176,18 @@ fn successor(instance: &Instance, link: &Link) -> Result<Next, ReadError> {
     Ok(Next::Link(Link { segment, base_seq }))
 }
 
-fn open_part(instance: &Instance, sibling: &Segment, part: u64) -> Result<Arc<Segment>, MapError> {
-    map_part(
-        instance,
-        ledger_shm::object::Epoch(sibling.epoch()),
-        part,
-        false,
-    )
-}
-
-/// Maps one part of a context by name.
+/// Maps one part of a context.
 pub(crate) fn map_part(
-    instance: &Instance,
-    epoch: ledger_shm::object::Epoch,
+    core: &Core,
+    control: &Control,
     part: u64,
     writable: bool,
-) -> Result<Arc<Segment>, MapError> {
-    let object = Object::open(instance, Name::Part(epoch, part), writable)?;
+) -> Result<Arc<Segment>, ObjectError> {
+    let epoch = control.epoch();
+    let mut object = core.object(epoch, Some(part), writable)?;
+    if control.has_foreign_writers() {
+        object.distrust();
+    }
     let segment = Segment::map(&object, writable)?;
     if segment.epoch() != epoch.0 || segment.part() != part {
         return Err(Corrupt::new("part number in a header", segment.part(), part).into());
@@ -214,11 +195,11 @@ pub(crate) fn map_part(
     Ok(Arc::new(segment))
 }
 
-fn first_link(instance: &Instance, control: &Control) -> Result<Link, ReadError> {
+fn first_link(core: &Core, control: &Control) -> Result<Link, ReadError> {
     if control.state()? == State::Dropped {
         return Err(ReadError::Closed);
     }
-    let segment = map_part(instance, control.epoch(), control.first_part(), false)?;
+    let segment = map_part(core, control, control.first_part(), false)?;
     match segment.base_seq() {
         base_seq @ 1..=SEQ_MAX => Ok(Link { segment, base_seq }),
         base => Err(Corrupt::new("base seq of the first part", base, 1).into()),

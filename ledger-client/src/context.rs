@@ -11,7 +11,7 @@ use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
 use crate::chain::Located;
-use crate::error::{AppendError, OpenError, ReadError};
+use crate::error::{AppendError, ObjectError, OpenError, ReadError};
 use crate::ledger::{Ledger, Released};
 use crate::line::Answer;
 use crate::provision;
@@ -108,7 +108,11 @@ impl<'a> ContextOptions<'a> {
             }
             _ => return Err(OpenError::Daemon("an answer to another question".into())),
         };
-        let control = Control::open(&core.instance, epoch, false).inspect_err(|_| {
+        let control = || {
+            let object = core.object(epoch, None, false)?;
+            Ok(Control::map(&object, epoch, false)?)
+        };
+        let control = control().inspect_err(|_: &ObjectError| {
             core.release(Released {
                 epoch,
                 append,
@@ -218,9 +222,9 @@ impl Context {
         }
         let mut sealed = None;
         loop {
-            let (instance, control) = (&self.shared.core.instance, &self.shared.control);
+            let (core, control) = (&self.shared.core, &self.shared.control);
             let (Located::In(link) | Located::Closed(link)) =
-                self.shared.chain.locate(instance, control, seq)?;
+                self.shared.chain.locate(core, control, seq)?;
             let part = link.segment.part();
             match link.get(seq)? {
                 Ok(entry) => return Ok(Some(entry)),
@@ -262,7 +266,7 @@ impl Context {
         let (link, entries) = self
             .shared
             .chain
-            .last(&self.shared.core.instance, &self.shared.control)?;
+            .last(&self.shared.core, &self.shared.control)?;
         Ok(link.base_seq + entries - 1)
     }
 
@@ -275,6 +279,6 @@ impl Context {
     pub fn first_available(&self) -> Result<u64, ReadError> {
         self.shared
             .chain
-            .first_available(&self.shared.core.instance, &self.shared.control)
+            .first_available(&self.shared.core, &self.shared.control)
     }
 }

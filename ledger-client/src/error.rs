@@ -103,10 +103,30 @@ pub enum OpenError {
         instance: String,
     },
     /// This uid has no right to it.
-    #[error("uid {uid} may not use this instance; ask the owner of the daemon")]
+    #[error("uid {uid} may not {} this context; its owner gives rights in the daemon's configuration, `[[rights]]`", if *append { "append to" } else { "read" })]
     NotAllowed {
         /// Who asked.
         uid: u32,
+        /// Whether for appending.
+        append: bool,
+    },
+    /// This uid's processes hold too much already.
+    #[error(transparent)]
+    Held(#[from] Held),
+    /// It was made when no other uid could append to it.
+    #[error(
+        "the context was made when no other uid had the right to append to it, and is read in place; begin a new context"
+    )]
+    ReadInPlace,
+    /// There are as many as there may be.
+    #[error(
+        "the instance has {max} already, as many as `{what}` in the daemon's configuration allows; raise it there"
+    )]
+    Limit {
+        /// What of, as the configuration calls it.
+        what: String,
+        /// How many.
+        max: u64,
     },
     /// The context is damaged and readable only.
     #[error("the context is quarantined: {reason}; it can be read with `open_read_only`")]
@@ -139,8 +159,12 @@ impl OpenError {
     pub(crate) fn refused(name: &str, instance: &Instance, refusal: Refusal) -> OpenError {
         match refusal {
             Refusal::UnknownContext => OpenError::unknown(name, instance),
-            Refusal::NotAllowed { uid } => OpenError::NotAllowed { uid },
+            Refusal::NotAllowed { uid, append } => OpenError::NotAllowed { uid, append },
+            Refusal::Held { len, max } => OpenError::Held(Held { len, max }),
+            Refusal::UnknownPart => OpenError::Map(not_found()),
             Refusal::Quarantined(reason) => OpenError::Quarantined { reason },
+            Refusal::ReadInPlace => OpenError::ReadInPlace,
+            Refusal::Limit { what, max } => OpenError::Limit { what, max },
             Refusal::Budget | Refusal::NoMemory => OpenError::Full(refusal.as_full()),
             Refusal::InvalidName(reason) | Refusal::Internal(reason) => OpenError::Daemon(reason),
         }
@@ -155,6 +179,75 @@ impl OpenError {
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> OpenError {
         OpenError::Map(error.into())
+    }
+}
+
+/// Processes of this uid still map too much that has left the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "processes of this uid hold {len} bytes that have left the window, {max} are allowed; let go of entries that are kept and of watchers that do not move"
+)]
+#[non_exhaustive]
+pub struct Held {
+    /// Bytes that they hold.
+    pub len: u64,
+    /// Bytes that they may.
+    pub max: u64,
+}
+
+/// What could not be had by name is not there.
+fn not_found() -> MapError {
+    MapError::Io(io::ErrorKind::NotFound.into())
+}
+
+/// Why an object of a context could not be had.
+#[derive(Debug)]
+pub(crate) enum ObjectError {
+    Map(MapError),
+    Connect(ConnectError),
+    Refused(Refusal),
+}
+
+impl From<MapError> for ObjectError {
+    fn from(error: MapError) -> ObjectError {
+        ObjectError::Map(error)
+    }
+}
+
+impl From<io::Error> for ObjectError {
+    fn from(error: io::Error) -> ObjectError {
+        ObjectError::Map(error.into())
+    }
+}
+
+impl From<Corrupt> for ObjectError {
+    fn from(corrupt: Corrupt) -> ObjectError {
+        ObjectError::Map(corrupt.into())
+    }
+}
+
+impl From<ObjectError> for ReadError {
+    fn from(error: ObjectError) -> ReadError {
+        match error {
+            ObjectError::Map(error) => ReadError::Map(error),
+            ObjectError::Connect(error) => ReadError::Connect(error),
+            ObjectError::Refused(Refusal::UnknownContext) => ReadError::Closed,
+            ObjectError::Refused(Refusal::UnknownPart) => ReadError::Map(not_found()),
+            ObjectError::Refused(Refusal::Held { len, max }) => ReadError::Held(Held { len, max }),
+            ObjectError::Refused(refusal) => {
+                ReadError::Map(MapError::Io(io::Error::other(format!("{refusal:?}"))))
+            }
+        }
+    }
+}
+
+impl From<ObjectError> for OpenError {
+    fn from(error: ObjectError) -> OpenError {
+        match error {
+            ObjectError::Map(error) => OpenError::Map(error),
+            ObjectError::Connect(error) => OpenError::Connect(error),
+            ObjectError::Refused(refusal) => OpenError::Daemon(format!("{refusal:?}")),
+        }
     }
 }
 
@@ -200,6 +293,13 @@ pub enum ReadError {
     /// Its memory could not be mapped.
     #[error("cannot map the context's memory: {0}")]
     Map(#[from] MapError),
+    /// Its memory is another uid's, and the daemon that could give it does not
+    /// answer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// This uid's processes hold too much already.
+    #[error(transparent)]
+    Held(#[from] Held),
     /// This process could not set up how to wait for it.
     #[error(
         "cannot set up waiting: {0}; see the limits of this process on descriptors and threads"

@@ -15,13 +15,14 @@ use std::fmt;
 
 use ledger_shm::control::State;
 use ledger_shm::format::WITHDRAWN;
-use ledger_shm::object::{Epoch, MapError, Name, list};
+use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Corrupt, Segment};
 
 use crate::chain::map_part;
 use crate::context::Context;
+use crate::error::ReadError;
 
 /// What a context looks like at one moment.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ enum Role {
     Leftover {
         base_seq: u64,
     },
-    Unreadable(MapError),
+    Unreadable(ReadError),
 }
 
 #[derive(Debug)]
@@ -77,9 +78,9 @@ impl Drawing {
     /// The kernel's, when the memory file system cannot be listed.
     pub fn of(context: &Context) -> std::io::Result<Drawing> {
         let shared = context.shared();
-        let (instance, control) = (&shared.core.instance, &shared.control);
+        let (core, control) = (&shared.core, &shared.control);
         let epoch = control.epoch();
-        let mut numbers: Vec<u64> = list(instance)?
+        let mut numbers: Vec<u64> = list(&core.instance)?
             .into_iter()
             .filter_map(|name| match name {
                 Name::Part(of, part) if of == epoch => Some(part),
@@ -94,7 +95,7 @@ impl Drawing {
                 break;
             }
             numbers.retain(|other| *other != number);
-            let part = match map_part(instance, epoch, number, false) {
+            let part = match map_part(core, control, number, false) {
                 Ok(segment) => {
                     let base_seq = base_seq.unwrap_or_else(|| segment.base_seq());
                     let link = Link { segment, base_seq };
@@ -116,13 +117,13 @@ impl Drawing {
                 Err(error) => Part {
                     number,
                     segment_len: 0,
-                    role: Role::Unreadable(error),
+                    role: Role::Unreadable(error.into()),
                 },
             };
             parts.push(part);
         }
         for number in numbers {
-            parts.push(match map_part(instance, epoch, number, false) {
+            parts.push(match map_part(core, control, number, false) {
                 Ok(segment) => {
                     let role = outside_chain(&segment);
                     Part {
@@ -134,7 +135,7 @@ impl Drawing {
                 Err(error) => Part {
                     number,
                     segment_len: 0,
-                    role: Role::Unreadable(error),
+                    role: Role::Unreadable(error.into()),
                 },
             });
         }

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use ledger_shm::Control;
 use ledger_shm::fork::Generation;
-use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::context::{Context, ContextOptions};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ObjectError};
 use crate::line::{Answer, Line};
 use crate::place;
 use crate::provision::Provisioner;
 use crate::shared::Shared;
-use crate::wire::Request;
+use crate::wire::{Reply, Request, Status};
 
 /// A connection to an instance: the place to open contexts.
 ///
@@ -159,13 +159,36 @@ impl Ledger {
         self.core.line.connection().is_some()
     }
 
-    /// All contexts in memory, for reading, found without the daemon: it does
-    /// not learn that somebody looks.
+    /// How the daemon does.
     ///
     /// # Errors
     ///
-    /// The kernel's, when the memory file system cannot be listed.
+    /// [`ConnectError`] if it does not answer.
+    pub fn status(&self) -> Result<Status, ConnectError> {
+        match self.core.ask(&Request::Status)?.reply {
+            Reply::Status(status) => Ok(status),
+            _ => Err(self.core.line.protocol("an answer to another question")),
+        }
+    }
+
+    /// All contexts in memory, for reading, found without the daemon: it does
+    /// not learn that somebody looks. In another uid's instance, those that the
+    /// daemon lets this uid read.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the memory file system cannot be listed; whatever keeps
+    /// the daemon from telling.
     pub fn contexts(&self) -> io::Result<Contexts> {
+        if !self.core.instance.may_open_by_name() {
+            let names = self.core.names().map_err(io::Error::other)?;
+            let open = |name: &String| self.context(name).open_read_only().ok();
+            return Ok(Contexts {
+                // What is dropped meanwhile is not there.
+                readable: names.iter().filter_map(open).collect(),
+                unreadable: Vec::new(),
+            });
+        }
         let Controls {
             readable,
             unreadable,
@@ -257,6 +280,46 @@ impl Core {
             self.wake_provisioner();
         }
         outcome
+    }
+
+    /// An object of a context that is open: by name, or, if this uid may not do
+    /// that, from the daemon, which may then take a while.
+    pub(crate) fn object(
+        &self,
+        epoch: Epoch,
+        part: Option<u64>,
+        writable: bool,
+    ) -> Result<Object, ObjectError> {
+        let name = part.map_or(Name::Control(epoch), |part| Name::Part(epoch, part));
+        match Object::open(&self.instance, name, writable) {
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && !self.instance.is_own() => {}
+            outcome => return Ok(outcome?),
+        }
+        let request = Request::Object {
+            epoch: epoch.0,
+            part,
+            append: writable,
+        };
+        let Answer { reply, fd, .. } = self.ask(&request).map_err(ObjectError::Connect)?;
+        match (reply, fd) {
+            (Reply::Object, Some(fd)) => Ok(Object::received(&self.instance, fd)?),
+            (Reply::Refused(refusal), _) => Err(ObjectError::Refused(refusal)),
+            _ => Err(io::Error::other("the daemon answered another question").into()),
+        }
+    }
+
+    /// The names of all contexts that the daemon lets this uid read.
+    fn names(&self) -> Result<Vec<String>, ConnectError> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let after = names.last().cloned().unwrap_or_default();
+            match self.ask(&Request::List { after })?.reply {
+                Reply::Names(more) if more.is_empty() => return Ok(names),
+                Reply::Names(more) => names.extend(more),
+                _ => return Ok(names),
+            }
+        }
     }
 
     /// Has the background thread look for work.

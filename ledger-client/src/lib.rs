@@ -57,7 +57,7 @@ pub use appender::{Appender, BatchError};
 #[cfg(feature = "tokio")]
 pub use async_watcher::AsyncWatcher;
 pub use context::{Context, ContextOptions};
-pub use error::{AppendError, ConnectError, OpenError, ReadError};
+pub use error::{AppendError, ConnectError, Held, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
 pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};

@@ -220,6 +220,11 @@ impl Line {
         }
     }
 
+    pub(crate) fn protocol(&self, what: &'static str) -> ConnectError {
+        let socket = self.socket.clone();
+        ConnectError::Protocol { socket, what }
+    }
+
     /// Which of this process's connections is there now, if one is. The daemon
     /// only knows what was opened over that one.
     pub(crate) fn connection(&self) -> Option<u64> {

@@ -32,12 +32,17 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 
 /// The directory of the instance's socket: `$LEDGER_RUNTIME_DIR`, else
 /// `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
-/// `/tmp/ledgerd-<uid>`.
+/// `/tmp/ledgerd-<uid>`. The two in the middle are this process's own, and not
+/// meant where the instance belongs to another uid.
 pub fn runtime_dir(uid: u32) -> PathBuf {
     let dir = |variable| named(variable).map(PathBuf::from);
+    let own = || {
+        dir("RUNTIME_DIRECTORY")
+            .or_else(|| dir("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
+            .filter(|_| uid == nix::unistd::geteuid().as_raw())
+    };
     dir("LEDGER_RUNTIME_DIR")
-        .or_else(|| dir("RUNTIME_DIRECTORY"))
-        .or_else(|| dir("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
+        .or_else(own)
         .unwrap_or_else(|| PathBuf::from(format!("/tmp/ledgerd-{uid}")))
 }
 
@@ -46,16 +51,16 @@ pub fn socket_path(runtime_dir: &Path, instance: &Instance) -> PathBuf {
     runtime_dir.join(format!("{}.sock", instance.name()))
 }
 
-/// Makes the runtime directory if it is missing, mode 0700, and
-/// [checks](check_runtime_dir) it.
+/// Makes the runtime directory if it is missing, and [checks](check_runtime_dir)
+/// it. Mode 0700, or 0711 if other uids are to reach the socket in it.
 ///
 /// # Errors
 ///
 /// The kernel's, or as [`check_runtime_dir`].
-pub fn prepare_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
+pub fn prepare_runtime_dir(dir: &Path, uid: u32, is_for_others: bool) -> io::Result<()> {
     match std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(if is_for_others { 0o711 } else { 0o700 })
         .create(dir)
     {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

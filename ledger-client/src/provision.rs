@@ -205,7 +205,7 @@ pub(crate) fn follow(shared: &Shared) {
         return;
     }
     // What fails here is tried again with the daemon's help, and told then.
-    if let Ok((last, _)) = shared.chain.last(&shared.core.instance, &shared.control)
+    if let Ok((last, _)) = shared.chain.last(&shared.core, &shared.control)
         && matches!(map_for_appending(shared, last.segment.part()), Ok(true))
     {
         shared.announce();
@@ -234,7 +234,7 @@ fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> 
 /// Maps a part for writing and faults its memory in; false if that was done.
 fn map_for_appending(shared: &Shared, part: u64) -> Result<bool, OpenError> {
     shared.parts.add_if_missing(part, || {
-        let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+        let segment = map_part(&shared.core, &shared.control, part, true)?;
         populate(&segment)?;
         Ok(segment)
     })
@@ -244,7 +244,7 @@ fn map_for_appending(shared: &Shared, part: u64) -> Result<bool, OpenError> {
 /// of a large one is faulted in by the background thread.
 pub(crate) fn map_current(shared: &Shared, part: u64) -> Result<(), OpenError> {
     let map = || {
-        let segment = map_part(&shared.core.instance, shared.control.epoch(), part, true)?;
+        let segment = map_part(&shared.core, &shared.control, part, true)?;
         if segment.geometry().segment_len <= POPULATE_STEP {
             populate(&segment)?;
         } else {

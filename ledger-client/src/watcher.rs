@@ -261,7 +261,7 @@ impl Watcher {
         let (Located::In(link) | Located::Closed(link)) =
             shared
                 .chain
-                .locate(&shared.core.instance, &shared.control, self.first_seq)?;
+                .locate(&shared.core, &shared.control, self.first_seq)?;
         self.filter.set_first_seq(self.first_seq);
         let frontier = link.base_seq + link.segment.frontier()? as u64;
         self.cursor = Some(Cursor::new(link, self.first_seq.min(frontier)));
@@ -278,10 +278,7 @@ impl Watcher {
             .cursor
             .as_ref()
             .map_or(self.first_seq, Cursor::next_seq);
-        match shared
-            .chain
-            .locate(&shared.core.instance, &shared.control, at)?
-        {
+        match shared.chain.locate(&shared.core, &shared.control, at)? {
             Located::In(link) => {
                 let here = self
                     .cursor

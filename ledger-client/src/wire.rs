@@ -106,6 +106,23 @@ pub enum Request {
         /// Bytes of the largest record that found no room; 0 for any.
         record_len: u64,
     },
+    /// An object of a context that the client opened is wanted by descriptor:
+    /// its uid is not the owner's, and may not open it by name.
+    Object {
+        /// Which context.
+        epoch: [u8; 16],
+        /// Which part; its control object if none.
+        part: Option<u64>,
+        /// For writing.
+        append: bool,
+    },
+    /// The names of contexts that the client may read, in order.
+    List {
+        /// Those after this one.
+        after: String,
+    },
+    /// How the daemon does.
+    Status,
     /// The client is done with a context that it opened.
     Release {
         /// Which context.
@@ -137,10 +154,42 @@ pub enum Reply {
         /// Their numbers.
         parts: Vec<u64>,
     },
+    /// The object's descriptor comes with it.
+    Object,
+    /// Some of the names; ask for those after the last one until there is none.
+    Names(Vec<String>),
+    /// How the daemon does.
+    Status(Status),
     /// Done.
     Released,
     /// Not done.
     Refused(Refusal),
+}
+
+/// How a daemon does, at one moment.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub struct Status {
+    /// Its release.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Nanoseconds since it started.
+    pub uptime_ns: u64,
+    /// Connections.
+    pub clients: u64,
+    /// Contexts.
+    pub contexts: u64,
+    /// Contexts that somebody has open.
+    pub attached: u64,
+    /// Contexts that are damaged.
+    pub quarantined: u64,
+    /// Bytes of memory that it may commit.
+    pub budget: u64,
+    /// Bytes of memory that it has committed.
+    pub committed: u64,
+    /// Bytes that have left the window and that other uids were given and hold.
+    pub held: u64,
 }
 
 /// Why the daemon did not do what was asked.
@@ -151,10 +200,30 @@ pub enum Refusal {
     UnknownContext,
     /// The name is none.
     InvalidName(String),
+    /// There is no such part, or no more.
+    UnknownPart,
     /// This uid has no right to that.
     NotAllowed {
         /// The uid that the kernel says the client has.
         uid: u32,
+        /// Whether it is about appending, or only about reading.
+        append: bool,
+    },
+    /// This uid's processes still map too much that has left the window.
+    Held {
+        /// Bytes that they hold.
+        len: u64,
+        /// Bytes that they may.
+        max: u64,
+    },
+    /// Other uids cannot append to it, because its readers use it in place.
+    ReadInPlace,
+    /// There are as many as there may be.
+    Limit {
+        /// What of, as the configuration calls it.
+        what: String,
+        /// How many.
+        max: u64,
     },
     /// The context is damaged and readable only.
     Quarantined(String),

@@ -187,6 +187,7 @@ pub struct Control {
     name: String,
     limits: Limits,
     sizes: Sizes,
+    has_foreign_writers: bool,
     created_at_ns: u64,
 }
 
@@ -201,6 +202,8 @@ pub struct NewControl<'a> {
     pub limits: Limits,
     /// What it says about its segments.
     pub sizes: Sizes,
+    /// Other uids than the owner's may be given its segments for writing.
+    pub has_foreign_writers: bool,
     /// Wall clock, nanoseconds since 1970.
     pub created_at_ns: u64,
     /// The daemon's current generation.
@@ -248,7 +251,10 @@ impl Control {
         ] {
             set(at, len.unwrap_or(0));
         }
-        set(offset_of!(ControlHeader, name_len), new.name.len() as u64);
+        set(
+            offset_of!(ControlHeader, name_len),
+            new.name.len() as u64 | u64::from(new.has_foreign_writers) << 32,
+        );
         set(offset_of!(ControlHeader, state_word), STATE_OPEN);
         set(offset_of!(ControlHeader, next_part_word), 1);
         set(offset_of!(ControlHeader, generation_word), new.generation);
@@ -263,6 +269,7 @@ impl Control {
             name: new.name.to_owned(),
             limits: new.limits,
             sizes: new.sizes,
+            has_foreign_writers: new.has_foreign_writers,
             created_at_ns: new.created_at_ns,
         }
     }
@@ -281,6 +288,15 @@ impl Control {
     /// The kernel's, or what is wrong with it.
     pub fn open(instance: &Instance, epoch: Epoch, writable: bool) -> Result<Control, MapError> {
         let object = Object::open(instance, Name::Control(epoch), writable)?;
+        Control::map(&object, epoch, writable)
+    }
+
+    /// As [`open`](Self::open), of an object that is open already.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn map(object: &Object, epoch: Epoch, writable: bool) -> Result<Control, MapError> {
         Control::read(object.map(writable)?, epoch)
     }
 
@@ -295,7 +311,9 @@ impl Control {
         Corrupt::check("control magic", magic, CONTROL_MAGIC)?;
         MapError::check_formats(word(offset_of!(ControlHeader, version)))?;
         Corrupt::check("control length", region.len() as u64, CONTROL_LEN as u64)?;
-        let name_len = word(offset_of!(ControlHeader, name_len)) as u32 as usize;
+        let name_len = word(offset_of!(ControlHeader, name_len));
+        let has_foreign_writers = name_len >> 32 != 0;
+        let name_len = name_len as u32 as usize;
         let wrong_name = Corrupt::new("context name", name_len as u64, NAME_LEN_MAX as u64);
         if name_len > NAME_LEN_MAX {
             return Err(wrong_name.into());
@@ -330,6 +348,7 @@ impl Control {
             name,
             limits,
             sizes,
+            has_foreign_writers,
             created_at_ns,
         })
     }
@@ -369,6 +388,12 @@ impl Control {
     /// What was said about its segments when it was created.
     pub fn sizes(&self) -> Sizes {
         self.sizes
+    }
+
+    /// Whether other uids than the owner's may write its segments: then nobody
+    /// reads them in place.
+    pub fn has_foreign_writers(&self) -> bool {
+        self.has_foreign_writers
     }
 
     /// Wall clock at creation, nanoseconds since 1970.

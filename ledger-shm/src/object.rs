@@ -71,6 +71,16 @@ impl Instance {
         self.uid
     }
 
+    /// Whether it belongs to this process's uid.
+    pub fn is_own(&self) -> bool {
+        self.uid == sys::own_uid()
+    }
+
+    /// Whether this process may open its objects by name: its owner and root.
+    pub fn may_open_by_name(&self) -> bool {
+        self.is_own() || sys::own_uid() == 0
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -236,7 +246,7 @@ impl MapError {
 pub struct Object {
     fd: OwnedFd,
     len: usize,
-    uid: u32,
+    is_trusted: bool,
 }
 
 impl Object {
@@ -277,6 +287,15 @@ impl Object {
         let path = format!("/{}", name.in_instance(instance));
         // shm_open(3) sets close-on-exec by itself.
         let fd = nix::sys::mman::shm_open(path.as_str(), access, Mode::empty())?;
+        Object::received(instance, fd)
+    }
+
+    /// An object that the instance's daemon sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn received(instance: &Instance, fd: OwnedFd) -> io::Result<Object> {
         let (len, uid, mode) = sys::size_and_owner(&fd)?;
         if uid != instance.uid || mode & 0o077 != 0 {
             let foreign = MapError::Foreign {
@@ -286,7 +305,32 @@ impl Object {
             };
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, foreign));
         }
-        Ok(Object { fd, len, uid })
+        Ok(Object {
+            fd,
+            len,
+            is_trusted: uid == sys::own_uid(),
+        })
+    }
+
+    /// Whether nobody but this process's uid can write it.
+    pub fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
+    /// Takes note that other uids were given the right to write it.
+    pub fn distrust(&mut self) {
+        self.is_trusted = false;
+    }
+
+    /// Whether anybody else has it open or mapped, in whatever process: asked by
+    /// way of a lease, which the kernel gives to the only one who has a file
+    /// (fcntl(2), F_SETLEASE).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn is_shared(&self) -> io::Result<bool> {
+        sys::is_shared(&self.fd)
     }
 
     /// Bytes of the object.
@@ -299,16 +343,17 @@ impl Object {
         self.len == 0
     }
 
-    /// Whether it belongs to this process's uid.
-    pub fn is_own(&self) -> bool {
-        self.uid == sys::own_uid()
-    }
-
     pub(crate) fn map(&self, writable: bool) -> Result<Region, MapError> {
         if self.len < PAGE_LEN || !self.len.is_multiple_of(PAGE_LEN) {
             return Err(MapError::Unfinished);
         }
         Ok(Region::map(&self.fd, self.len, writable)?)
+    }
+}
+
+impl From<Object> for OwnedFd {
+    fn from(object: Object) -> OwnedFd {
+        object.fd
     }
 }
 

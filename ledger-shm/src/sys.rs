@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -114,6 +114,24 @@ pub(crate) fn is_sealed(fd: impl AsFd) -> bool {
     let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GET_SEALS)
         .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(needed))
+}
+
+/// Whether another open file description refers to this file, be it only
+/// through a mapping.
+pub(crate) fn is_shared(fd: impl AsFd) -> io::Result<bool> {
+    let lease = |kind: i32| {
+        // SAFETY: the descriptor is live for the call, which takes an integer.
+        let outcome = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETLEASE, kind) };
+        nix::errno::Errno::result(outcome)
+    };
+    match lease(libc::F_WRLCK) {
+        Ok(_) => {
+            lease(libc::F_UNLCK)?;
+            Ok(false)
+        }
+        Err(nix::Error::EAGAIN) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Size and owner of an object.

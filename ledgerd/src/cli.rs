@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
 use ledger_client::{ConnectError, OpenError, place};
 use ledger_shm::object::{Instance, InvalidInstance};
@@ -40,14 +40,34 @@ pub(crate) struct InstanceArgs {
     /// $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/ledgerd or /tmp/ledgerd-UID]
     #[arg(long, global = true, value_name = "DIR", display_order = LAST)]
     runtime_dir: Option<PathBuf>,
+    /// The user whose instance it is, by number [default: who runs this]
+    #[arg(long, global = true, value_name = "UID", display_order = LAST)]
+    uid: Option<u32>,
 }
 
 impl InstanceArgs {
     pub(crate) fn instance(&self) -> Result<Instance, InvalidInstance> {
-        match &self.instance {
-            Some(name) => Instance::own(name),
-            None => Instance::own(&place::instance_name()?),
+        let name = match &self.instance {
+            Some(name) => name.clone(),
+            None => place::instance_name()?,
+        };
+        match self.uid {
+            Some(uid) => Instance::new(uid, &name),
+            None => Instance::own(&name),
         }
+    }
+
+    /// The instance, of who runs this.
+    pub(crate) fn own(&self) -> Result<Instance, Failure> {
+        let instance = self.instance()?;
+        if instance.is_own() {
+            return Ok(instance);
+        }
+        let message = format!(
+            "the instance is that of uid {}; run this as that user",
+            instance.uid()
+        );
+        Err(Failure::Said(Kind::Usage, message))
     }
 
     pub(crate) fn runtime_dir(&self, instance: &Instance) -> PathBuf {
@@ -59,7 +79,9 @@ impl InstanceArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Own an instance: provide its memory until SIGTERM or SIGINT
-    Run(commands::run::Args),
+    Run(commands::config::ConfigArgs),
+    /// Check or print what a daemon would be run with
+    Config(commands::config::Args),
     /// List the contexts in memory
     Ls(OutputArgs),
     /// Describe one context
@@ -257,10 +279,14 @@ pub fn main() -> ExitCode {
     CompleteEnv::with_factory(Cli::command)
         .var(COMPLETE_VARIABLE)
         .complete();
-    let Cli { instance, command } = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let Cli { instance, command } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = matches.subcommand().map_or(&matches, |(_, of)| of);
     let wants_json = command.wants_json();
     let outcome = match command {
-        Command::Run(args) => commands::run::run(&instance, args),
+        Command::Run(args) => commands::run::run(&instance, args, matches),
+        Command::Config(args) => commands::config::run(&instance, args, matches),
         Command::Ls(args) => commands::ls::run(&instance, args),
         Command::Info(args) => commands::info::run(&instance, args),
         Command::Append(args) => commands::append::run(&instance, args),

@@ -1,25 +1,24 @@
 //! Starting and stopping a daemon.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ledger_client::place;
-use ledger_shm::control::{InvalidSizes, Sizes};
-use ledger_shm::entry::LIMIT_MAX;
+use ledger_shm::control::InvalidSizes;
 use ledger_shm::fork::Generation;
-use ledger_shm::format::CONTROL_LEN;
 use ledger_shm::object::{self, Instance, InvalidInstance, MEMORY_DIR};
-use ledger_shm::segment::Geometry;
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
-use crate::options::{Lengths, Options};
+use crate::options::Options;
 use crate::recover::recover;
 use crate::registry::Registry;
 use crate::server::Server;
@@ -91,6 +90,9 @@ pub struct Daemon {
     ended: Arc<EventFd>,
     is_stopped: Arc<AtomicBool>,
     turns: Arc<AtomicU64>,
+    /// What it was started with.
+    options: Options,
+    next: Arc<Mutex<Option<Options>>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Released last.
     _lock: Lock,
@@ -106,22 +108,7 @@ impl Daemon {
     pub fn start(options: Options) -> Result<Daemon, StartError> {
         let instance = Instance::own(&options.instance)?;
         let memory = |source| StartError::Memory { source };
-        for (what, given) in [
-            ("the largest payload", options.limits.payload_len_max),
-            ("the largest metadata", options.limits.metadata_len_max),
-        ] {
-            let max = LIMIT_MAX;
-            if given > max {
-                return Err(StartError::LimitTooLarge { what, given, max });
-            }
-        }
-        options.sizes.check()?;
-        let given = options.memory_budget.unwrap_or(u64::MAX);
-        let first = Geometry::of_len(Lengths::new(Sizes::default(), &options).first);
-        let min = (CONTROL_LEN + first.segment_len) as u64;
-        if given < min {
-            return Err(StartError::BudgetTooSmall { given, min });
-        }
+        options.check()?;
         let lock = Lock::take(&instance)?;
         let mut generation = [0; 8];
         getrandom::fill(&mut generation).map_err(|error| memory(io::Error::other(error)))?;
@@ -146,9 +133,14 @@ impl Daemon {
             socket: socket.clone(),
             source,
         };
-        place::prepare_runtime_dir(&options.runtime_dir, instance.uid()).map_err(refused)?;
+        let is_for_others = !options.rights.is_empty();
+        place::prepare_runtime_dir(&options.runtime_dir, instance.uid(), is_for_others)
+            .map_err(refused)?;
         remove_socket(&socket).map_err(refused)?;
         let listener = socket::listen(&socket).map_err(refused)?;
+        if is_for_others {
+            admit_others(&socket).map_err(refused)?;
+        }
 
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
@@ -158,7 +150,15 @@ impl Daemon {
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let owner_uid = instance.uid();
         let leftover_count = found.leftovers;
-        let mut registry = Registry::new(instance, options, budget, generation, made_in, maker);
+        let next = Arc::default();
+        let mut registry = Registry::new(
+            instance,
+            options.clone(),
+            budget,
+            generation,
+            made_in,
+            maker,
+        );
         for log in found.logs {
             registry.adopt(log);
         }
@@ -170,6 +170,7 @@ impl Daemon {
             Arc::clone(&is_stopped),
             owner_uid,
             Arc::clone(&turns),
+            Arc::clone(&next),
         )
         .map_err(memory)?;
         let thread = std::thread::Builder::new()
@@ -192,6 +193,8 @@ impl Daemon {
             ended,
             is_stopped,
             turns,
+            options,
+            next,
             thread: Some(thread),
             _lock: lock,
         })
@@ -220,6 +223,37 @@ impl Daemon {
     /// How often its loop has turned: for those who watch over it.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Goes on with other options, as far as that can be done; says what takes
+    /// a new start.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start); nothing has changed then.
+    pub fn reload(&self, options: Options) -> Result<Vec<&'static str>, StartError> {
+        options.check()?;
+        let mut unchanged = Vec::new();
+        if options.instance != self.options.instance {
+            unchanged.push("the instance");
+        }
+        if options.runtime_dir != self.options.runtime_dir {
+            unchanged.push("the runtime directory");
+        }
+        if options.memory_budget.is_none() && self.options.memory_budget.is_some() {
+            unchanged.push("a memory budget that is not named any more");
+        }
+        if !options.rights.is_empty() {
+            admit_others(&self.socket).map_err(|source| StartError::Socket {
+                socket: self.socket.clone(),
+                source,
+            })?;
+        }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Some(options);
+        drop(next);
+        self.turn();
+        Ok(unchanged)
     }
 
     /// Has its loop turn once more, if it does at all.
@@ -254,6 +288,21 @@ impl Daemon {
             .unwrap_or_else(|_| Err(io::Error::other("the daemon's loop panicked")));
         outcome.and(remove_socket(&self.socket))
     }
+}
+
+/// Has other uids reach the socket, which each of their questions is checked at.
+fn admit_others(socket: &Path) -> io::Result<()> {
+    std::fs::set_permissions(socket, Permissions::from_mode(0o666))?;
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    let mode = std::fs::metadata(dir)?.mode();
+    if mode & 0o001 == 0 {
+        eprintln!(
+            "ledgerd: rights are given to other uids, and {} has mode {:o}, which keeps them out; `chmod o+x` it, or name another with LEDGER_RUNTIME_DIR",
+            dir.display(),
+            mode & 0o7777
+        );
+    }
+    Ok(())
 }
 
 /// Says that the loop has ended, however it did.

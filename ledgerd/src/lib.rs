@@ -9,7 +9,7 @@
 //! 1. [`Daemon`] starts and stops one;
 //! 2. [`Options`]: every limit, with its default;
 //! 3. `server`: the loop that answers clients;
-//! 4. `registry`: open, create, release;
+//! 4. `registry`: open, create, release; `rights`: who may;
 //! 5. `spares`: how many, how large, and for whom;
 //! 6. `room`: who keeps what when memory is short;
 //! 7. `logs`: all contexts and their sums;
@@ -17,16 +17,19 @@
 //! 9. `maker`: the thread that commits and frees memory;
 //! 10. `recover`: finding everything again after a death;
 //! 11. `lock`: one daemon per instance;
-//! 12. `held`: memory that nobody can ask for and somebody still maps;
-//! 13. [`cli`] and its commands;
+//! 12. `held`: memory that nobody can ask for and somebody still maps; `lent`:
+//!     what of it other uids were given;
+//! 13. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
 //! 14. `service`: what a service manager is told.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 mod commands;
+mod config;
 mod daemon;
 mod held;
+mod lent;
 mod lock;
 mod log;
 mod logs;
@@ -34,14 +37,17 @@ mod maker;
 mod options;
 mod recover;
 mod registry;
+mod rights;
 mod room;
 mod server;
 mod service;
+mod settings;
 mod spares;
 
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
-pub use options::Options;
+pub use options::{ContextSizes, Options};
+pub use rights::{Grant, Right};
 
 /// The front page's example, run as it stands there.
 #[cfg(doctest)]

@@ -1,8 +1,10 @@
 //! All contexts of an instance, and the sums over them that a request needs
 //! without looking at each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 
+use ledger_shm::control::State;
 use ledger_shm::object::Epoch;
 
 use crate::log::Log;
@@ -10,7 +12,7 @@ use crate::log::Log;
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     by_epoch: HashMap<Epoch, Log>,
-    by_name: HashMap<String, Epoch>,
+    by_name: BTreeMap<String, Epoch>,
     committed_len: u64,
     /// Those that hold more than contexts that were only created.
     active: HashSet<Epoch>,
@@ -32,6 +34,25 @@ impl Logs {
 
     pub(crate) fn named(&self, name: &str) -> Option<Epoch> {
         self.by_name.get(name).copied()
+    }
+
+    /// Names behind this one, in order.
+    pub(crate) fn names_after(&self, after: &str) -> impl Iterator<Item = &str> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        self.by_name
+            .range::<str, _>(behind)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// How many somebody has open, and how many are damaged.
+    pub(crate) fn count_states(&self) -> (usize, usize) {
+        let logs = self.by_epoch.values();
+        logs.fold((0, 0), |(attached, quarantined), log| {
+            (
+                attached + usize::from(log.attached_count > 0),
+                quarantined + usize::from(log.state == State::Quarantined),
+            )
+        })
     }
 
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&Log> {

@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use ledger_client::place;
 use ledger_shm::control::{FIRST_LEN_MAX, Sizes};
-use ledger_shm::entry::Limits;
-use ledger_shm::format::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use ledger_shm::entry::{LIMIT_MAX, Limits};
+use ledger_shm::format::{CONTROL_LEN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use ledger_shm::segment::Geometry;
+use wildmatch::WildMatch;
+
+use crate::StartError;
+use crate::rights::Grant;
 
 /// How an instance is run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The instance's name.
     pub instance: String,
@@ -23,16 +29,63 @@ pub struct Options {
     /// of the budget; window a quarter of the budget, and, when that is spent,
     /// as many contexts as have no window of their own share half of it evenly.
     pub sizes: Sizes,
+    /// The same for contexts of some names; the first that fits counts.
+    pub context_sizes: Vec<ContextSizes>,
     /// What an entry may weigh in contexts that are made from now on; those that
     /// exist keep theirs. Default: payload 4 MiB, metadata 64 KiB; at most
     /// [`LIMIT_MAX`](ledger_shm::entry::LIMIT_MAX) each.
     pub limits: Limits,
+    /// What others than root and the owner may do. Default: nothing.
+    pub rights: Vec<Grant>,
+    /// Contexts that there may be at once. Default: 1 000 000.
+    pub contexts_max: usize,
+    /// Clients that may be connected at once. Default: 10 000.
+    pub clients_max: usize,
+    /// Bytes that have left the window and that processes of one uid, other than
+    /// root and the owner, may still map; who holds as much gets nothing more.
+    /// Default: 1/8 of the budget.
+    pub held_max: Option<u64>,
     /// How long after its last appender left a context gives up its spares.
     /// Default: 60 s.
     pub idle_close_after: Duration,
 }
 
 impl Options {
+    /// What is said about the sizes of a context of this name, beside what
+    /// whoever makes it says.
+    pub(crate) fn sizes_of(&self, name: &str) -> Sizes {
+        let fits = |of: &&ContextSizes| {
+            let mut names = of.names.iter();
+            names.any(|pattern| WildMatch::new(pattern).matches(name))
+        };
+        let own = self.context_sizes.iter().find(fits);
+        own.map_or(Sizes::default(), |of| of.sizes)
+    }
+
+    /// Whether a daemon can be run with them.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        for (what, given) in [
+            ("the largest payload", self.limits.payload_len_max),
+            ("the largest metadata", self.limits.metadata_len_max),
+        ] {
+            let max = LIMIT_MAX;
+            if given > max {
+                return Err(StartError::LimitTooLarge { what, given, max });
+            }
+        }
+        self.sizes.check()?;
+        for of in &self.context_sizes {
+            of.sizes.check()?;
+        }
+        let given = self.memory_budget.unwrap_or(u64::MAX);
+        let first = Geometry::of_len(Lengths::new(Sizes::default(), self).first);
+        let min = (CONTROL_LEN + first.segment_len) as u64;
+        if given < min {
+            return Err(StartError::BudgetTooSmall { given, min });
+        }
+        Ok(())
+    }
+
     /// The defaults, for an instance of this name.
     pub fn new(instance: impl Into<String>) -> Options {
         let uid = nix::unistd::geteuid().as_raw();
@@ -41,10 +94,24 @@ impl Options {
             runtime_dir: place::runtime_dir(uid),
             memory_budget: None,
             sizes: Sizes::default(),
+            context_sizes: Vec::new(),
             limits: Limits::default(),
+            rights: Vec::new(),
+            contexts_max: 1_000_000,
+            clients_max: 10_000,
+            held_max: None,
             idle_close_after: Duration::from_secs(60),
         }
     }
+}
+
+/// How large the segments of some contexts are.
+#[derive(Clone, Debug)]
+pub struct ContextSizes {
+    /// Their names, in which `*` stands for any characters and `?` for one.
+    pub names: Vec<String>,
+    /// What is said about them; what is not, is as for all.
+    pub sizes: Sizes,
 }
 
 /// How large the segments of one context are, by default or by somebody's word.

@@ -10,13 +10,21 @@ use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{InvalidName, NewControl, Sizes, State};
 use ledger_shm::fork::Generation;
 use ledger_shm::format::CONTROL_LEN;
-use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::segment::Geometry;
+use ledger_shm::socket::PACKET_LEN_MAX;
 
+use crate::lent::Lent;
 use crate::log::{Log, Part};
 use crate::logs::Logs;
 use crate::maker::{Maker, is_out_of_memory, make};
 use crate::options::{Lengths, Options};
+use crate::rights::{Right, Who, has_foreign_writers};
+
+/// Bytes of names in one answer, well below those of a packet.
+const NAMES_LEN_MAX: usize = PACKET_LEN_MAX / 2;
+/// What a name takes in an answer beside its bytes, at most.
+const NAME_OVERHEAD: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -27,6 +35,7 @@ pub(crate) struct Registry {
     pub(crate) generation: u64,
     pub(crate) made_in: Generation,
     pub(crate) logs: Logs,
+    pub(crate) lent: Lent,
     /// Contexts to close, and when, if nobody appends to them then.
     pub(crate) to_close: VecDeque<(Instant, Epoch)>,
     pub(crate) maker: Maker,
@@ -50,9 +59,19 @@ impl Registry {
             generation,
             made_in,
             logs: Logs::default(),
+            lent: Lent::default(),
             to_close: VecDeque::new(),
             maker,
         }
+    }
+
+    /// Goes on with other options: what exists keeps its sizes and its limits.
+    pub(crate) fn go_on_with(&mut self, options: Options) {
+        if let Some(budget) = options.memory_budget {
+            self.budget = budget;
+            self.window_len = budget / 4;
+        }
+        self.options = options;
     }
 
     /// Takes over a context that was found in memory.
@@ -71,6 +90,7 @@ impl Registry {
     pub(crate) fn open(
         &mut self,
         client: ClientId,
+        who: &Who,
         name: &str,
         epoch: Option<Epoch>,
         create: Option<Sizes>,
@@ -78,6 +98,17 @@ impl Registry {
     ) -> Result<(Epoch, Reply, OwnedFd), Refusal> {
         let name = InvalidName::check(name.as_bytes())
             .map_err(|error| Refusal::InvalidName(error.to_string()))?;
+        let needed = if append || create.is_some() {
+            Right::Append
+        } else {
+            Right::Read
+        };
+        if !who.may(needed, name, &self.options.rights) {
+            return Err(Refusal::NotAllowed {
+                uid: who.uid,
+                append: needed == Right::Append,
+            });
+        }
         let is_named = |log: &&Log| log.name == name;
         let (epoch, created) = match (epoch, self.logs.named(name), create) {
             (Some(wanted), ..) if self.logs.get(wanted).filter(is_named).is_some() => {
@@ -89,6 +120,14 @@ impl Registry {
         };
         let attached = self.logs.change(epoch, |log| {
             let bell = attach(log, &self.instance, append)?;
+            let live = log.live.as_ref();
+            let is_in_place = live.is_some_and(|live| !live.control.has_foreign_writers());
+            if append && who.is_foreign && is_in_place {
+                if log.attached_count == 0 {
+                    log.asleep();
+                }
+                return Err(Refusal::ReadInPlace);
+            }
             log.attached_count += 1;
             log.appender_count += usize::from(append);
             Ok((log.state, bell))
@@ -122,6 +161,14 @@ impl Registry {
     }
 
     fn create(&mut self, name: &str, sizes: Sizes) -> Result<Epoch, Refusal> {
+        let max = self.options.contexts_max;
+        if self.logs.len() >= max {
+            return Err(Refusal::Limit {
+                what: "contexts_max".into(),
+                max: max as u64,
+            });
+        }
+        let sizes = sizes.or(self.options.sizes_of(name));
         let geometry = Geometry::of_len(Lengths::new(sizes, &self.options).first);
         if !self.has_room((geometry.segment_len + CONTROL_LEN) as u64) {
             return Err(Refusal::Budget);
@@ -133,6 +180,7 @@ impl Registry {
             epoch,
             limits: self.options.limits,
             sizes,
+            has_foreign_writers: has_foreign_writers(name, &self.options.rights),
             created_at_ns: now_ns(),
             generation: self.generation,
         };
@@ -153,6 +201,71 @@ impl Registry {
         });
         self.logs.insert(log);
         Ok(epoch)
+    }
+
+    /// An object of a context for somebody who may not open it by name.
+    pub(crate) fn object(
+        &mut self,
+        who: &Who,
+        epoch: Epoch,
+        part: Option<u64>,
+        append: bool,
+    ) -> Result<OwnedFd, Refusal> {
+        let name = match part {
+            None => Name::Control(epoch),
+            Some(part) => {
+                self.check_part(epoch, part, append)?;
+                if who.is_foreign {
+                    let max = self.options.held_max.unwrap_or(self.budget / 8);
+                    let len = self.lent.held_len(Some(who.uid));
+                    if len >= max {
+                        return Err(Refusal::Held { len, max });
+                    }
+                    self.lent.lend(epoch, part, who.uid);
+                }
+                Name::Part(epoch, part)
+            }
+        };
+        // Nobody but the daemon writes a control object.
+        let writable = append && part.is_some();
+        let object = Object::open(&self.instance, name, writable);
+        object
+            .map(OwnedFd::from)
+            .map_err(|error| refusal(error.into()))
+    }
+
+    /// Whether a part is there for those who read, or append.
+    fn check_part(&mut self, epoch: Epoch, part: u64, append: bool) -> Result<(), Refusal> {
+        let is_there = self.logs.change(epoch, |log| {
+            let is_it = |other: &Part| other.number == part;
+            if append && log.spares.iter().any(is_it) || log.chain.iter().any(is_it) {
+                return Ok(true);
+            }
+            if log.state != State::Quarantined {
+                log.follow(&self.instance)
+                    .map_err(|error| failed(log, error))?;
+            }
+            Ok(log.chain.iter().any(is_it))
+        });
+        match is_there.ok_or(Refusal::UnknownContext)?? {
+            true => Ok(()),
+            false => Err(Refusal::UnknownPart),
+        }
+    }
+
+    /// Some names of contexts that somebody may read, behind this one.
+    pub(crate) fn names_after(&self, who: &Who, after: &str) -> Vec<String> {
+        let rights = &self.options.rights;
+        let mut len = 0;
+        self.logs
+            .names_after(after)
+            .filter(|name| who.may(Right::Read, name, rights))
+            .take_while(|name| {
+                len += name.len() + NAME_OVERHEAD;
+                len < NAMES_LEN_MAX
+            })
+            .map(str::to_owned)
+            .collect()
     }
 
     /// A client is gone: what its watchers said of themselves goes, too.

@@ -98,6 +98,7 @@ impl Registry {
         let Some(part) = retired.flatten() else {
             return false;
         };
+        self.lent.retire(&self.instance, epoch, part.number);
         self.maker.give(Job::Unlink {
             epoch,
             part: part.number,

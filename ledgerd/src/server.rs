@@ -4,18 +4,20 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ledger_client::wire::{Hello, Refusal, Reply, Request};
+use ledger_client::wire::{Hello, Refusal, Reply, Request, Status};
 use ledger_shm::bell::roster::ClientId;
 use ledger_shm::object::Epoch;
-use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets, Peer};
+use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use crate::options::Options;
 use crate::registry::Registry;
+use crate::rights::Who;
 use crate::spares::Spares;
 
 const LISTENER: u64 = 0;
@@ -40,8 +42,10 @@ enum Stage {
 #[derive(Debug)]
 struct Client {
     packets: Packets,
-    peer: Peer,
+    who: Who,
     id: ClientId,
+    /// One more than there may be: it is told so, and nothing else.
+    is_surplus: bool,
     stage: Stage,
     /// What it has open, once per open, and whether for appending.
     open: Vec<(Epoch, bool)>,
@@ -55,11 +59,14 @@ pub(crate) struct Server {
     pub(crate) owner_uid: u32,
     /// Counts the loop's turns, for those who watch over it.
     turns: Arc<AtomicU64>,
+    /// Options to go on with.
+    next: Arc<Mutex<Option<Options>>>,
     epoll: Epoll,
     /// When to listen again, while no client can be accepted.
     deaf_until: Option<Instant>,
     clients: HashMap<u64, Client>,
     next_client: u64,
+    started: Instant,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
 }
 
@@ -74,6 +81,7 @@ impl Server {
         is_stopped: Arc<AtomicBool>,
         owner_uid: u32,
         turns: Arc<AtomicU64>,
+        next: Arc<Mutex<Option<Options>>>,
     ) -> io::Result<Server> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -85,10 +93,12 @@ impl Server {
             is_stopped,
             owner_uid,
             turns,
+            next,
             epoll,
             deaf_until: None,
             clients: HashMap::new(),
             next_client: FIRST_CLIENT,
+            started: Instant::now(),
             buffer: Box::new([0; PACKET_LEN_MAX]),
         })
     }
@@ -115,7 +125,7 @@ impl Server {
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
-                    WAKE => self.take_made(),
+                    WAKE => self.look_up(),
                     client => self.serve(client),
                 }
             }
@@ -146,6 +156,8 @@ impl Server {
             }
         };
         let Ok(peer) = packets.peer() else { return };
+        // Kernels before 4.13 do not tell.
+        let gids = packets.peer_groups().unwrap_or_default();
         let id = self.next_client;
         if self
             .epoll
@@ -157,7 +169,8 @@ impl Server {
                 id,
                 Client {
                     packets,
-                    peer,
+                    who: Who::new(peer, gids, self.owner_uid),
+                    is_surplus: self.clients.len() >= self.registry.options.clients_max,
                     id: ClientId {
                         number: id as u32,
                         pid: peer.pid,
@@ -218,11 +231,15 @@ impl Server {
     }
 
     fn handle(&mut self, client: &mut Client, request: Request) -> Result<(), Gone> {
-        if client.peer.uid != self.owner_uid && client.peer.uid != 0 {
-            let refusal = Refusal::NotAllowed {
-                uid: client.peer.uid,
+        // Others may have gone meanwhile.
+        client.is_surplus &= self.clients.len() >= self.registry.options.clients_max;
+        if client.is_surplus {
+            let refusal = Refusal::Limit {
+                what: "clients_max".into(),
+                max: self.registry.options.clients_max as u64,
             };
-            return send(client, &Reply::Refused(refusal).encode(), None);
+            send(client, &Reply::Refused(refusal).encode(), None)?;
+            return Err(Gone);
         }
         match request {
             Request::Open {
@@ -230,10 +247,14 @@ impl Server {
                 epoch,
                 create,
                 append,
-            } => match self
-                .registry
-                .open(client.id, &name, epoch.map(Epoch), create, append)
-            {
+            } => match self.registry.open(
+                client.id,
+                &client.who,
+                &name,
+                epoch.map(Epoch),
+                create,
+                append,
+            ) {
                 Ok((epoch, reply, bell)) => {
                     client.open.push((epoch, append));
                     send(client, &reply.encode(), Some(bell))
@@ -259,6 +280,32 @@ impl Server {
                     Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
                 }
             }
+            Request::Object {
+                epoch,
+                part,
+                append,
+            } => {
+                let epoch = Epoch(epoch);
+                let mut open = client.open.iter();
+                let is_open = open.any(|(of, for_append)| *of == epoch && *for_append >= append);
+                let object = if is_open {
+                    self.registry.object(&client.who, epoch, part, append)
+                } else {
+                    Err(Refusal::UnknownContext)
+                };
+                match object {
+                    Ok(fd) => send(client, &Reply::Object.encode(), Some(fd)),
+                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                }
+            }
+            Request::List { after } => {
+                let names = self.registry.names_after(&client.who, &after);
+                send(client, &Reply::Names(names).encode(), None)
+            }
+            Request::Status => {
+                let status = self.status();
+                send(client, &Reply::Status(status).encode(), None)
+            }
             Request::Release { epoch, append } => {
                 let epoch = Epoch(epoch);
                 if let Some(index) = client.open.iter().position(|open| *open == (epoch, append)) {
@@ -270,9 +317,32 @@ impl Server {
         }
     }
 
-    fn take_made(&mut self) {
+    fn status(&mut self) -> Status {
+        let (attached, quarantined) = self.registry.logs.count_states();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            // Whoever asks is not among them just now.
+            clients: self.clients.len() as u64 + 1,
+            contexts: self.registry.context_count() as u64,
+            attached: attached as u64,
+            quarantined: quarantined as u64,
+            budget: self.registry.budget,
+            committed: self.registry.logs.committed_len(),
+            held: self.registry.lent.held_len(None),
+        }
+    }
+
+    /// Somebody else in this process has something for us.
+    fn look_up(&mut self) {
         // Read before looking, so that what is made meanwhile wakes us again.
         let _ = self.wake.read();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(options) = next.take() {
+            self.registry.go_on_with(options);
+        }
+        drop(next);
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {
                 continue;

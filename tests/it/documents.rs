@@ -99,12 +99,20 @@ fn options(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_option_of_ours_that_a_document_names_exists() {
     let instance = started(&[]);
-    let helps: Vec<String> = [
-        "run", "ls", "info", "append", "get", "tail", "inspect", "purge",
-    ]
-    .iter()
-    .map(|command| instance.printed(&[command, "--help"]))
-    .collect();
+    let commands: [&[&str]; 10] = [
+        &["run"],
+        &["ls"],
+        &["info"],
+        &["append"],
+        &["get"],
+        &["tail"],
+        &["inspect"],
+        &["purge"],
+        &["config", "check"],
+        &["config", "show"],
+    ];
+    let help = |command: &&[&str]| instance.printed(&[*command, &["--help"]].concat());
+    let helps: Vec<String> = commands.iter().map(help).collect();
     // Each is a field there.
     let demo = read(&root().join("ledgerd/examples/demo/plan.rs"));
     let is_of_the_demo = |option: &str| {

@@ -6,6 +6,7 @@
 mod abandoned;
 mod appenders;
 mod commands;
+mod configuration;
 mod daemon;
 mod damage;
 mod documents;
@@ -25,6 +26,7 @@ mod roster;
 mod runs;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+mod trust;
 mod versions;
 mod waiting;
 

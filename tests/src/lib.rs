@@ -1,6 +1,7 @@
 //! What the tests share: an instance of their own, peers in other processes,
 //! and a clean memory file system afterwards, also when a test fails.
 
+pub mod attack;
 pub mod damage;
 pub mod process;
 mod scripted;
@@ -11,7 +12,8 @@ mod sweep;
 #[cfg(target_arch = "x86_64")]
 pub mod traced;
 
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -124,7 +126,9 @@ impl Instance {
         let mut command = Command::new(program);
         command
             .env("LEDGER_INSTANCE", &self.name)
-            .env("LEDGER_RUNTIME_DIR", &self.runtime_dir);
+            .env("LEDGER_RUNTIME_DIR", &self.runtime_dir)
+            .env("XDG_CONFIG_HOME", &self.runtime_dir)
+            .env(OWNER, self.uid.to_string());
         command
     }
 
@@ -252,6 +256,12 @@ impl Instance {
         daemon.ended()
     }
 
+    /// Has the daemon read its configuration again.
+    pub fn reload_daemon(&self) {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        daemon.signal(Signal::SIGHUP);
+    }
+
     /// Connects from this process.
     pub fn connect(&self) -> Ledger {
         self.builder().connect().expect("a daemon")
@@ -280,6 +290,29 @@ impl Instance {
         reader.must("digest")
     }
 
+    /// Has other uids reach the socket, and the daemon read this configuration.
+    pub fn configure(&self, toml: &str) -> PathBuf {
+        std::fs::set_permissions(&self.runtime_dir, Permissions::from_mode(0o711))
+            .expect("our directory");
+        let path = self.runtime_dir.join("config.toml");
+        std::fs::write(&path, toml).expect("our directory");
+        chown(&path, Some(self.uid), None).expect("root may");
+        path
+    }
+
+    /// A peer of another uid, in a group of that number.
+    pub fn peer_as(&self, uid: u32) -> Peer {
+        Peer::start(self.command(self.programs.peer).uid(uid).gid(uid))
+    }
+
+    /// A command of `ledgerd` on this instance, as another uid.
+    pub fn ledgerd_as(&self, uid: u32, args: &[&str]) -> Command {
+        let mut command = self.command(self.programs.ledgerd);
+        command.args(["--uid", &self.uid.to_string()]).args(args);
+        command.uid(uid).gid(uid);
+        command
+    }
+
     /// A peer in a process of its own.
     pub fn peer(&self) -> Peer {
         Peer::start(&mut self.command(self.programs.peer))
@@ -294,6 +327,9 @@ impl Drop for Instance {
         let _ = std::fs::remove_dir_all(&self.runtime_dir);
     }
 }
+
+/// Tells a peer whose instance it is.
+pub const OWNER: &str = "LEDGER_TEST_OWNER";
 
 /// If set, a machine that does not allow what a test needs fails it.
 const EVERYTHING: &str = "LEDGER_TEST_EVERYTHING";

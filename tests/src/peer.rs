@@ -15,6 +15,8 @@
 //! | `loop N` | has N watchers in an event loop, instead of those before |
 //! | `dispatchers` | answers how many threads sleep for watchers in event loops |
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
+//! | `invade CTX` | opens a context for reading, as an [`Attacker`] |
+//! | `attack WHAT` | tries something that it may not; answers what came of it |
 //! | `digest` | latest seq and a checksum over all records |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
 //! | `end` | ends |
@@ -24,12 +26,14 @@
 
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, place};
 use ledger_shm::object;
+use ledger_tests::attack::Attacker;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::small_memory;
+use ledger_tests::{OWNER, small_memory};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::ForkResult;
@@ -43,6 +47,20 @@ struct Peer {
     looped: Vec<Watcher>,
     /// Kept: a connection that ends has the daemon ring.
     sleeper: Option<Sleeper>,
+    attacker: Option<Attacker>,
+}
+
+/// The instance, and its socket.
+fn place() -> Result<(object::Instance, PathBuf), Box<dyn Error>> {
+    let instance = object::Instance::new(owner()?, &place::instance_name()?)?;
+    let runtime_dir = place::runtime_dir(instance.uid());
+    let socket = place::socket_path(&runtime_dir, &instance);
+    Ok((instance, socket))
+}
+
+/// Whose instance it is.
+fn owner() -> Result<u32, Box<dyn Error>> {
+    Ok(std::env::var(OWNER)?.parse()?)
 }
 
 fn say(line: &str) -> std::io::Result<()> {
@@ -54,7 +72,8 @@ fn say(line: &str) -> std::io::Result<()> {
 impl Peer {
     fn ledger(&mut self) -> Result<Ledger, Box<dyn Error>> {
         if self.ledger.is_none() {
-            self.ledger = Some(Ledger::builder().daemon_optional(true).connect()?);
+            let ledger = Ledger::builder().uid(owner()?).daemon_optional(true);
+            self.ledger = Some(ledger.connect()?);
         }
         Ok(self.ledger.clone().expect("set above"))
     }
@@ -157,9 +176,7 @@ impl Peer {
                 Ok(count.to_string())
             }
             "doze" => {
-                let instance = object::Instance::own(&place::instance_name()?)?;
-                let runtime_dir = place::runtime_dir(instance.uid());
-                let socket = place::socket_path(&runtime_dir, &instance);
+                let (_, socket) = place()?;
                 let sleeper = self.sleeper.insert(Sleeper::of(&socket, word()?)?);
                 sleeper.sleep(|| say("waiting"))?;
                 Ok("rung".into())
@@ -177,6 +194,15 @@ impl Peer {
                         digest.rotate_left(7) ^ ledger_shm::record::crc32c(entry.record_bytes());
                 }
                 Ok(format!("{latest} {digest:08x}"))
+            }
+            "invade" => {
+                let (instance, socket) = place()?;
+                self.attacker = Some(Attacker::new(&socket, instance, word()?)?);
+                Ok(String::new())
+            }
+            "attack" => {
+                let attacker = self.attacker.as_mut().ok_or("nothing is invaded")?;
+                attacker.attack(word()?)
             }
             other => Err(format!("unknown command {other:?}").into()),
         }

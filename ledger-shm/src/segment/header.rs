@@ -30,7 +30,7 @@ impl Segment {
             )
             .into());
         }
-        Segment::read(region, object.is_own())
+        Segment::read(region, object.is_trusted())
     }
 
     fn read(region: Region, is_trusted: bool) -> Result<Segment, MapError> {
@@ -91,7 +91,7 @@ impl Segment {
             geometry.segment_len,
             "an object made for this geometry"
         );
-        let is_trusted = object.is_own();
+        let is_trusted = object.is_trusted();
         Ok(Segment::write(
             region,
             is_trusted,

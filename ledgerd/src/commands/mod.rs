@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod completions;
+pub(crate) mod config;
 mod cursor_file;
 pub(crate) mod doctor;
 pub(crate) mod get;
@@ -25,6 +26,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use ledger_client::{Builder, Context, Ledger};
 
 use crate::cli::{Failure, InstanceArgs};
+use crate::settings::Seconds;
 
 /// A daemon that has not greeted by then is read around.
 const READER_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
@@ -58,6 +60,7 @@ fn builder(instance: &InstanceArgs) -> Result<Builder, Failure> {
     let place = instance.instance()?;
     Ok(Ledger::builder()
         .instance(place.name())
+        .uid(place.uid())
         .runtime_dir(instance.runtime_dir(&place)))
 }
 
@@ -103,23 +106,5 @@ fn text() -> impl TypedValueParser<Value = String> {
 
 /// A time of some seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok();
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::seconds;
-
-    #[test]
-    fn times_are_finite_and_not_negative() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "-1", "nan", "inf", "1e30", "60s"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
+    text.parse().map(|Seconds(time)| time)
 }

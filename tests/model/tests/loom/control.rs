@@ -19,6 +19,7 @@ fn the_first_part_retires() {
             name: "model",
             epoch,
             limits: Limits::default(),
+            has_foreign_writers: false,
             sizes: Sizes::default(),
             created_at_ns: 0,
             generation: 1,

@@ -1,0 +1,76 @@
+//! `ledgerd config`: what the daemon would be run with.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Subcommand};
+
+use crate::cli::{Failure, InstanceArgs, Kind};
+use crate::config::{Config, ConfigError, File};
+use crate::settings::Settings;
+
+/// What a daemon is run with.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file [default: $XDG_CONFIG_HOME/ledgerd/config.toml,
+    /// else /etc/ledgerd/config.toml, if there is one]
+    #[arg(long, env = "LEDGER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl ConfigArgs {
+    /// Reads the file, and lays what the arguments say over it.
+    pub(super) fn layered(&self, matches: &ArgMatches) -> Result<Config, ConfigError> {
+        let file = File::find(self.config.as_deref())?;
+        Ok(Config::layered(&self.settings, matches, file))
+    }
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Say whether a daemon could be run with it
+    Check(ConfigArgs),
+    /// Print what is set, as a file that says the same
+    Show {
+        /// Also where each value comes from, and the defaults
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+pub(crate) fn run(
+    instance: &InstanceArgs,
+    args: Args,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    match args.action {
+        Action::Check(config) => {
+            let config = config.layered(matches)?;
+            let place = instance.own()?;
+            let options = config.options(place.name(), instance.runtime_dir(&place))?;
+            options.check()?;
+            match &config.file {
+                Some(file) => println!("{}: fine", file.path().display()),
+                None => println!("no file; the defaults are fine"),
+            }
+        }
+        Action::Show { origin, config } => print!("{}", config.layered(matches)?.show(origin)),
+    }
+    Ok(())
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Said(Kind::Failed, error.to_string())
+    }
+}

@@ -1,0 +1,136 @@
+//! Who may do what: root and the owner of the instance everything, others what
+//! grants give them.
+
+use ledger_shm::socket::Peer;
+use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
+
+/// What somebody may do with a context; each includes the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Right {
+    /// Get and watch: map its memory read-only, and the bell.
+    Read,
+    /// Append, and create: map its memory for writing. Whoever has this right is
+    /// trusted like the daemon with what is in the context.
+    Append,
+    /// Administration.
+    Admin,
+}
+
+/// A right that users and groups have to some contexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Names of contexts, in which `*` stands for any characters and `?` for one.
+    pub contexts: Vec<String>,
+    /// Users, by number.
+    pub uids: Vec<u32>,
+    /// Groups, by number; primary and supplementary.
+    pub gids: Vec<u32>,
+    /// What they may do.
+    pub right: Right,
+}
+
+impl Grant {
+    fn covers(&self, context: &str) -> bool {
+        let mut patterns = self.contexts.iter();
+        patterns.any(|pattern| WildMatch::new(pattern).matches(context))
+    }
+
+    fn names(&self, who: &Who) -> bool {
+        self.uids.contains(&who.uid) || self.gids.iter().any(|gid| who.gids.contains(gid))
+    }
+}
+
+/// A client, as the kernel knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(crate) uid: u32,
+    pub(crate) gids: Vec<u32>,
+    /// Neither root nor the instance's owner.
+    pub(crate) is_foreign: bool,
+}
+
+impl Who {
+    /// A peer with these supplementary groups.
+    pub(crate) fn new(peer: Peer, mut gids: Vec<u32>, owner_uid: u32) -> Who {
+        gids.push(peer.gid);
+        Who {
+            uid: peer.uid,
+            gids,
+            is_foreign: peer.uid != owner_uid && peer.uid != 0,
+        }
+    }
+
+    /// Whether it has a right to a context.
+    pub(crate) fn may(&self, right: Right, context: &str, grants: &[Grant]) -> bool {
+        let gives =
+            |grant: &Grant| grant.right >= right && grant.names(self) && grant.covers(context);
+        !self.is_foreign || grants.iter().any(gives)
+    }
+}
+
+/// Whether anybody was given the right to append to a context.
+pub(crate) fn has_foreign_writers(context: &str, grants: &[Grant]) -> bool {
+    let mut grants = grants.iter();
+    grants.any(|grant| grant.right >= Right::Append && grant.covers(context))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(uid: u32, gids: &[u32]) -> Who {
+        let peer = Peer {
+            uid,
+            gid: 100,
+            pid: 1,
+        };
+        Who::new(peer, gids.to_vec(), 1000)
+    }
+
+    #[test]
+    fn rights_follow_from_user_group_name_and_rank() {
+        let grants = [
+            Grant {
+                contexts: vec!["loan-*".into(), "shared".into()],
+                uids: vec![7],
+                gids: vec![],
+                right: Right::Append,
+            },
+            Grant {
+                contexts: vec!["*".into()],
+                uids: vec![],
+                gids: vec![55],
+                right: Right::Read,
+            },
+        ];
+        let may = |who: &Who, right, context| who.may(right, context, &grants);
+        for context in ["loan-1", "shared"] {
+            assert!(may(&who(7, &[]), Right::Append, context));
+            assert!(may(&who(7, &[]), Right::Read, context));
+            assert!(!may(&who(7, &[]), Right::Admin, context));
+            assert!(has_foreign_writers(context, &grants));
+        }
+        assert!(!may(&who(7, &[]), Right::Read, "share"));
+        assert!(!has_foreign_writers("share", &grants));
+        assert!(may(&who(8, &[55]), Right::Read, "anything"));
+        assert!(!may(&who(8, &[55]), Right::Append, "loan-1"));
+        assert!(!may(&who(8, &[]), Right::Read, "loan-1"));
+        for trusted in [0, 1000] {
+            assert!(may(&who(trusted, &[]), Right::Admin, "anything"));
+        }
+    }
+
+    #[test]
+    fn the_primary_group_counts() {
+        let grants = [Grant {
+            contexts: vec!["*".into()],
+            uids: vec![],
+            gids: vec![100],
+            right: Right::Read,
+        }];
+        assert!(who(8, &[]).may(Right::Read, "any", &grants));
+    }
+}

@@ -1,0 +1,245 @@
+//! What can be set by flag, in the environment and in the file alike. The names
+//! in this struct are the keys of the file, the flags and the variables.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use ledger_shm::control::Sizes;
+use serde::{Deserialize, Serialize};
+
+use crate::Options;
+
+/// What is `None` is not set.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Settings {
+    /// Bytes of memory to commit at most, e.g. 512M [default: half of what
+    /// the memory file system has free]
+    #[arg(long, env = "LEDGER_MEMORY_BUDGET", value_name = "BYTES")]
+    pub(crate) memory_budget: Option<Bytes>,
+    /// Bytes of sealed segments each context keeps; older entries are evicted
+    /// [default: a quarter of the budget, less when that is spent]
+    #[arg(long, env = "LEDGER_WINDOW", value_name = "BYTES")]
+    window: Option<Bytes>,
+    /// Bytes of a context's first segment, 8K to 64M [default: 16K]
+    #[arg(long, env = "LEDGER_FIRST_SEGMENT", value_name = "BYTES")]
+    first_segment: Option<Bytes>,
+    /// Bytes of a context's first spare; later ones double [default: 1M]
+    #[arg(long, env = "LEDGER_SPARE_MIN", value_name = "BYTES")]
+    spare_min: Option<Bytes>,
+    /// Bytes no spare exceeds unless one entry needs more [default: 64M]
+    #[arg(long, env = "LEDGER_SPARE_MAX", value_name = "BYTES")]
+    spare_max: Option<Bytes>,
+    /// Bytes of the largest payload, inclusive, in contexts made from now on
+    /// [default: 4M]
+    #[arg(long, env = "LEDGER_PAYLOAD_MAX", value_name = "BYTES")]
+    payload_max: Option<Amount>,
+    /// Bytes of the largest metadata, inclusive, in contexts made from now on:
+    /// keys, values, and 16 a pair [default: 64K]
+    #[arg(long, env = "LEDGER_METADATA_MAX", value_name = "BYTES")]
+    metadata_max: Option<Amount>,
+    /// Contexts that there may be at once [default: 1000000]
+    #[arg(long, env = "LEDGER_CONTEXTS_MAX", value_name = "COUNT")]
+    contexts_max: Option<usize>,
+    /// Clients that may be connected at once [default: 10000]
+    #[arg(long, env = "LEDGER_CLIENTS_MAX", value_name = "COUNT")]
+    clients_max: Option<usize>,
+    /// Bytes that have left the window and that processes of one other uid may
+    /// still hold; then they get nothing more [default: 1/8 of the budget]
+    #[arg(long, env = "LEDGER_HELD_MAX", value_name = "BYTES")]
+    held_max: Option<Bytes>,
+    /// Seconds after which a context without appenders gives up its spares
+    /// [default: 60]
+    #[arg(
+        long,
+        env = "LEDGER_IDLE_CLOSE_AFTER",
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
+    idle_close_after: Option<Seconds>,
+}
+
+impl Settings {
+    /// Sets what these say.
+    pub(crate) fn apply(&self, options: &mut Options) {
+        let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        options.memory_budget = self.memory_budget.map(|bytes| bytes.0);
+        options.sizes = Sizes {
+            first_len: self.first_segment.map(|bytes| bytes.0),
+            spare_len_min: self.spare_min.map(|bytes| bytes.0),
+            spare_len_max: self.spare_max.map(|bytes| bytes.0),
+            window_len: self.window.map(|bytes| bytes.0),
+        };
+        if let Some(max) = self.payload_max {
+            options.limits.payload_len_max = len(max.0);
+        }
+        if let Some(max) = self.metadata_max {
+            options.limits.metadata_len_max = len(max.0);
+        }
+        if let Some(max) = self.contexts_max {
+            options.contexts_max = max;
+        }
+        if let Some(max) = self.clients_max {
+            options.clients_max = max;
+        }
+        options.held_max = self.held_max.map(|bytes| bytes.0);
+        if let Some(pause) = self.idle_close_after {
+            options.idle_close_after = pause.0;
+        }
+    }
+}
+
+/// A number as people and files write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Written {
+    Integer(i64),
+    Float(f64),
+    Text(String),
+}
+
+macro_rules! written {
+    ($($value:ty),*) => {$(
+        impl TryFrom<Written> for $value {
+            type Error = String;
+
+            fn try_from(written: Written) -> Result<$value, String> {
+                match written {
+                    Written::Integer(number) => number.to_string().parse(),
+                    Written::Float(number) => number.to_string().parse(),
+                    Written::Text(text) => text.parse(),
+                }
+            }
+        }
+
+        impl From<$value> for String {
+            fn from(value: $value) -> String {
+                value.to_string()
+            }
+        }
+    )*};
+}
+
+written!(Amount, Bytes, Seconds);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "String")]
+pub(crate) struct Amount(u64);
+
+impl FromStr for Amount {
+    type Err = String;
+
+    /// With an optional K, M, G or T (powers of 1024).
+    fn from_str(text: &str) -> Result<Amount, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| format!("{text:?} is not a number of bytes such as 512M"))?;
+        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "" | "B" => 0,
+            "K" | "KIB" => 10,
+            "M" | "MIB" => 20,
+            "G" | "GIB" => 30,
+            "T" | "TIB" => 40,
+            unit => return Err(format!("{unit:?} is no unit; use K, M, G or T")),
+        };
+        number
+            .checked_shl(shift)
+            .filter(|bytes| bytes >> shift == number)
+            .map(Amount)
+            .ok_or_else(|| format!("{text} is too large"))
+    }
+}
+
+impl fmt::Display for Amount {
+    /// As it can be read again, in the largest unit that is exact.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+        let exact = |(shift, _): &(u32, &str)| self.0 != 0 && self.0.trailing_zeros() >= *shift;
+        match units.into_iter().find(exact) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A number of bytes that holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "String")]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bytes, String> {
+        match text.parse()? {
+            Amount(0) => Err("0 bytes hold nothing".to_owned()),
+            Amount(bytes) => Ok(Bytes(bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Amount(self.0).fmt(f)
+    }
+}
+
+/// A time of some seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "String")]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seconds, String> {
+        let seconds = text.parse().ok();
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .map(Seconds)
+            .ok_or_else(|| "not a number of seconds such as 60 or 0.5".to_owned())
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units_and_written_as_they_are_read() {
+        let bytes = |text: &str| text.parse::<Amount>();
+        for (text, number) in [
+            ("17", 17),
+            ("16K", 16 << 10),
+            ("3G", 3 << 30),
+            ("0", 0),
+            ("1025", 1025),
+        ] {
+            assert_eq!(bytes(text), Ok(Amount(number)));
+            assert_eq!(Amount(number).to_string(), text);
+        }
+        assert_eq!(bytes("3GiB"), Ok(Amount(3 << 30)));
+        for wrong in ["", "K", "-1", "5Q", "99999999T"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert!("0K".parse::<Bytes>().is_err());
+    }
+
+    #[test]
+    fn times_are_finite_and_not_negative() {
+        assert_eq!("0.5".parse(), Ok(Seconds(Duration::from_millis(500))));
+        for wrong in ["", "-1", "nan", "inf", "1e30", "60s"] {
+            assert!(wrong.parse::<Seconds>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a daemon is run with: who goes before whom, what is refused, what a
+//! reload changes.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ledger_tests::process::Process;
+use ledger_tests::{Instance, eventually};
+
+use crate::PROGRAMS;
+
+const DOCUMENT: &str = include_str!("../../docs/CONFIGURATION.md");
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn output(command: &mut Command) -> Output {
+    Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).output()
+}
+
+#[test]
+fn flags_go_before_the_environment_before_the_file() {
+    let instance = Instance::new(PROGRAMS);
+    let config = instance.configure("window = \"1M\"\nclients_max = 3\nspare_min = \"8K\"\n");
+    let mut command = instance.ledgerd(&["config", "show", "--origin", "--window", "3M"]);
+    command
+        .env("LEDGER_WINDOW", "2M")
+        .env("LEDGER_CLIENTS_MAX", "2")
+        .env("LEDGER_CONFIG", &config);
+    let shown = output(&mut command);
+    assert!(shown.status.success());
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    let line = |key: &str| {
+        let mut lines = shown.lines();
+        lines.find(|line| line.trim_start_matches('#').starts_with(key))
+    };
+    assert_eq!(line("window"), Some("window = \"3M\"  # --window"));
+    let clients = Some("clients_max = 2  # $LEDGER_CLIENTS_MAX");
+    assert_eq!(line("clients_max"), clients);
+    let spare = format!("spare_min = \"8K\"  # {}", config.display());
+    assert_eq!(line("spare_min"), Some(&*spare));
+    assert_eq!(line("spare_max"), Some("#spare_max =  # default: 64M"));
+}
+
+/// What the document says is what the program says.
+#[test]
+fn the_document_has_every_setting_and_its_example_is_fine() {
+    let instance = Instance::new(PROGRAMS);
+    let shown = instance.printed(&["config", "show", "--origin"]);
+    let printed: Vec<(&str, &str)> = shown
+        .lines()
+        .filter_map(|line| {
+            let (key, default) = line.strip_prefix('#')?.split_once(" =  # default: ")?;
+            Some((key, default))
+        })
+        .collect();
+    let documented: Vec<(&str, &str)> = DOCUMENT
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let (key, default) = (cells.next()?.strip_suffix('`')?, cells.next()?);
+            printed
+                .iter()
+                .any(|(known, _)| *known == key)
+                .then_some((key, default))
+        })
+        .collect();
+    assert!(!printed.is_empty());
+    assert_eq!(documented, printed);
+
+    let (_, example) = DOCUMENT.split_once("```toml\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let config = instance.configure(example);
+    let said = instance.printed(&["config", "check", "--config", text(&config)]);
+    assert_eq!(said, format!("{}: fine\n", config.display()));
+    // What is shown says the same again.
+    let shown = instance.printed(&["config", "show", "--config", text(&config)]);
+    let again = instance.configure(&shown);
+    let shown_again = instance.printed(&["config", "show", "--config", text(&again)]);
+    assert_eq!(shown, shown_again);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() {
+    let instance = Instance::new(PROGRAMS);
+    for (toml, said) in [
+        (
+            "windw = 1",
+            "line 1: there is no key `windw`; did you mean `window`?",
+        ),
+        ("window = 0", "0 bytes hold nothing"),
+        ("first_segment = \"1G\"", "choose from 8192 to 67108864"),
+        (
+            "[[contexts]]\nnames = [\"x\"]\nfirst_segment = 1",
+            "a first segment of 1 bytes is not possible",
+        ),
+        (
+            "[[rights]]\ncontexts = []\nusers = [\"nobody-here\"]\nright = \"read\"",
+            "there is no user \"nobody-here\" on this machine",
+        ),
+        ("memory_budget = 4096", "holds no context"),
+    ] {
+        let config = instance.configure(toml);
+        let complaint = instance.complained(&["config", "check", "--config", text(&config)]);
+        assert!(complaint.contains(said), "{toml}: {complaint}");
+        let complaint = instance.complained(&["run", "--config", text(&config)]);
+        assert!(complaint.contains(said), "{toml}: {complaint}");
+    }
+    let config = instance.configure("");
+    std::fs::set_permissions(&config, Permissions::from_mode(0o666)).expect("ours");
+    let complaint = instance.complained(&["run", "--config", text(&config)]);
+    assert!(complaint.contains("has mode 666"), "{complaint}");
+    let complaint = instance.complained(&["run", "--config", "/nowhere/at.all"]);
+    assert!(complaint.contains("/nowhere/at.all"), "{complaint}");
+}
+
+#[test]
+fn limits_that_are_reached_are_named_and_a_reload_moves_them() {
+    let mut instance = Instance::new(PROGRAMS);
+    let config = instance.configure("contexts_max = 1\nclients_max = 2\n");
+    instance.start(&["--config", text(&config)]);
+    let [first, second] = [instance.connect(), instance.connect()];
+    first.context("one").open_or_create().expect("the first");
+    let error = second
+        .context("two")
+        .open_or_create()
+        .expect_err("the limit");
+    let said = error.to_string();
+    assert!(
+        said.contains("1 already, as many as `contexts_max`"),
+        "{said}"
+    );
+    let third = instance.connect();
+    let error = third.context("one").open().expect_err("the limit");
+    let said = error.to_string();
+    assert!(
+        said.contains("2 already, as many as `clients_max`"),
+        "{said}"
+    );
+
+    // A mistake changes nothing.
+    std::fs::write(&config, "contexts_max = 7\nquux = 1\n").expect("ours");
+    instance.reload_daemon();
+    std::fs::write(&config, "contexts_max = 2\nclients_max = 9\n").expect("ours");
+    instance.reload_daemon();
+    eventually("the new limits", || {
+        second.context("two").open_or_create().ok()
+    });
+    third.context("one").open().expect("there is room");
+    let error = second
+        .context("three")
+        .open_or_create()
+        .expect_err("the limit");
+    assert!(error.to_string().contains("2 already"), "{error}");
+}
+
+#[test]
+fn sizes_of_some_contexts_are_their_own() {
+    let mut instance = Instance::new(PROGRAMS);
+    let config = instance.configure("[[contexts]]\nnames = [\"big-*\"]\nfirst_segment = \"1M\"\n");
+    instance.start(&["--config", text(&config)]);
+    for (name, len) in [("big-1", " 1048576 B "), ("small", "   16384 B ")] {
+        instance.printed(&["append", name, "k", "v"]);
+        let drawn = instance.printed(&["inspect", name]);
+        let first = drawn.lines().nth(1).expect("a part");
+        assert!(first.contains(len), "{drawn}");
+    }
+}

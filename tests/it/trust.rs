@@ -1,0 +1,323 @@
+//! Who may do what, and what others can do at worst: the daemon, its readers and
+//! its appenders are all of different uids.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+use ledger_client::ConnectError;
+use ledger_tests::process::Process;
+use ledger_tests::{Instance, eventually, may_be_others};
+
+use crate::PROGRAMS;
+
+const OWNER: u32 = 61_001;
+const READER: u32 = 61_002;
+const APPENDER: u32 = 61_003;
+const STRANGER: u32 = 61_004;
+
+/// An instance with these rights, and more in its configuration.
+fn shared(more: &str, args: &[&str]) -> Instance {
+    let mut instance = Instance::of(OWNER, PROGRAMS);
+    let config = instance.configure(&format!(
+        r#"{more}
+        [[rights]]
+        contexts = ["shared*"]
+        users = [{APPENDER}]
+        right = "append"
+
+        [[rights]]
+        contexts = ["shared*", "read*"]
+        groups = [{READER}]
+        right = "read"
+        "#
+    ));
+    let config = config.to_str().expect("text");
+    instance.start(&[&["--config", config], args].concat());
+    instance
+}
+
+/// A context that readers may read, with some entries, made by its owner.
+fn made(instance: &Instance, name: &str) {
+    let mut owner = instance.peer_as(OWNER);
+    owner.must(&format!("open {name}"));
+    owner.must("fill 10 100");
+}
+
+#[test]
+fn a_reader_can_do_nothing_to_what_it_reads() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = shared("", &[]);
+    made(&instance, "read");
+    made(&instance, "private");
+    let mut owner = instance.peer_as(OWNER);
+    owner.must("read read");
+    let digest = owner.must("digest");
+    let mut reader = instance.peer_as(READER);
+    reader.must("invade read");
+    for (attack, outcome) in [
+        ("reopen-part", "EACCES"),
+        ("reopen-control", "EACCES"),
+        ("map-part", "EACCES"),
+        ("map-control", "EACCES"),
+        ("mprotect-part", "EACCES"),
+        ("mprotect-control", "EACCES"),
+        ("truncate-part", "EINVAL"),
+        ("truncate-control", "EINVAL"),
+        ("grow-part", "EINVAL"),
+        ("cut-part", "EACCES"),
+        ("cut-control", "EACCES"),
+        ("truncate-bell", "EPERM"),
+        ("grow-bell", "EPERM"),
+        ("cut-bell", "EPERM"),
+        ("seal-part", "EPERM"),
+        ("seal-control", "EPERM"),
+        ("seal-bell", "EPERM"),
+        ("punch-part", "EBADF"),
+        ("punch-control", "EBADF"),
+        ("chmod-part", "EPERM"),
+        ("chmod-bell", "EPERM"),
+        ("lease-part", "EACCES"),
+        ("name-part", "EACCES"),
+        ("name-control", "EACCES"),
+        ("name-lock", "EACCES"),
+        ("unlink-part", "EACCES"),
+        ("unlink-control", "EACCES"),
+        // The kernel says EPERM, shm_unlink(3) this.
+        ("unlink-lock", "EACCES"),
+        ("append", "NotAllowed { uid: 61002, append: true }"),
+        ("create", "NotAllowed { uid: 61002, append: true }"),
+        ("read-private", "NotAllowed { uid: 61002, append: false }"),
+        ("read-unknown", "NotAllowed { uid: 61002, append: false }"),
+        ("write", "UnknownContext"),
+        ("spares", "UnknownContext"),
+        ("foretell", "UnknownPart"),
+    ] {
+        let said = reader.must(&format!("attack {attack}"));
+        assert_eq!(said, outcome, "{attack}");
+    }
+    assert_eq!(owner.must("digest"), digest);
+}
+
+#[test]
+fn a_spoilt_bell_delays_nobody_for_long_and_keeps_nobody_out() {
+    if !may_be_others() {
+        return;
+    }
+    for attack in ["scribble-bell", "punch-bell"] {
+        let instance = shared("", &[]);
+        made(&instance, "read");
+        let mut owner = instance.peer_as(OWNER);
+        owner.must("open read");
+        let mut watcher = instance.peer_as(OWNER);
+        watcher.must("read read");
+        watcher.must("watch 11");
+        assert_eq!(watcher.ask("next"), "waiting");
+        watcher.wait_for_state(&['S']);
+        let mut reader = instance.peer_as(READER);
+        reader.must("invade read");
+        assert_eq!(reader.must(&format!("attack {attack}")), "done");
+        owner.must("append k v");
+        assert_eq!(watcher.hear(), "ok 11 k");
+        let mut late = instance.peer_as(READER);
+        late.must("read read");
+        owner.must("read read");
+        assert_eq!(late.must("digest"), owner.must("digest"));
+        // What watchers say of themselves may be nonsense, and ends nothing.
+        let mut command = instance.ledgerd_as(READER, &["watchers", "read", "-o", "json"]);
+        assert!(Process::start(&mut command).ended().success());
+    }
+}
+
+#[test]
+fn a_reader_of_another_uid_sees_everything_across_segments() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = shared("", &["--spare-min", "8K", "--spare-max", "16K"]);
+    made(&instance, "read");
+    made(&instance, "private");
+    let mut owner = instance.peer_as(OWNER);
+    owner.must("open read");
+    let mut reader = instance.peer_as(READER);
+    reader.must("read read");
+    reader.must("watch 1");
+    for seq in 1..=10 {
+        assert_eq!(reader.ask("next"), "waiting");
+        assert_eq!(reader.hear(), format!("ok {seq} fill"));
+    }
+    assert_eq!(reader.ask("next"), "waiting");
+    reader.wait_for_state(&['S']);
+    owner.must("fill 500 200");
+    assert_eq!(reader.hear(), "ok 11 fill");
+    owner.must("read read");
+    assert_eq!(reader.must("digest"), owner.must("digest"));
+
+    let listed = |uid| {
+        let mut command = instance.ledgerd_as(uid, &["ls", "-o", "raw"]);
+        let output = Process::start(command.stdout(std::process::Stdio::piped())).output();
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(listed(READER), "read\n");
+    assert_eq!(listed(OWNER), "private\nread\n");
+    assert_eq!(listed(STRANGER), "");
+}
+
+#[test]
+fn an_appender_of_another_uid_shares_the_log() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = shared("", &["--spare-min", "8K", "--spare-max", "16K"]);
+    let mut appender = instance.peer_as(APPENDER);
+    appender.must("open shared");
+    appender.must("fill 200 100");
+    let mut owner = instance.peer_as(OWNER);
+    owner.must("open shared");
+    assert_eq!(owner.must("append k v"), "201");
+    assert_eq!(appender.must("append k v"), "202");
+    assert_eq!(appender.must("fill 200 100"), "402");
+    let mut reader = instance.peer_as(READER);
+    reader.must("read shared");
+    assert_eq!(reader.must("digest"), owner.must("digest"));
+    assert!(
+        reader
+            .ask("open shared")
+            .contains("uid 61002 may not append to this context")
+    );
+    assert!(
+        appender
+            .ask("open other")
+            .contains("uid 61003 may not append to this context")
+    );
+    let mut stranger = instance.peer_as(STRANGER);
+    assert!(
+        stranger
+            .ask("read shared")
+            .contains("uid 61004 may not read this context")
+    );
+}
+
+#[test]
+fn what_is_read_in_place_is_not_given_to_new_appenders() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::of(OWNER, PROGRAMS);
+    let config = instance.configure("");
+    let path = config.to_str().expect("text").to_owned();
+    instance.start(&["--config", &path]);
+    made(&instance, "shared");
+    let rights =
+        format!("[[rights]]\ncontexts = [\"*\"]\nusers = [{APPENDER}]\nright = \"append\"\n");
+    std::fs::write(&config, rights).expect("our directory");
+    instance.reload_daemon();
+    // It takes over when it has read the file.
+    let mut appender = instance.peer_as(APPENDER);
+    let said = eventually("the new rights", || {
+        let said = appender.ask("open shared");
+        (!said.contains("may not") && !said.contains("no ledger daemon")).then_some(said)
+    });
+    assert!(said.contains("begin a new context"), "{said}");
+    appender.must("open fresh");
+    assert_eq!(appender.must("append k v"), "1");
+}
+
+#[test]
+fn a_reader_holds_a_bounded_amount_of_what_has_left_the_window() {
+    if !may_be_others() {
+        return;
+    }
+    const SIZES: [&str; 8] = [
+        "--first-segment",
+        "8K",
+        "--spare-min",
+        "8K",
+        "--spare-max",
+        "8K",
+        "--window",
+        "16K",
+    ];
+    let instance = shared("held_max = \"64K\"", &SIZES);
+    made(&instance, "read");
+    let mut owner = instance.peer_as(OWNER);
+    owner.must("open read");
+    let mut reader = instance.peer_as(READER);
+    reader.must("invade read");
+    let refused = eventually("a limit", || {
+        owner.must("fill 20 200");
+        let said = reader.must("attack hold");
+        (said != "done").then_some(said)
+    });
+    let held = refused.strip_prefix("Held { len: ").expect("the limit");
+    let (len, max) = held.split_once(", max: ").expect("both");
+    assert_eq!(max, "65536 }");
+    let len: u64 = len.parse().expect("a number");
+    assert!((65_536..=65_536 + 8192).contains(&len), "{len}");
+    // Another process of that uid is as well refused, with what to do.
+    let mut other = instance.peer_as(READER);
+    other.must("read read");
+    assert!(
+        other
+            .ask("digest")
+            .contains("let go of entries that are kept")
+    );
+    // Who has gone holds nothing, whatever it said.
+    reader.kill();
+    let mut late = instance.peer_as(READER);
+    late.must("read read");
+    late.must("watch 1");
+    let said = eventually("memory again", || {
+        let said = late.ask("digest");
+        (!said.contains("let go of entries")).then_some(said)
+    });
+    // The first entries have left the window, which is another matter.
+    assert!(
+        said.starts_with("ok") || said.contains("has left memory"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_place_that_somebody_prepared_is_not_used() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = Instance::of(OWNER, PROGRAMS);
+    let dir = instance.runtime_dir();
+    chown(dir, Some(STRANGER), None).expect("root may");
+    let said = instance.complained(&["run"]);
+    assert!(
+        said.contains("belongs to uid 61004, not to 61001"),
+        "{said}"
+    );
+    chown(dir, Some(OWNER), None).expect("root may");
+    std::fs::set_permissions(dir, Permissions::from_mode(0o777)).expect("root may");
+    let said = instance.complained(&["run"]);
+    assert!(said.contains("can be written by others"), "{said}");
+    std::fs::set_permissions(dir, Permissions::from_mode(0o711)).expect("root may");
+
+    let other = dir.join("real");
+    std::fs::create_dir(&other).expect("root may");
+    chown(&other, Some(OWNER), None).expect("root may");
+    let link = dir.join("link");
+    symlink(&other, &link).expect("root may");
+    let link = link.to_str().expect("text");
+    let said = instance.complained(&["run", "--runtime-dir", link]);
+    assert!(said.contains("is a symbolic link"), "{said}");
+
+    // A client does not speak to who is not the daemon.
+    let socket = ledger_shm::socket::listen(&instance.socket()).expect("a socket");
+    let error = instance.builder().connect().expect_err("not the owner");
+    let is_named = matches!(
+        error,
+        ConnectError::Impostor {
+            found: 0,
+            expected: OWNER,
+            ..
+        }
+    );
+    assert!(is_named, "{error}");
+    drop(socket);
+}

@@ -1,0 +1,211 @@
+//! What somebody tries who may read a context, and nothing else. Each attack is
+//! answered with what the kernel or the daemon said to it.
+#![allow(unsafe_code, reason = "attacks are made with raw system calls")]
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::fs::OpenOptions;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use ledger_client::wire::{Hello, Reply, Request};
+use ledger_shm::format::{BELL_LEN, PAGE_LEN};
+use ledger_shm::object::{Epoch, Instance, Name};
+use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, shm_open, shm_unlink};
+use nix::sys::stat::Mode;
+
+use crate::PATIENCE;
+
+/// A client without manners: it has a context open for reading.
+#[derive(Debug)]
+pub struct Attacker {
+    connection: Packets,
+    instance: Instance,
+    name: String,
+    epoch: [u8; 16],
+    bell: OwnedFd,
+    control: OwnedFd,
+    part: OwnedFd,
+    number: u64,
+    /// What it never lets go of.
+    held: Vec<OwnedFd>,
+}
+
+fn say<T>(outcome: Result<T, Errno>) -> String {
+    outcome.map_or_else(|error| format!("{error:?}"), |_| "done".to_owned())
+}
+
+fn ask(
+    connection: &Packets,
+    request: &Request,
+) -> Result<(Reply, Option<OwnedFd>), Box<dyn Error>> {
+    connection.send(&request.encode(), None)?;
+    let mut buffer = [0; PACKET_LEN_MAX];
+    let packet = connection.receive(&mut buffer)?.ok_or("no answer")?;
+    let reply = Reply::decode(packet.bytes).ok_or("no reply")?;
+    Ok((reply, packet.fd))
+}
+
+fn open(name: &str, append: bool) -> Request {
+    Request::Open {
+        name: name.to_owned(),
+        epoch: None,
+        create: None,
+        append,
+    }
+}
+
+fn object(epoch: [u8; 16], part: Option<u64>, append: bool) -> Request {
+    Request::Object {
+        epoch,
+        part,
+        append,
+    }
+}
+
+/// What came of a question that should have been refused.
+fn answer<F: Debug>((reply, fd): (Reply, Option<F>)) -> String {
+    match (reply, fd) {
+        (Reply::Refused(refusal), None) => format!("{refusal:?}"),
+        (reply, fd) => format!("got {reply:?} {fd:?}"),
+    }
+}
+
+impl Attacker {
+    /// Opens a context for reading.
+    ///
+    /// # Errors
+    ///
+    /// The daemon's and the kernel's.
+    pub fn new(socket: &Path, instance: Instance, name: &str) -> Result<Attacker, Box<dyn Error>> {
+        let connection = Packets::connect(socket, PATIENCE)?;
+        connection.send(&Hello::OURS.encode(), None)?;
+        let mut buffer = [0; PACKET_LEN_MAX];
+        connection.receive(&mut buffer)?.ok_or("no greeting")?;
+        let (reply, bell) = ask(&connection, &open(name, false))?;
+        let Reply::Opened { epoch, current, .. } = reply else {
+            return Err(format!("{reply:?}").into());
+        };
+        let (_, control) = ask(&connection, &object(epoch, None, false))?;
+        let (_, part) = ask(&connection, &object(epoch, Some(current), false))?;
+        Ok(Attacker {
+            connection,
+            instance,
+            name: name.to_owned(),
+            epoch,
+            bell: bell.ok_or("no bell")?,
+            control: control.ok_or("no control object")?,
+            part: part.ok_or("no part")?,
+            number: current,
+            held: Vec::new(),
+        })
+    }
+
+    /// Tries something, and says what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be tried.
+    pub fn attack(&mut self, what: &str) -> Result<String, Box<dyn Error>> {
+        let (verb, target) = what.split_once('-').unwrap_or((what, "part"));
+        let fd = match target {
+            "bell" => &self.bell,
+            "control" => &self.control,
+            _ => &self.part,
+        };
+        let own_path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let page = NonZeroUsize::new(PAGE_LEN).expect("pages have bytes");
+        let read_write = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a mapping of the kernel's choice that nothing refers into.
+        let map = |protection| unsafe { mmap(None, page, protection, MapFlags::MAP_SHARED, fd, 0) };
+        Ok(match verb {
+            "reopen" => match OpenOptions::new().write(true).open(own_path) {
+                Ok(_) => "done".to_owned(),
+                Err(error) => format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+            },
+            "map" => say(map(read_write)),
+            "mprotect" => {
+                let readable = map(ProtFlags::PROT_READ)?;
+                // SAFETY: the mapping is this function's own.
+                say(unsafe { mprotect(readable, PAGE_LEN, read_write) })
+            }
+            "truncate" => say(nix::unistd::ftruncate(fd, 0)),
+            "grow" => say(nix::unistd::ftruncate(fd, 1 << 30)),
+            "cut" => say(nix::unistd::truncate(own_path.as_str(), 0)),
+            "seal" => say(fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE))),
+            "punch" => {
+                let flags =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                say(fallocate(fd, flags, 0, PAGE_LEN as i64))
+            }
+            "chmod" => say(nix::sys::stat::fchmod(fd, Mode::all())),
+            // SAFETY: it takes an integer.
+            "lease" => say(Errno::result(unsafe {
+                libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK)
+            })),
+            "name" | "unlink" => {
+                let epoch = Epoch(self.epoch);
+                let name = match target {
+                    "control" => Name::Control(epoch),
+                    "lock" => Name::Lock,
+                    _ => Name::Part(epoch, self.number),
+                };
+                let path = format!("/{}", name.in_instance(&self.instance));
+                match verb {
+                    "name" => say(shm_open(path.as_str(), OFlag::O_RDONLY, Mode::empty())),
+                    _ => say(shm_unlink(path.as_str())),
+                }
+            }
+            "scribble" => {
+                // SAFETY: the bell is a page of integers that everybody writes.
+                unsafe {
+                    let bell = map(read_write)?;
+                    bell.cast::<u8>().write_bytes(0xA5, BELL_LEN);
+                }
+                "done".to_owned()
+            }
+            "append" => answer(ask(&self.connection, &open(&self.name, true))?),
+            "create" => {
+                let mut request = open("none", false);
+                if let Request::Open { create, .. } = &mut request {
+                    *create = Some(ledger_client::Sizes::default());
+                }
+                answer(ask(&self.connection, &request)?)
+            }
+            "read" => answer(ask(&self.connection, &open(target, false))?),
+            "write" => answer(ask(
+                &self.connection,
+                &object(self.epoch, Some(self.number), true),
+            )?),
+            "foretell" => answer(ask(
+                &self.connection,
+                &object(self.epoch, Some(self.number + 1), false),
+            )?),
+            "spares" => {
+                let request = Request::Spares {
+                    epoch: self.epoch,
+                    record_len: 0,
+                };
+                answer(ask(&self.connection, &request)?)
+            }
+            "hold" => {
+                let (reply, _) = ask(&self.connection, &open(&self.name, false))?;
+                let Reply::Opened { current, .. } = reply else {
+                    return Err(format!("{reply:?}").into());
+                };
+                match ask(&self.connection, &object(self.epoch, Some(current), false))? {
+                    (Reply::Object, fd) => {
+                        self.held.extend(fd);
+                        "done".to_owned()
+                    }
+                    refused => answer(refused),
+                }
+            }
+            other => return Err(format!("unknown attack {other:?}").into()),
+        })
+    }
+}
