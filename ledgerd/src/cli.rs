@@ -96,6 +96,10 @@ enum Command {
     Watchers(commands::watchers::Args),
     /// Draw a context's segments, frontier and bell
     Inspect(commands::inspect::Args),
+    /// Say how the daemon does; fails if there is none
+    Status(OutputArgs),
+    /// Measure what the ledger takes here, beside what the machine itself takes
+    Bench(commands::bench::Args),
     /// Look for what on this machine stands in the way, and say what to do
     Doctor(OutputArgs),
     /// Free the memory of a stopped instance
@@ -255,7 +259,10 @@ failure_from!(
 impl Command {
     fn wants_json(&self) -> bool {
         match self {
-            Command::Ls(output) | Command::Doctor(output) => output.wants_json(),
+            Command::Ls(output) | Command::Status(output) | Command::Doctor(output) => {
+                output.wants_json()
+            }
+            Command::Bench(args) => args.output.wants_json(),
             Command::Info(args) => args.output.wants_json(),
             Command::Append(args) => args.output.wants_json(),
             Command::Get(args) => args.output.wants_json(),
@@ -294,6 +301,8 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => commands::tail::run(&instance, args),
         Command::Watchers(args) => commands::watchers::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
+        Command::Status(args) => commands::status::run(&instance, args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(&instance, args),
         Command::Purge => commands::purge::run(&instance),
         Command::Completions(args) => commands::completions::run(&args),

@@ -10,10 +10,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use ledger_shm::object::Name;
+use ledger_shm::object::{self, Name};
 use ledger_tests::Instance;
 use ledger_tests::damage::path;
-use ledger_tests::process::Process;
+use ledger_tests::process::{Lines, Process};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{PROGRAMS, started};
@@ -55,7 +56,7 @@ fn check(found: &Value, headings: &[&str]) {
             (None, _) => is_optional,
             (Some(Value::String(_)), "string") | (Some(Value::Array(_)), "array") => true,
             (Some(Value::Number(number)), "number" | "number or null") => number.is_u64(),
-            (Some(Value::Null), "number or null") => true,
+            (Some(Value::Null), "number or null") | (Some(Value::Bool(_)), "boolean") => true,
             _ => false,
         };
         assert!(is_right, "{name} of {found} is no {kind}");
@@ -65,6 +66,30 @@ fn check(found: &Value, headings: &[&str]) {
 fn printed(instance: &Instance, args: &[&str]) -> Value {
     let text = instance.printed(args);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+}
+
+/// A measurement takes seconds, and an instance of its own that it removes.
+#[test]
+fn a_measurement_ends_with_nothing_left_also_when_it_is_interrupted() {
+    let instance = Instance::new(PROGRAMS);
+    let mut command = instance.ledgerd(&["bench", "roundtrip", "-o", "jsonl"]);
+    let mut process = Process::start(command.stdout(Stdio::piped()));
+    let mut lines = Lines::of(process.stdout.take().expect("piped"));
+    let name = format!("bench_{}", process.pid());
+    let own = ledger_shm::object::Instance::own(&name).expect("a name");
+    let row = lines.line().expect("a row");
+    check(
+        &serde_json::from_str(&row).expect("an object"),
+        &["A measurement: `bench`"],
+    );
+    assert!(!object::list(&own).expect("a list").is_empty());
+    process.signal(Signal::SIGINT);
+    let rows: Vec<String> = std::iter::from_fn(|| lines.line().ok()).collect();
+    assert!(process.ended().success());
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert_eq!(object::list(&own).expect("a list"), []);
+    let dir = std::env::temp_dir().join(format!("ledger-{name}"));
+    assert!(!dir.exists());
 }
 
 fn array(value: Value) -> Vec<Value> {
@@ -113,6 +138,13 @@ fn every_command_prints_the_documented_fields() {
     check(&listed[0], &[context]);
     let info = printed(&instance, &["info", "log", "-o", "json"]);
     check(&info, &[context, "A context, described: `info`"]);
+    let status = printed(&instance, &["status", "-o", "json"]);
+    check(&status, &["A daemon: `status`"]);
+    assert_eq!(status["pid"], instance.daemon_pid());
+    assert_eq!(
+        (&status["contexts"], &status["attached"]),
+        (&1.into(), &0.into())
+    );
     let context = instance.context("log");
     let mut watcher = context.watch(1);
     watcher.try_next().expect("readable").expect("an entry");

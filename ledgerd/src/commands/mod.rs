@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod append;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 mod cursor_file;
@@ -14,6 +15,7 @@ pub(crate) mod man;
 mod print;
 pub(crate) mod purge;
 pub(crate) mod run;
+pub(crate) mod status;
 pub(crate) mod tail;
 mod template;
 pub(crate) mod watchers;
