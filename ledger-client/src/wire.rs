@@ -184,6 +184,8 @@ pub struct Status {
     pub attached: u64,
     /// Contexts that are damaged.
     pub quarantined: u64,
+    /// Sum of the latest seqs of contexts that somebody has open.
+    pub entries: u64,
     /// Bytes of memory that it may commit.
     pub budget: u64,
     /// Bytes of memory that it has committed.

@@ -6,10 +6,11 @@
 #![allow(unsafe_code, reason = "received descriptors become owned")]
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
     SockType, UnixAddr, sockopt,
@@ -65,6 +66,41 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     nix::sys::socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
     Ok(fd)
+}
+
+/// A socket that somebody else listens at and has passed on, as a descriptor of
+/// this number: a copy that is closed on exec and does not block.
+///
+/// # Errors
+///
+/// The kernel's; `InvalidInput` if it is not a Unix socket for packets that
+/// listens.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it is only borrowed for the copy, which fails if it is none.
+    let passed = unsafe { BorrowedFd::borrow_raw(number) };
+    let fd = passed.try_clone_to_owned()?;
+    let is_listening = nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn)?;
+    let kind = nix::sys::socket::getsockopt(&fd, sockopt::SockType)?;
+    let address = nix::sys::socket::getsockname::<UnixAddr>(fd.as_raw_fd());
+    if !is_listening || kind != SockType::SeqPacket || address.is_err() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the socket that was passed is no listening Unix socket of type SOCK_SEQPACKET",
+        ));
+    }
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?) | OFlag::O_NONBLOCK;
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(fd)
+}
+
+/// Where a socket listens, if that has a path.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn path(listener: &impl AsFd) -> io::Result<Option<PathBuf>> {
+    let address = nix::sys::socket::getsockname::<UnixAddr>(listener.as_fd().as_raw_fd())?;
+    Ok(address.path().map(Path::to_owned))
 }
 
 /// The next connection that waits, if one does.

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -83,6 +83,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon {
     socket: PathBuf,
+    /// Whoever made the socket removes it.
+    is_passed: bool,
     context_count: usize,
     leftover_count: usize,
     budget: u64,
@@ -106,6 +108,20 @@ impl Daemon {
     ///
     /// [`StartError`] says what is in the way.
     pub fn start(options: Options) -> Result<Daemon, StartError> {
+        Daemon::begin(None, options)
+    }
+
+    /// As [`start`](Self::start), on a socket that somebody else made and removes,
+    /// a service manager for example: one that [`socket::inherited`] has checked.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn start_on(listener: OwnedFd, options: Options) -> Result<Daemon, StartError> {
+        Daemon::begin(Some(listener), options)
+    }
+
+    fn begin(passed: Option<OwnedFd>, options: Options) -> Result<Daemon, StartError> {
         let instance = Instance::own(&options.instance)?;
         let memory = |source| StartError::Memory { source };
         options.check()?;
@@ -117,30 +133,25 @@ impl Daemon {
 
         let found = recover(&instance, &options, generation).map_err(memory)?;
         for (epoch, error) in &found.unreadable {
-            eprintln!("ledgerd: context of epoch {epoch} cannot be served: {error}");
+            tracing::error!(%epoch, %error, "a context cannot be served");
         }
         let committed: u64 = found.logs.iter().map(crate::log::Log::committed_len).sum();
         let available = object::free_len().map_err(memory)? + committed;
         let budget = options.memory_budget.unwrap_or(available / 2);
         if budget > available {
-            eprintln!(
-                "ledgerd: {MEMORY_DIR} has room for {available} bytes, less than the memory budget of {budget}"
+            tracing::warn!(
+                "{MEMORY_DIR} has room for {available} bytes, less than the memory budget of {budget}"
             );
         }
 
-        let socket = place::socket_path(&options.runtime_dir, &instance);
-        let refused = |source| StartError::Socket {
-            socket: socket.clone(),
-            source,
+        let is_passed = passed.is_some();
+        let (socket, listener) = match passed {
+            Some(listener) => {
+                let path = socket::path(&listener).map_err(memory)?;
+                (path.unwrap_or_default(), listener)
+            }
+            None => listen(&instance, &options)?,
         };
-        let is_for_others = !options.rights.is_empty();
-        place::prepare_runtime_dir(&options.runtime_dir, instance.uid(), is_for_others)
-            .map_err(refused)?;
-        remove_socket(&socket).map_err(refused)?;
-        let listener = socket::listen(&socket).map_err(refused)?;
-        if is_for_others {
-            admit_others(&socket).map_err(refused)?;
-        }
 
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| memory(error.into()))?);
@@ -186,6 +197,7 @@ impl Daemon {
             .map_err(memory)?;
         Ok(Daemon {
             socket,
+            is_passed,
             context_count,
             leftover_count,
             budget,
@@ -198,6 +210,11 @@ impl Daemon {
             thread: Some(thread),
             _lock: lock,
         })
+    }
+
+    /// The instance's name.
+    pub fn instance(&self) -> &str {
+        &self.options.instance
     }
 
     /// Where clients connect.
@@ -235,15 +252,15 @@ impl Daemon {
         options.check()?;
         let mut unchanged = Vec::new();
         if options.instance != self.options.instance {
-            unchanged.push("the instance");
+            unchanged.push("instance");
         }
         if options.runtime_dir != self.options.runtime_dir {
-            unchanged.push("the runtime directory");
+            unchanged.push("runtime_dir");
         }
         if options.memory_budget.is_none() && self.options.memory_budget.is_some() {
-            unchanged.push("a memory budget that is not named any more");
+            unchanged.push("memory_budget, to be as if it were not set");
         }
-        if !options.rights.is_empty() {
+        if !options.rights.is_empty() && !self.is_passed {
             admit_others(&self.socket).map_err(|source| StartError::Socket {
                 socket: self.socket.clone(),
                 source,
@@ -286,7 +303,29 @@ impl Daemon {
         let outcome = thread
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the daemon's loop panicked")));
+        if self.is_passed {
+            return outcome;
+        }
         outcome.and(remove_socket(&self.socket))
+    }
+}
+
+/// Makes the socket where clients look for it.
+fn listen(instance: &Instance, options: &Options) -> Result<(PathBuf, OwnedFd), StartError> {
+    let socket = place::socket_path(&options.runtime_dir, instance);
+    let is_for_others = !options.rights.is_empty();
+    let make = || {
+        place::prepare_runtime_dir(&options.runtime_dir, instance.uid(), is_for_others)?;
+        remove_socket(&socket)?;
+        let listener = socket::listen(&socket)?;
+        if is_for_others {
+            admit_others(&socket)?;
+        }
+        Ok(listener)
+    };
+    match make() {
+        Ok(listener) => Ok((socket, listener)),
+        Err(source) => Err(StartError::Socket { socket, source }),
     }
 }
 
@@ -296,8 +335,8 @@ fn admit_others(socket: &Path) -> io::Result<()> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     let mode = std::fs::metadata(dir)?.mode();
     if mode & 0o001 == 0 {
-        eprintln!(
-            "ledgerd: rights are given to other uids, and {} has mode {:o}, which keeps them out; `chmod o+x` it, or name another with LEDGER_RUNTIME_DIR",
+        tracing::warn!(
+            "rights are given to other uids, and {} has mode {:o}, which keeps them out; `chmod o+x` it, or name another with LEDGER_RUNTIME_DIR",
             dir.display(),
             mode & 0o7777
         );
@@ -318,7 +357,7 @@ impl Drop for Announce {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("ledgerd: stopping failed: {error}");
+            tracing::error!(%error, "stopping failed");
         }
     }
 }

@@ -35,7 +35,7 @@ impl Lent {
         match Object::open(instance, Name::Part(epoch, part), false) {
             Ok(object) => self.retired.push(Retired { object, uids }),
             Err(error) => {
-                eprintln!("ledgerd: part {part} of {epoch} will not be counted as held: {error}");
+                tracing::warn!(%epoch, part, %error, "a part will not be counted as held");
             }
         }
     }

@@ -20,7 +20,8 @@
 //! 12. `held`: memory that nobody can ask for and somebody still maps; `lent`:
 //!     what of it other uids were given;
 //! 13. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
-//! 14. `service`: what a service manager is told.
+//! 14. `service`: what a service manager is told; `report` and `metrics`: what
+//!     operators are.
 
 #![forbid(unsafe_code)]
 
@@ -34,9 +35,11 @@ mod lock;
 mod log;
 mod logs;
 mod maker;
+mod metrics;
 mod options;
 mod recover;
 mod registry;
+mod report;
 mod rights;
 mod room;
 mod server;

@@ -148,7 +148,7 @@ impl Log {
             Err(error) => {
                 let trouble = Some(error.to_string());
                 if self.trouble != trouble {
-                    eprintln!("ledgerd: context {:?}: {error}", self.name);
+                    tracing::warn!(context = self.name, %error, "a context could not be looked after");
                     self.trouble = trouble;
                 }
             }
@@ -160,7 +160,7 @@ impl Log {
 
     /// Takes a damaged context out of use; the others go on.
     pub(crate) fn quarantine(&mut self, error: &MapError) {
-        eprintln!("ledgerd: context {:?} is quarantined: {error}", self.name);
+        tracing::error!(context = self.name, %error, "a context is quarantined");
         self.state = State::Quarantined;
         self.damage = Some(error.to_string());
         if let Some(live) = &self.live {
@@ -203,6 +203,15 @@ impl Log {
     /// Lets go of it when the last one left.
     pub(crate) fn asleep(&mut self) {
         self.live = None;
+    }
+
+    /// The latest seq of a log that somebody has open.
+    pub(crate) fn latest(&mut self, instance: &Instance) -> Option<u64> {
+        // What cannot be followed is told when somebody needs it.
+        let _ = self.follow(instance);
+        let current = &self.live.as_ref()?.current;
+        let frontier = current.segment.frontier().ok()?;
+        Some(current.base_seq + frontier as u64 - 1)
     }
 
     /// Moves the current part to the end of the chain, and completes every

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 use ledger_shm::control::State;
-use ledger_shm::object::Epoch;
+use ledger_shm::object::{Epoch, Instance};
 
 use crate::log::Log;
 
@@ -53,6 +53,14 @@ impl Logs {
                 quarantined + usize::from(log.state == State::Quarantined),
             )
         })
+    }
+
+    /// Sum of the latest seqs of those that somebody has open.
+    pub(crate) fn entries(&mut self, instance: &Instance) -> u64 {
+        let open = self.by_epoch.values().filter(|log| log.live.is_some());
+        let open: Vec<Epoch> = open.map(|log| log.epoch).collect();
+        let latest = |epoch| self.change(epoch, |log| log.latest(instance)).flatten();
+        open.into_iter().filter_map(latest).sum()
     }
 
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&Log> {

@@ -148,7 +148,7 @@ impl Server {
             Err(error) => {
                 // Out of descriptors or memory, most likely. Asked again at
                 // once it would say the same.
-                eprintln!("ledgerd: cannot accept a client: {error}");
+                tracing::warn!(%error, "cannot accept a client");
                 if self.epoll.delete(&self.listener).is_ok() {
                     self.deaf_until = Some(Instant::now() + DEAF_FOR);
                 }
@@ -328,6 +328,7 @@ impl Server {
             contexts: self.registry.context_count() as u64,
             attached: attached as u64,
             quarantined: quarantined as u64,
+            entries: self.registry.logs.entries(&self.registry.instance),
             budget: self.registry.budget,
             committed: self.registry.logs.committed_len(),
             held: self.registry.lent.held_len(None),

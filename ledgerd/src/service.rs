@@ -1,8 +1,11 @@
 //! What a service manager is told (sd_notify(3)), and asked for. Without one
 //! nothing of it happens.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use ledger_shm::socket;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 
@@ -10,7 +13,7 @@ use crate::Daemon;
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        eprintln!("ledgerd: cannot tell the service manager: {error}");
+        tracing::warn!(%error, "cannot tell the service manager");
     }
 }
 
@@ -20,7 +23,21 @@ pub(crate) fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        eprintln!("ledgerd: cannot raise the limit on descriptors: {error}");
+        tracing::warn!(%error, "cannot raise the limit on descriptors");
+    }
+}
+
+/// The socket that the service manager listens at for us, if it does
+/// (sd_listen_fds(3)).
+pub(crate) fn listener() -> io::Result<Option<OwnedFd>> {
+    let mut passed = sd_notify::listen_fds()?;
+    match (passed.next(), passed.next()) {
+        (None, _) => Ok(None),
+        (Some(number), None) => socket::inherited(number).map(Some),
+        (Some(_), Some(_)) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "more than one socket was passed; a daemon listens at one",
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 //! in this struct are the keys of the file, the flags and the variables.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ledger_shm::control::Sizes;
 use serde::{Deserialize, Serialize};
 
 use crate::Options;
+use crate::report::Level;
 
 /// What is `None` is not set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +61,14 @@ pub(crate) struct Settings {
         allow_negative_numbers = true
     )]
     idle_close_after: Option<Seconds>,
+    /// What is reported on standard error, or to the journal when under it
+    /// [default: info]
+    #[arg(long, env = "LEDGER_LOG_LEVEL", value_name = "LEVEL", value_enum)]
+    pub(crate) log_level: Option<Level>,
+    /// Answer Prometheus at http://ADDRESS/metrics, on loopback only
+    /// [default: do not]
+    #[arg(long, env = "LEDGER_METRICS", value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Settings {

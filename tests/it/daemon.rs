@@ -3,7 +3,6 @@
 use std::fs::Permissions;
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -582,33 +581,4 @@ fn a_limit_that_the_format_cannot_hold_is_refused() {
         let output = instance.run(&[&["run"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
-}
-
-#[test]
-fn a_service_manager_is_told_what_the_daemon_is_doing() {
-    let mut instance = Instance::new(PROGRAMS);
-    let path = instance.runtime_dir().join("notify");
-    let manager = UnixDatagram::bind(&path).expect("a fresh folder");
-    manager
-        .set_read_timeout(Some(ledger_tests::PATIENCE))
-        .expect("a socket");
-    let hear = || {
-        let mut text = [0; 1000];
-        let len = manager.recv(&mut text).expect("it is told");
-        String::from_utf8_lossy(&text[..len]).into_owned()
-    };
-    let environment = [
-        ("NOTIFY_SOCKET", path.to_str().expect("text")),
-        // The socket keeps ten of them unread, a second and a half.
-        ("WATCHDOG_USEC", "300000"),
-    ];
-    instance.start_in(&environment, &[]);
-    let ready = hear();
-    assert!(ready.starts_with("READY=1\nSTATUS=instance "), "{ready}");
-    for _ in 0..3 {
-        assert_eq!(hear(), "WATCHDOG=1\n");
-    }
-    assert!(instance.stop_daemon().success());
-    let last = std::iter::repeat_with(hear).find(|said| said != "WATCHDOG=1\n");
-    assert_eq!(last.as_deref(), Some("STOPPING=1\n"));
 }

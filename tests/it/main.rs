@@ -24,6 +24,7 @@ mod oracle;
 mod recorder;
 mod roster;
 mod runs;
+mod service;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
 mod trust;

@@ -4,13 +4,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use clap::ArgMatches;
 
+use crate::Daemon;
 use crate::cli::{Failure, InstanceArgs};
 use crate::commands::config::ConfigArgs;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::report::{self, Level};
 use crate::service::{self, Watchdog};
-use crate::{Daemon, Options};
 
 /// A number of bytes in whole MiB, KiB if it is less than one, or bytes.
 fn amount(bytes: u64) -> String {
@@ -27,11 +31,11 @@ pub(crate) fn run(
     matches: &ArgMatches,
 ) -> Result<(), Failure> {
     let place = instance.own()?;
-    let options = || -> Result<Options, Failure> {
-        let config = args.layered(matches)?;
-        Ok(config.options(place.name(), instance.runtime_dir(&place))?)
-    };
-    let first = options()?;
+    let config = args.layered(matches)?;
+    let runtime_dir = instance.runtime_dir(&place);
+    let first = config.options(place.name(), runtime_dir.clone())?;
+    let settings = &config.settings;
+    report::begin(settings.log_level.unwrap_or(Level::Info))?;
 
     // Blocked before any thread exists, so that all inherit it and only the
     // wait below sees them.
@@ -42,7 +46,13 @@ pub(crate) fn run(
     signals.thread_block().map_err(std::io::Error::from)?;
 
     service::raise_descriptor_limit();
-    let daemon = Daemon::start(first)?;
+    let daemon = match service::listener()? {
+        Some(listener) => Daemon::start_on(listener, first)?,
+        None => Daemon::start(first)?,
+    };
+    let metrics = settings.metrics;
+    let metrics = metrics.map(|address| Metrics::serve(address, &place, &daemon));
+    let _metrics = metrics.transpose()?;
     let status = format!(
         "instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",
         place.name(),
@@ -51,27 +61,42 @@ pub(crate) fn run(
         daemon.leftover_count(),
         amount(daemon.budget()),
     );
-    eprintln!("ledgerd {} {status}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("ledgerd {} {status}", env!("CARGO_PKG_VERSION"));
     service::ready(&status);
-    let ended_on = wait(&signals, &daemon, || reload(&daemon, options()))?;
+    let ended_on = wait(&signals, &daemon, || match args.layered(matches) {
+        Ok(next) => reload(&daemon, &config, &next, &runtime_dir),
+        Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+    })?;
     service::stopping();
     if let Some(signal) = ended_on {
-        eprintln!("ledgerd stops on {signal}; its contexts stay in memory");
+        tracing::info!("stops on {signal}; its contexts stay in memory");
     }
     Ok(daemon.stop()?)
 }
 
-/// Reads the configuration again; what is wrong with it changes nothing.
-fn reload(daemon: &Daemon, options: Result<Options, Failure>) {
-    let outcome = options.and_then(|options| Ok(daemon.reload(options)?));
-    match outcome {
-        Ok(unchanged) if unchanged.is_empty() => eprintln!("ledgerd: configuration reloaded"),
-        Ok(unchanged) => eprintln!(
-            "ledgerd: configuration reloaded; this takes a new start: {}",
+/// Goes on with a configuration that was read again; what is wrong with it
+/// changes nothing.
+fn reload(daemon: &Daemon, first: &Config, next: &Config, runtime_dir: &Path) {
+    let outcome = || -> Result<_, Failure> {
+        let options = next.options(daemon.instance(), runtime_dir.to_owned())?;
+        let mut unchanged = daemon.reload(options)?;
+        let (before, now) = (&first.settings, &next.settings);
+        if before.metrics != now.metrics {
+            unchanged.push("metrics");
+        }
+        if before.log_level != now.log_level {
+            unchanged.push("log_level");
+        }
+        Ok(unchanged)
+    };
+    match outcome() {
+        Ok(unchanged) if unchanged.is_empty() => tracing::info!("configuration reloaded"),
+        Ok(unchanged) => tracing::warn!(
+            "configuration reloaded; this takes a new start: {}",
             unchanged.join(", ")
         ),
         Err(Failure::Said(_, error)) => {
-            eprintln!("ledgerd: the configuration stays as it was: {error}");
+            tracing::error!("the configuration stays as it was: {error}");
         }
         Err(Failure::ClosedPipe) => {}
     }

@@ -1,0 +1,162 @@
+//! Prometheus metrics on a loopback address: what the daemon says of itself when
+//! it is asked, read at that moment. Nothing is counted where something is
+//! appended.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ledger_client::wire::Status;
+use ledger_client::{ConnectError, Ledger};
+use ledger_shm::object::Instance;
+use tiny_http::{Header, Method, Response, Server};
+
+use crate::Daemon;
+
+/// The text format's, which every Prometheus reads.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// A daemon that takes longer is not well.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers until dropped.
+pub(crate) struct Metrics {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Metrics {
+    /// Listens, for a daemon that runs.
+    pub(crate) fn serve(
+        address: SocketAddr,
+        instance: &Instance,
+        daemon: &Daemon,
+    ) -> io::Result<Metrics> {
+        if !address.ip().is_loopback() {
+            let message = format!(
+                "metrics are for this machine only, and {address} is none of its own addresses; use 127.0.0.1 or [::1], and a proxy for others"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let unheard = |error| io::Error::other(format!("cannot listen at {address}: {error}"));
+        let server = Arc::new(Server::http(address).map_err(unheard)?);
+        let runtime_dir = daemon.socket().parent().map(ToOwned::to_owned);
+        let ledger = Ledger::builder()
+            .instance(instance.name())
+            .runtime_dir(runtime_dir.unwrap_or_default())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect()
+            .map_err(io::Error::other)?;
+        let thread = std::thread::Builder::new().name("ledgerd-metrics".into());
+        let thread = thread.spawn({
+            let server = Arc::clone(&server);
+            move || answer(&server, &ledger)
+        })?;
+        tracing::info!("metrics at http://{}/metrics", server.server_addr());
+        Ok(Metrics {
+            server,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.server.unblock();
+        if let Some(thread) = self.thread.take() {
+            // Its panic was reported by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(server: &Server, ledger: &Ledger) {
+    for request in server.incoming_requests() {
+        let is_get = *request.method() == Method::Get;
+        let (code, body) = match request.url() {
+            "/metrics" if is_get => match ledger.status() {
+                Ok(status) => (200, text(&status)),
+                Err(error) => (503, unavailable(&error)),
+            },
+            _ => (404, "the metrics are at /metrics\n".to_owned()),
+        };
+        let header = Header::from_bytes("Content-Type", CONTENT_TYPE).expect("fixed text");
+        let response = Response::from_string(body).with_status_code(code);
+        // Whoever asked may have gone.
+        let _ = request.respond(response.with_header(header));
+    }
+}
+
+fn unavailable(error: &ConnectError) -> String {
+    format!("{error}\n")
+}
+
+/// As the exposition format has it. Names are given by hand because there are
+/// few, and each is one number.
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+        writeln!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        )
+        .expect("a string takes everything");
+    };
+    metric(
+        "ledger_clients",
+        "gauge",
+        "Connections to the daemon.",
+        status.clients,
+    );
+    metric(
+        "ledger_contexts",
+        "gauge",
+        "Contexts in memory.",
+        status.contexts,
+    );
+    metric(
+        "ledger_contexts_attached",
+        "gauge",
+        "Contexts that somebody has open.",
+        status.attached,
+    );
+    metric(
+        "ledger_contexts_quarantined",
+        "gauge",
+        "Contexts that are damaged.",
+        status.quarantined,
+    );
+    metric(
+        "ledger_memory_budget_bytes",
+        "gauge",
+        "Memory that the daemon may commit.",
+        status.budget,
+    );
+    metric(
+        "ledger_memory_committed_bytes",
+        "gauge",
+        "Memory that the daemon has committed.",
+        status.committed,
+    );
+    metric(
+        "ledger_memory_held_bytes",
+        "gauge",
+        "Memory that has left the window and that other uids hold.",
+        status.held,
+    );
+    metric(
+        "ledger_attached_entries",
+        "gauge",
+        "Sum of the latest seqs of contexts that somebody has open.",
+        status.entries,
+    );
+    metric(
+        "ledger_uptime_seconds",
+        "counter",
+        "Seconds since the daemon started.",
+        status.uptime_ns / 1_000_000_000,
+    );
+    text
+}
