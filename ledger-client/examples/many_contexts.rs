@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let mut entries = 0;
-    for context in ledger.contexts()?.readable {
-        let mut range = context.range(1).key("traces");
+    for found in ledger.contexts()?.readable {
+        let mut range = found.open(&ledger)?.range(1).key("traces");
         while range.next_entry()?.is_some() {
             entries += 1;
         }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use ledger_shm::bell::roster::Roster;
 use ledger_shm::control::{InvalidName, Sizes, State};
 use ledger_shm::entry::Limits;
+use ledger_shm::format::SEQ_MAX;
 use ledger_shm::object::Epoch;
 use ledger_shm::read::Found;
+use ledger_shm::segment::Glance;
+use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
@@ -135,18 +138,102 @@ impl<'a> ContextOptions<'a> {
     fn find_in_memory(&self) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
         let core = self.ledger.core();
-        let control = core
-            .controls()?
-            .readable
-            .into_iter()
-            .filter(|control| control.name() == name)
-            .filter(|control| control.state() != Ok(State::Dropped))
-            .max_by_key(Control::created_at_ns)
-            .ok_or_else(|| OpenError::unknown(name, &core.instance))?;
+        let mut newest: Option<Control> = None;
+        for epoch in core.epochs()? {
+            // What cannot be read is not what is looked for, or cannot be used.
+            let Ok(control) = Control::look(&core.instance, epoch) else {
+                continue;
+            };
+            let is_it = control.name() == name && control.state() != Ok(State::Dropped);
+            let created_at_ns = newest.as_ref().map(Control::created_at_ns);
+            if is_it && created_at_ns < Some(control.created_at_ns()) {
+                newest = Some(control);
+            }
+        }
+        let newest = newest.ok_or_else(|| OpenError::unknown(name, &core.instance))?;
+        let control = Control::open(&core.instance, newest.epoch(), false)?;
         let context = Context::in_memory(self.ledger, control);
         // So that it gets a bell as soon as there is a daemon to make one.
         core.register(&context.shared);
         Ok(context)
+    }
+}
+
+/// A context as it was at one moment. Damage only hides what it damaged.
+#[derive(Debug)]
+pub struct ContextSummary {
+    name: String,
+    epoch: Epoch,
+    state: Result<State, ReadError>,
+    first_available: Result<u64, ReadError>,
+    latest: Result<u64, ReadError>,
+}
+
+impl ContextSummary {
+    /// Of a context that has its first part only, seen to be sound.
+    pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
+        let is_first = glance.epoch == control.epoch().0 && glance.part == control.first_part();
+        let is_simple = glance.end == Slot::Empty && (1..=SEQ_MAX).contains(&glance.base_seq);
+        let state = control.state().ok()?;
+        (is_first && is_simple && state != State::Dropped).then(|| ContextSummary {
+            name: control.name().to_owned(),
+            epoch: control.epoch(),
+            state: Ok(state),
+            first_available: Ok(glance.base_seq),
+            latest: Ok(glance.base_seq + glance.entries - 1),
+        })
+    }
+
+    /// Opens it for reading: this one, whatever has its name by now. The daemon
+    /// need not answer, and does not learn of it where it need not be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`ContextOptions::open_read_only`].
+    pub fn open(&self, ledger: &Ledger) -> Result<Context, OpenError> {
+        let core = ledger.core();
+        if !core.instance.may_open_by_name() {
+            return ledger.context(&self.name).open_read_only();
+        }
+        let control = Control::open(&core.instance, self.epoch, false)?;
+        Ok(Context::in_memory(ledger, control))
+    }
+
+    /// As [`Context::name`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As [`Context::epoch`].
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// As [`Context::state`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn state(&self) -> Result<State, &ReadError> {
+        self.state.as_ref().copied()
+    }
+
+    /// As [`Context::first_available`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn first_available(&self) -> Result<u64, &ReadError> {
+        self.first_available.as_ref().copied()
+    }
+
+    /// As [`Context::latest`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn latest(&self) -> Result<u64, &ReadError> {
+        self.latest.as_ref().copied()
     }
 }
 
@@ -190,6 +277,17 @@ impl Context {
     /// [`ReadError::Corrupt`] on damage.
     pub fn state(&self) -> Result<State, ReadError> {
         Ok(self.shared.control.state()?)
+    }
+
+    /// What there is to say about it right now.
+    pub fn summary(&self) -> ContextSummary {
+        ContextSummary {
+            name: self.name().to_owned(),
+            epoch: self.epoch(),
+            state: self.state(),
+            first_available: self.first_available(),
+            latest: self.latest(),
+        }
     }
 
     /// The connection it was opened over.

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ledger_shm::Control;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
+use ledger_shm::{Control, Segment};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::context::{Context, ContextOptions};
+use crate::context::{Context, ContextOptions, ContextSummary};
 use crate::error::{ConnectError, ObjectError};
 use crate::line::{Answer, Line};
 use crate::place;
@@ -182,42 +182,69 @@ impl Ledger {
     pub fn contexts(&self) -> io::Result<Contexts> {
         if !self.core.instance.may_open_by_name() {
             let names = self.core.names().map_err(io::Error::other)?;
-            let open = |name: &String| self.context(name).open_read_only().ok();
+            let look = |name: &String| Some(self.context(name).open_read_only().ok()?.summary());
             return Ok(Contexts {
                 // What is dropped meanwhile is not there.
-                readable: names.iter().filter_map(open).collect(),
+                readable: names.iter().filter_map(look).collect(),
                 unreadable: Vec::new(),
             });
         }
-        let Controls {
-            readable,
-            unreadable,
-        } = self.core.controls()?;
-        let readable = readable
-            .into_iter()
-            .map(|control| Context::in_memory(self, control))
-            .collect();
-        Ok(Contexts {
-            readable,
-            unreadable,
+        let epochs = self.core.epochs()?;
+        // Each takes a few system calls, which two threads make in half the time.
+        let (one, other) = epochs.split_at(epochs.len() / 2);
+        let (mut found, more) = std::thread::scope(|scope| {
+            let more = scope.spawn(|| self.look_at(other));
+            (self.look_at(one), more.join())
+        });
+        if let Ok(more) = more {
+            found.readable.extend(more.readable);
+            found.unreadable.extend(more.unreadable);
+        }
+        found.readable.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(found)
+    }
+
+    /// One after the other: a process can have some ten thousand mappings, and
+    /// there may be more contexts.
+    fn look_at(&self, epochs: &[Epoch]) -> Contexts {
+        let mut found = Contexts::default();
+        for epoch in epochs {
+            match Control::look(&self.core.instance, *epoch) {
+                Ok(control) => found.readable.push(self.summary(control)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => found.unreadable.push((*epoch, error)),
+            }
+        }
+        found
+    }
+}
+
+impl Ledger {
+    /// What there is to say about a context that was just looked at.
+    fn summary(&self, control: Control) -> ContextSummary {
+        let first = Name::Part(control.epoch(), control.first_part());
+        let glance = Object::open(&self.core.instance, first, false)
+            .map_err(MapError::from)
+            .and_then(|object| Segment::glance(&object));
+        match glance {
+            Ok(Some(glance)) => ContextSummary::at_a_glance(&control, &glance),
+            // It has retired meanwhile, is damaged, or is not that simple.
+            _ => None,
+        }
+        .unwrap_or_else(|| {
+            let again = Control::open(&self.core.instance, control.epoch(), false);
+            Context::in_memory(self, again.unwrap_or(control)).summary()
         })
     }
 }
 
 /// The contexts in memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Contexts {
     /// Those that can be read, by name.
-    pub readable: Vec<Context>,
+    pub readable: Vec<ContextSummary>,
     /// Those that cannot, and why.
     pub unreadable: Vec<(Epoch, MapError)>,
-}
-
-/// The control objects in memory.
-#[derive(Debug, Default)]
-pub(crate) struct Controls {
-    pub(crate) readable: Vec<Control>,
-    pub(crate) unreadable: Vec<(Epoch, MapError)>,
 }
 
 /// Ends the background thread with the last clone.
@@ -360,17 +387,13 @@ impl Core {
         std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn controls(&self) -> io::Result<Controls> {
-        let mut found = Controls::default();
-        for name in object::list(&self.instance)? {
-            let Name::Control(epoch) = name else { continue };
-            match Control::open(&self.instance, epoch, false) {
-                Ok(control) => found.readable.push(control),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => found.unreadable.push((epoch, error)),
-            }
-        }
-        found.readable.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(found)
+    /// Every context in memory, in no order.
+    pub(crate) fn epochs(&self) -> io::Result<Vec<Epoch>> {
+        let names = object::list(&self.instance)?.into_iter();
+        let controls = names.filter_map(|name| match name {
+            Name::Control(epoch) => Some(epoch),
+            _ => None,
+        });
+        Ok(controls.collect())
     }
 }

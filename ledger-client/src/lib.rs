@@ -56,7 +56,7 @@ pub mod wire;
 pub use appender::{Appender, BatchError};
 #[cfg(feature = "tokio")]
 pub use async_watcher::AsyncWatcher;
-pub use context::{Context, ContextOptions};
+pub use context::{Context, ContextOptions, ContextSummary};
 pub use error::{AppendError, ConnectError, Held, OpenError, ReadError};
 pub use ledger::{Builder, Contexts, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};

@@ -300,6 +300,18 @@ impl Control {
         Control::read(object.map(writable)?, epoch)
     }
 
+    /// As [`open`](Self::open), for who looks once: it stays as it is now.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[cfg(not(loom))]
+    pub fn look(instance: &Instance, epoch: Epoch) -> Result<Control, MapError> {
+        let object = Object::open(instance, Name::Control(epoch), false)?;
+        Corrupt::check("control length", object.len() as u64, CONTROL_LEN as u64)?;
+        Control::read(object.copy(CONTROL_LEN)?, epoch)
+    }
+
     fn read(region: Region, epoch: Epoch) -> Result<Control, MapError> {
         let word = |at| region.word(at).load(Ordering::Relaxed);
         let magic = word(offset_of!(ControlHeader, magic_word));

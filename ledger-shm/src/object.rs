@@ -246,7 +246,8 @@ impl MapError {
 pub struct Object {
     fd: OwnedFd,
     len: usize,
-    is_trusted: bool,
+    uid: u32,
+    has_foreign_writers: bool,
 }
 
 impl Object {
@@ -308,18 +309,19 @@ impl Object {
         Ok(Object {
             fd,
             len,
-            is_trusted: uid == sys::own_uid(),
+            uid,
+            has_foreign_writers: false,
         })
     }
 
     /// Whether nobody but this process's uid can write it.
     pub fn is_trusted(&self) -> bool {
-        self.is_trusted
+        !self.has_foreign_writers && self.uid == sys::own_uid()
     }
 
     /// Takes note that other uids were given the right to write it.
     pub fn distrust(&mut self) {
-        self.is_trusted = false;
+        self.has_foreign_writers = true;
     }
 
     /// Whether anybody else has it open or mapped, in whatever process: asked by
@@ -348,6 +350,15 @@ impl Object {
             return Err(MapError::Unfinished);
         }
         Ok(Region::map(&self.fd, self.len, writable)?)
+    }
+
+    /// The first `len` bytes as they are now.
+    #[cfg(not(loom))]
+    pub(crate) fn copy(&self, len: usize) -> Result<Region, MapError> {
+        if self.len < PAGE_LEN {
+            return Err(MapError::Unfinished);
+        }
+        Ok(Region::copy_of(&self.fd, len.min(self.len))?)
     }
 }
 

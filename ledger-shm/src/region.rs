@@ -28,6 +28,8 @@ mod mapped {
         len: usize,
         writable: bool,
         made_in: Generation,
+        /// The words themselves, if this is a copy and no mapping.
+        copy: Option<Box<[AtomicU64]>>,
     }
 
     // SAFETY: the range is shared with other processes anyway. Words are only
@@ -47,6 +49,35 @@ mod mapped {
                 len: len.get(),
                 writable,
                 made_in,
+                copy: None,
+            })
+        }
+
+        /// The first bytes of an object as they are now, for who looks once: no
+        /// mapping, of which a process can have some ten thousand only, and no
+        /// unmapping, which interrupts its other threads.
+        pub(crate) fn copy_of(fd: impl AsFd, len: usize) -> io::Result<Region> {
+            let mut bytes = vec![0; len.next_multiple_of(8)];
+            let mut read = 0;
+            while read < len {
+                let at = i64::try_from(read).map_err(io::Error::other)?;
+                match nix::sys::uio::pread(&fd, &mut bytes[read..len], at) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => read += count,
+                    Err(nix::Error::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let words = bytes.as_chunks().0.iter();
+            let copy: Box<[AtomicU64]> = words
+                .map(|word| AtomicU64::new(u64::from_ne_bytes(*word)))
+                .collect();
+            Ok(Region {
+                address: NonNull::from(&copy[..]).cast(),
+                len,
+                writable: false,
+                made_in: Generation::current()?,
+                copy: Some(copy),
             })
         }
 
@@ -72,7 +103,8 @@ mod mapped {
                 "{len} bytes at {offset} of {}, aligned to {align}",
                 self.len
             );
-            // SAFETY: the range was just checked to lie inside the mapping.
+            // SAFETY: the range was just checked to lie inside the mapping, or the copy,
+            // which lives and stays where it is as long as this.
             unsafe { self.address.as_ptr().add(offset) }
         }
 
@@ -154,7 +186,7 @@ mod mapped {
 
     impl Drop for Region {
         fn drop(&mut self) {
-            if self.is_mapped_here() {
+            if self.copy.is_none() && self.is_mapped_here() {
                 // SAFETY: mapped by us in this process image, and a dropped
                 // region has no borrows.
                 unsafe { sys::unmap(self.address, self.len) }

@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "published bytes become references here")]
 
 mod geometry;
+#[cfg(not(loom))]
+mod glance;
 mod header;
 
 use std::mem::offset_of;
@@ -20,6 +22,8 @@ use crate::slot::{Extent, Slot};
 use crate::sync::{AtomicU64, Label, Ordering};
 
 pub use geometry::Geometry;
+#[cfg(not(loom))]
+pub use glance::Glance;
 #[cfg(loom)]
 pub use header::Memory;
 

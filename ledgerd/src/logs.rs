@@ -11,7 +11,8 @@ use crate::log::Log;
 
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    by_epoch: HashMap<Epoch, Log>,
+    /// Boxed: a table that grows moves what is in it, and has room for more.
+    by_epoch: HashMap<Epoch, Box<Log>>,
     by_name: BTreeMap<String, Epoch>,
     committed_len: u64,
     /// Those that hold more than contexts that were only created.
@@ -24,7 +25,7 @@ impl Logs {
     pub(crate) fn insert(&mut self, log: Log) {
         let epoch = log.epoch;
         self.by_name.insert(log.name.clone(), epoch);
-        self.by_epoch.insert(epoch, log);
+        self.by_epoch.insert(epoch, Box::new(log));
         self.count(epoch, 0);
     }
 
@@ -64,7 +65,7 @@ impl Logs {
     }
 
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&Log> {
-        self.by_epoch.get(&epoch)
+        self.by_epoch.get(&epoch).map(Box::as_ref)
     }
 
     /// Does something with one context, and counts what that changed.
@@ -93,6 +94,6 @@ impl Logs {
 
     /// Those that hold more than contexts that were only created.
     pub(crate) fn active(&self) -> impl ExactSizeIterator<Item = &Log> {
-        self.active.iter().map(|epoch| &self.by_epoch[epoch])
+        self.active.iter().map(|epoch| &*self.by_epoch[epoch])
     }
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
-use ledger_shm::object::{self, Epoch, Instance, MapError, Name};
+use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
-use ledger_shm::{Control, Corrupt};
+use ledger_shm::{Control, Corrupt, Segment};
 
 use crate::log::{Log, Part, is_spare, map};
 use crate::options::Options;
@@ -104,6 +104,28 @@ fn adopt(
     log
 }
 
+/// The part of a context that has one, and goes on in it: most contexts, of which
+/// there may be many.
+fn only_part(
+    instance: &Instance,
+    control: &Control,
+    numbers: &[u64],
+) -> Result<Option<Part>, MapError> {
+    let number = control.first_part();
+    if numbers != [number] {
+        return Ok(None);
+    }
+    let object = Object::open(instance, Name::Part(control.epoch(), number), false)?;
+    let found = Segment::glance(&object)?.filter(|glance| {
+        let is_it = glance.epoch == control.epoch().0 && glance.part == number;
+        is_it && glance.end == Slot::Empty && (1..=SEQ_MAX).contains(&glance.base_seq)
+    });
+    Ok(found.map(|glance| Part {
+        number,
+        segment_len: glance.segment_len,
+    }))
+}
+
 fn find_parts(
     instance: &Instance,
     control: &Control,
@@ -112,6 +134,11 @@ fn find_parts(
     leftovers: &mut usize,
 ) -> Result<(), MapError> {
     let was_quarantined = control.state()? == State::Quarantined;
+    if !was_quarantined && let Some(part) = only_part(instance, control, &numbers)? {
+        control.set_state(State::Open);
+        log.chain.push_back(part);
+        return Ok(());
+    }
     let segment = map(instance, log.epoch, control.first_part())?;
     let base_seq = segment.base_seq();
     if !(1..=SEQ_MAX).contains(&base_seq) {

@@ -410,9 +410,13 @@ fn a_seal_that_leads_nowhere_is_an_error_and_no_loop() {
         bytes.set_word(Bytes::slot_at(index), Slot::Seal(part).encode());
         let seq = index as u64 + 1;
         // Not by the daemon, which may refuse it already.
-        let found = instance.connect().contexts().expect("listed").readable;
-        let fresh = found.into_iter().find(|found| found.name() == "victim");
-        let fresh = fresh.expect("it is there");
+        let ledger = instance.connect();
+        let found = ledger.contexts().expect("listed").readable;
+        let fresh = found.iter().find(|found| found.name() == "victim");
+        let fresh = fresh
+            .expect("it is there")
+            .open(&ledger)
+            .expect("read-only");
         assert!(fresh.get(seq).is_err(), "seal of {part} in slot {index}");
         let mut watcher = fresh.watch(seq);
         assert!(watcher.next().is_err(), "seal of {part} in slot {index}");

@@ -30,10 +30,11 @@ impl Segment {
             )
             .into());
         }
-        Segment::read(region, object.is_trusted())
+        let len = region.len();
+        Segment::read(region, len, object.is_trusted())
     }
 
-    fn read(region: Region, is_trusted: bool) -> Result<Segment, MapError> {
+    pub(super) fn read(region: Region, len: usize, is_trusted: bool) -> Result<Segment, MapError> {
         let magic = region
             .word(offset_of!(SegmentHeader, magic_word))
             .load(Ordering::Relaxed);
@@ -56,7 +57,7 @@ impl Segment {
             data_offset: word(offset_of!(SegmentHeader, data_offset)) as usize,
             data_len: word(offset_of!(SegmentHeader, data_len)) as usize,
         }
-        .validate(region.len())?;
+        .validate(len)?;
         let mut epoch = [0; 16];
         region.copy_to(offset_of!(SegmentHeader, epoch), &mut epoch);
         let part = word(offset_of!(SegmentHeader, part));
@@ -194,6 +195,6 @@ impl Memory {
     ///
     /// What is wrong with the header.
     pub fn map(&self) -> Result<Segment, MapError> {
-        Segment::read(self.region.clone(), true)
+        Segment::read(self.region.clone(), self.region.len(), true)
     }
 }

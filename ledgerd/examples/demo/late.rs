@@ -20,7 +20,8 @@ pub fn play(plan: &Plan) -> Result<(), Failure> {
         return Err(format!("the context of epoch {epoch} cannot be read: {error}").into());
     }
     let mut digests = BTreeMap::new();
-    for context in &found.readable {
+    for found in &found.readable {
+        let context = found.open(&ledger)?;
         let mut digest = ContextDigest::default();
         let mut entries = context.range(1);
         while let Some(entry) = entries.next_entry()? {

@@ -32,7 +32,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let context = open_to_read(instance, &args.context.name)?;
     let held = Held::of(context.ledger().instance(), context.epoch())?;
     let description = Description {
-        summary: Summary::of(&context),
+        summary: Summary::of(&context.summary()),
         payload_len_max: context.limits().payload_len_max,
         metadata_len_max: context.limits().metadata_len_max,
         retired_mapped_len: held.len,

@@ -1,6 +1,6 @@
 //! `ledgerd ls`: the contexts in memory.
 
-use ledger_client::{Context, ReadError};
+use ledger_client::{ContextSummary, ReadError};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
@@ -20,25 +20,18 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(context: &Context) -> Summary {
-        let state = context.state().map(|state| state.as_str().to_owned());
-        let (first_available, latest) = (context.first_available(), context.latest());
-        let damage = [
-            state.as_ref().err(),
-            first_available.as_ref().err(),
-            latest.as_ref().err(),
-        ]
-        .into_iter()
-        .flatten()
-        .next()
-        .map(ReadError::to_string);
+    pub(super) fn of(found: &ContextSummary) -> Summary {
+        let state = found.state().map(|state| state.as_str().to_owned());
+        let (first_available, latest) = (found.first_available(), found.latest());
+        let damage = state.as_ref().err().copied();
+        let damage = damage.or(first_available.err()).or(latest.err());
         Summary {
-            context: context.name().to_owned(),
-            epoch: context.epoch().to_string(),
+            context: found.name().to_owned(),
+            epoch: found.epoch().to_string(),
+            damage: damage.map(ReadError::to_string),
             state: state.unwrap_or_else(|_| "damaged".to_owned()),
             first_available: first_available.ok(),
             latest: latest.ok(),
-            damage,
         }
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use ledger_client::{Builder, Context, Ledger};
+use ledger_client::{Builder, Context, ContextSummary, Ledger};
 
 use crate::cli::{Failure, InstanceArgs};
 use crate::settings::Seconds;
@@ -50,7 +50,7 @@ fn contexts(begun: &OsStr) -> Vec<CompletionCandidate> {
         .connect();
     let found = ledger.ok().and_then(|ledger| ledger.contexts().ok());
     let readable = found.map_or_else(Vec::new, |found| found.readable);
-    let names = readable.iter().map(Context::name);
+    let names = readable.iter().map(ContextSummary::name);
     let begun = begun.to_string_lossy();
     names
         .filter(|name| name.starts_with(&*begun))

@@ -1,0 +1,52 @@
+//! A segment for who looks once, at many: copied, not mapped.
+
+use super::Segment;
+use crate::format::{PAGE_LEN, SEGMENT_HEADER_LEN};
+use crate::object::{MapError, Object};
+use crate::slot::Slot;
+
+/// A segment as it was at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The context it is a part of.
+    pub epoch: [u8; 16],
+    /// Its number within the context.
+    pub part: u64,
+    /// Its length, in bytes.
+    pub segment_len: usize,
+    /// As [`Segment::base_seq`].
+    pub base_seq: u64,
+    /// How many entries it had.
+    pub entries: u64,
+    /// What followed them.
+    pub end: Slot,
+}
+
+impl Segment {
+    /// Where a segment begins and ends, for who looks once; none if its index is
+    /// too long to be copied for that. Somebody may append while it is copied:
+    /// then it ends somewhere between where it ended before and after.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map), and what is wrong with the slots.
+    pub fn glance(object: &Object) -> Result<Option<Glance>, MapError> {
+        let region = object.copy(PAGE_LEN)?;
+        let copied = region.len();
+        // No record is read here, so that nothing has to be trusted.
+        let segment = Segment::read(region, object.len(), false)?;
+        let slots = segment.geometry.slot_capacity + 1;
+        if SEGMENT_HEADER_LEN + slots * size_of::<u64>() > copied {
+            return Ok(None);
+        }
+        let frontier = segment.frontier()?;
+        Ok(Some(Glance {
+            epoch: segment.epoch,
+            part: segment.part,
+            segment_len: segment.geometry.segment_len,
+            base_seq: segment.base_seq(),
+            entries: frontier as u64,
+            end: segment.look(frontier)?,
+        }))
+    }
+}
