@@ -107,12 +107,12 @@ impl Filter {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let context = open_to_read(instance, &args.context.name)?;
     let output = args.output.output();
     if args.follow && output == Output::Json {
         let message = "a document that has no end: use --output jsonl with --follow";
         return Err(Failure::Said(Kind::Usage, message.to_owned()));
     }
+    let context = open_to_read(instance, &args.context.name)?;
     let cursor_file = args.cursor_file.map(CursorFile::new);
     let remembered = match &cursor_file {
         Some(file) => file.read(context.epoch())?,
