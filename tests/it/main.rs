@@ -7,6 +7,7 @@ mod abandoned;
 mod appenders;
 mod commands;
 mod configuration;
+mod crowd;
 mod daemon;
 mod damage;
 mod documents;
