@@ -254,9 +254,10 @@ fn a_reader_holds_a_bounded_amount_of_what_has_left_the_window() {
     let (len, max) = held.split_once(", max: ").expect("both");
     assert_eq!(max, "65536 }");
     let len: u64 = len.parse().expect("a number");
-    // Beside those, what was still in the window when it was given: two sealed
-    // segments and the current one.
-    assert!((65_536..=65_536 + 3 * 8192).contains(&len), "{len}");
+    // Beside those, what was in memory when it was given: two sealed segments in
+    // the window, the current one, and the two spares that an appender goes
+    // through before it asks for more, which is when the window is kept.
+    assert!((65_536..=65_536 + 5 * 8192).contains(&len), "{len}");
     // Another process of that uid is as well refused, with what to do.
     let mut other = instance.peer_as(READER);
     other.must("read read");
