@@ -13,7 +13,7 @@ use ledger_shm::{Control, Segment};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::context::{Context, ContextOptions, ContextSummary};
-use crate::error::{ConnectError, ObjectError};
+use crate::error::{ConnectError, ObjectError, OpenError};
 use crate::line::{Answer, Line};
 use crate::place;
 use crate::provision::Provisioner;
@@ -163,11 +163,16 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if it does not answer.
-    pub fn status(&self) -> Result<Status, ConnectError> {
+    /// [`OpenError::Connect`] if it does not answer, others if it refuses to.
+    pub fn status(&self) -> Result<Status, OpenError> {
         match self.core.ask(&Request::Status)?.reply {
             Reply::Status(status) => Ok(status),
-            _ => Err(self.core.line.protocol("an answer to another question")),
+            Reply::Refused(refusal) => Err(OpenError::refused("", &self.core.instance, refusal)),
+            _ => Err(self
+                .core
+                .line
+                .protocol("an answer to another question")
+                .into()),
         }
     }
 
@@ -181,13 +186,16 @@ impl Ledger {
     /// the daemon from telling.
     pub fn contexts(&self) -> io::Result<Contexts> {
         if !self.core.instance.may_open_by_name() {
-            let names = self.core.names().map_err(io::Error::other)?;
-            let look = |name: &String| Some(self.context(name).open_read_only().ok()?.summary());
-            return Ok(Contexts {
-                // What is dropped meanwhile is not there.
-                readable: names.iter().filter_map(look).collect(),
-                unreadable: Vec::new(),
-            });
+            let mut found = Contexts::default();
+            for name in self.core.names().map_err(io::Error::other)? {
+                match self.context(&name).open_read_only() {
+                    Ok(context) => found.readable.push(context.summary()),
+                    // What is dropped meanwhile is not there.
+                    Err(error) if error.is_unknown() => {}
+                    Err(error) => return Err(io::Error::other(error)),
+                }
+            }
+            return Ok(found);
         }
         let epochs = self.core.epochs()?;
         // Each takes a few system calls, which two threads make in half the time.
@@ -196,10 +204,9 @@ impl Ledger {
             let more = scope.spawn(|| self.look_at(other));
             (self.look_at(one), more.join())
         });
-        if let Ok(more) = more {
-            found.readable.extend(more.readable);
-            found.unreadable.extend(more.unreadable);
-        }
+        let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        found.readable.extend(more.readable);
+        found.unreadable.extend(more.unreadable);
         found.readable.sort_by(|a, b| a.name().cmp(b.name()));
         Ok(found)
     }
@@ -337,14 +344,17 @@ impl Core {
     }
 
     /// The names of all contexts that the daemon lets this uid read.
-    fn names(&self) -> Result<Vec<String>, ConnectError> {
+    fn names(&self) -> Result<Vec<String>, OpenError> {
         let mut names: Vec<String> = Vec::new();
         loop {
             let after = names.last().cloned().unwrap_or_default();
             match self.ask(&Request::List { after })?.reply {
                 Reply::Names(more) if more.is_empty() => return Ok(names),
                 Reply::Names(more) => names.extend(more),
-                _ => return Ok(names),
+                Reply::Refused(refusal) => {
+                    return Err(OpenError::refused("", &self.instance, refusal));
+                }
+                _ => return Err(self.line.protocol("an answer to another question").into()),
             }
         }
     }

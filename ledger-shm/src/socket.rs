@@ -76,7 +76,11 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 /// The kernel's; `InvalidInput` if it is not a Unix socket for packets that
 /// listens.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: it is only borrowed for the copy, which fails if it is none.
+    if number < 0 {
+        return Err(nix::Error::EBADF.into());
+    }
+    // SAFETY: it is not -1, and only borrowed to be copied, which the kernel
+    // refuses if it is not open.
     let passed = unsafe { BorrowedFd::borrow_raw(number) };
     let fd = passed.try_clone_to_owned()?;
     let is_listening = nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn)?;

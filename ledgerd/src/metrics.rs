@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ledger_client::wire::Status;
-use ledger_client::{ConnectError, Ledger};
+use ledger_client::{Ledger, OpenError};
 use ledger_shm::object::Instance;
 use tiny_http::{Header, Method, Response, Server};
 
@@ -89,7 +89,7 @@ fn answer(server: &Server, ledger: &Ledger) {
     }
 }
 
-fn unavailable(error: &ConnectError) -> String {
+fn unavailable(error: &OpenError) -> String {
     format!("{error}\n")
 }
 
