@@ -48,6 +48,7 @@ pub struct Appender {
 /// How far a batch came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{appended} entries of the batch were appended, then: {error}")]
+#[non_exhaustive]
 pub struct BatchError {
     /// Entries that are in the log.
     pub appended: usize,

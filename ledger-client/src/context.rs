@@ -24,6 +24,14 @@ use crate::watcher::Watcher;
 use crate::wire::{Reply, Request};
 
 /// How a context is opened.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let reading = ledger.context("loan-7").open_read_only()?;
+/// assert_eq!(context.epoch(), reading.epoch());
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 #[must_use = "call one of the open methods"]
 pub struct ContextOptions<'a> {
@@ -44,6 +52,15 @@ impl<'a> ContextOptions<'a> {
     /// How large the segments of the context are if this creates it, for those
     /// who know their load. One that exists keeps what it has. Default: as the
     /// daemon's options have it.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::Sizes;
+    ///
+    /// let sizes = Sizes { first_len: Some(1 << 20), ..Sizes::default() };
+    /// let busy = ledger.context("busy").sizes(sizes).open_or_create()?;
+    /// # Ok(()) });
+    /// ```
     pub fn sizes(mut self, sizes: Sizes) -> Self {
         self.sizes = sizes;
         self
@@ -55,6 +72,14 @@ impl<'a> ContextOptions<'a> {
     ///
     /// [`OpenError`]: the name or the sizes are none, no daemon, no room, no
     /// right.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let made = ledger.context("loan-7").open_or_create()?;
+    /// let found = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(made.epoch(), found.epoch());
+    /// # Ok(()) });
+    /// ```
     pub fn open_or_create(self) -> Result<Context, OpenError> {
         self.attach(Some(self.sizes), true)
     }
@@ -65,6 +90,12 @@ impl<'a> ContextOptions<'a> {
     ///
     /// [`OpenError::Unknown`] if there is none; others as for
     /// [`open_or_create`](Self::open_or_create).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// assert!(ledger.context("loan-7").open().unwrap_err().is_unknown());
+    /// # Ok(()) });
+    /// ```
     pub fn open(self) -> Result<Context, OpenError> {
         self.attach(None, true)
     }
@@ -77,6 +108,14 @@ impl<'a> ContextOptions<'a> {
     ///
     /// [`OpenError::Unknown`] if there is none; others as for
     /// [`open_or_create`](Self::open_or_create).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// let context = ledger.context("loan-7").open_read_only()?;
+    /// assert_eq!(context.appender().unwrap_err(), ledger_client::AppendError::ReadOnly);
+    /// # Ok(()) });
+    /// ```
     pub fn open_read_only(self) -> Result<Context, OpenError> {
         match self.attach(None, false) {
             Err(OpenError::Connect(_) | OpenError::Quarantined { .. }) => self.find_in_memory(),
@@ -160,6 +199,16 @@ impl<'a> ContextOptions<'a> {
 }
 
 /// A context as it was at one moment. Damage only hides what it damaged.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let before = context.summary();
+/// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+/// assert_eq!(*before.latest().as_ref().unwrap(), 0);
+/// assert_eq!(*context.summary().latest().as_ref().unwrap(), 1);
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct ContextSummary {
     name: String,
@@ -190,6 +239,16 @@ impl ContextSummary {
     /// # Errors
     ///
     /// As [`ContextOptions::open_read_only`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     let context = found.open(&ledger)?;
+    ///     assert_eq!(context.epoch(), found.epoch());
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn open(&self, ledger: &Ledger) -> Result<Context, OpenError> {
         let core = ledger.core();
         if !core.instance.may_open_by_name() {
@@ -240,6 +299,18 @@ impl ContextSummary {
 /// One append-only log.
 ///
 /// Cheap to clone; clones share what is mapped.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::NewEntry;
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let mut appender = context.appender()?;
+/// appender.append(&NewEntry::new("facts", "income: 4200"))?;
+/// let entry = context.get(1)?.expect("just appended");
+/// assert_eq!(entry.payload(), b"income: 4200");
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Context {
     shared: Arc<Shared>,
@@ -256,16 +327,38 @@ impl Context {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.name(), "loan-7");
+    /// # Ok(()) });
+    /// ```
     pub fn name(&self) -> &str {
         self.shared.control.name()
     }
 
     /// Its epoch: tells two contexts of one name apart.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// println!("{}", context.epoch()); // 32 hexadecimal digits
+    /// # assert_eq!(context.epoch().to_string().len(), 32);
+    /// # Ok(()) });
+    /// ```
     pub fn epoch(&self) -> Epoch {
         self.shared.control.epoch()
     }
 
     /// What its entries may weigh.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.limits().payload_len_max, 4 << 20);
+    /// # Ok(()) });
+    /// ```
     pub fn limits(&self) -> Limits {
         self.shared.control.limits()
     }
@@ -275,11 +368,27 @@ impl Context {
     /// # Errors
     ///
     /// [`ReadError::Corrupt`] on damage.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::State;
+    ///
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.state()?, State::Open);
+    /// # Ok(()) });
+    /// ```
     pub fn state(&self) -> Result<State, ReadError> {
         Ok(self.shared.control.state()?)
     }
 
     /// What there is to say about it right now.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let summary = ledger.context("loan-7").open_or_create()?.summary();
+    /// assert_eq!(summary.name(), "loan-7");
+    /// # Ok(()) });
+    /// ```
     pub fn summary(&self) -> ContextSummary {
         ContextSummary {
             name: self.name().to_owned(),
@@ -291,6 +400,13 @@ impl Context {
     }
 
     /// The connection it was opened over.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let next = context.ledger().context("loan-8").open_or_create()?;
+    /// # Ok(()) });
+    /// ```
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -304,6 +420,22 @@ impl Context {
     /// # Errors
     ///
     /// [`AppendError::ReadOnly`] on a context opened for reading.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::NewEntry;
+    ///
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..2 {
+    ///         let mut appender = context.appender()?;
+    ///         scope.spawn(move || appender.append(&NewEntry::new("facts", "in parallel")));
+    ///     }
+    ///     Ok::<_, ledger_client::AppendError>(())
+    /// })?;
+    /// assert_eq!(context.latest()?, 2);
+    /// # Ok(()) });
+    /// ```
     pub fn appender(&self) -> Result<Appender, AppendError> {
         Appender::new(self.clone())
     }
@@ -314,6 +446,16 @@ impl Context {
     /// # Errors
     ///
     /// [`ReadError::Evicted`] if it has left memory; others on damage.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let entry = context.get(1)?.expect("it was appended");
+    /// assert_eq!((entry.seq(), entry.key()), (1, "facts"));
+    /// assert!(context.get(2)?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn get(&self, seq: u64) -> Result<Option<Entry<'static>>, ReadError> {
         if seq == 0 {
             return Ok(None);
@@ -339,18 +481,49 @@ impl Context {
 
     /// Entries from `first_seq` on, in order, up to the end of the log as it
     /// is when it is reached. 0 and 1 both mean the first one ever.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut range = context.range(1);
+    /// while let Some(entry) = range.next_entry()? {
+    ///     println!("{} {}", entry.seq(), entry.key());
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn range(&self, first_seq: u64) -> Range {
         Range::new(Watcher::new(self.clone(), first_seq.max(1)))
     }
 
     /// Entries from `first_seq` on, in order, and then every new one. 0 and 1
     /// both mean the first one ever.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// let mut watcher = context.watch(1);
+    /// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// assert_eq!(watcher.next()?.seq(), 1);
+    /// # Ok(()) });
+    /// ```
     pub fn watch(&self, first_seq: u64) -> Watcher {
         Watcher::listed(self.clone(), first_seq.max(1))
     }
 
     /// Who watches this context and how far each has come, as the watchers say
     /// themselves; none if no daemon has answered yet. A [`Range`] is not listed.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let mut watcher = context.watch(1);
+    /// watcher.try_next()?;
+    /// let roster = context.watchers().expect("a daemon answered");
+    /// assert_eq!(roster.watching[0].client.pid, std::process::id());
+    /// assert_eq!(roster.watching[0].next_seq, 1);
+    /// # Ok(()) });
+    /// ```
     pub fn watchers(&self) -> Option<Roster> {
         self.shared.bell().map(|bell| bell.roster())
     }
@@ -360,6 +533,13 @@ impl Context {
     /// # Errors
     ///
     /// [`ReadError`] on damage.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.latest()?, 0);
+    /// # Ok(()) });
+    /// ```
     pub fn latest(&self) -> Result<u64, ReadError> {
         let (link, entries) = self
             .shared
@@ -374,6 +554,13 @@ impl Context {
     /// # Errors
     ///
     /// [`ReadError`] on damage.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let mut range = context.range(context.first_available()?);
+    /// # Ok(()) });
+    /// ```
     pub fn first_available(&self) -> Result<u64, ReadError> {
         self.shared
             .chain

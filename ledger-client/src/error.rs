@@ -82,6 +82,11 @@ impl ConnectError {
             ConnectError::DaemonDown { .. } | ConnectError::Unanswered { .. }
         )
     }
+
+    /// Whether the daemon is of a release that this program cannot talk to.
+    pub fn is_version(&self) -> bool {
+        matches!(self, ConnectError::Version { .. })
+    }
 }
 
 /// Why a context could not be opened.
@@ -173,6 +178,30 @@ impl OpenError {
     /// Whether no context has the name that was asked for.
     pub fn is_unknown(&self) -> bool {
         matches!(self, OpenError::Unknown { .. })
+    }
+
+    /// Whether this uid may not do that: its owner would have to change the rights.
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(self, OpenError::NotAllowed { .. } | OpenError::ReadInPlace)
+    }
+
+    /// Whether there is no room, or no more of something, and it may be otherwise
+    /// when others have let go.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(
+            self,
+            OpenError::Full(_) | OpenError::Held(_) | OpenError::Limit { .. }
+        )
+    }
+
+    /// Whether the context is damaged, and can be opened for reading only.
+    pub fn is_quarantined(&self) -> bool {
+        matches!(self, OpenError::Quarantined { .. })
+    }
+
+    /// Whether it may be otherwise as soon as a daemon runs.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, OpenError::Connect(error) if error.is_unreachable())
     }
 }
 
@@ -268,6 +297,16 @@ impl AppendError {
     pub fn is_full(&self) -> bool {
         matches!(self, AppendError::Refused(Refused::Full(_)))
     }
+
+    /// Whether the context was dropped.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, AppendError::Refused(Refused::Closed))
+    }
+
+    /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, AppendError::Refused(refused) if refused.is_invalid())
+    }
 }
 
 /// Why an entry could not be read.
@@ -311,5 +350,23 @@ impl ReadError {
     /// Whether what was asked for has left memory.
     pub fn is_evicted(&self) -> bool {
         matches!(self, ReadError::Evicted { .. })
+    }
+
+    /// Whether the context was dropped.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, ReadError::Closed)
+    }
+
+    /// Whether bytes in memory cannot be right.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(
+            self,
+            ReadError::Corrupt(_) | ReadError::Map(MapError::Corrupt(_))
+        )
+    }
+
+    /// Whether it may be otherwise as soon as a daemon runs.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, ReadError::Connect(error) if error.is_unreachable())
     }
 }

@@ -25,6 +25,15 @@ use crate::wire::{Reply, Request, Status};
 /// Cheap to clone; all clones share one connection and one background thread.
 /// If the daemon dies, what is open stays usable and the connection is made
 /// again by itself.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # use ledger_client::NewEntry;
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// context.appender()?.append(&NewEntry::new("facts", "income: 4200"))?;
+/// assert_eq!(context.latest()?, 1);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Ledger {
     core: Arc<Core>,
@@ -32,6 +41,21 @@ pub struct Ledger {
 }
 
 /// How to connect.
+///
+/// ```
+/// use std::time::Duration;
+/// use ledger_client::Ledger;
+///
+/// # let test_dir = std::env::temp_dir().join("nobody-listens-here");
+/// let ledger = Ledger::builder()
+///     .instance("tests")
+/// #   .runtime_dir(test_dir)
+///     .connect_timeout(Duration::from_millis(500))
+///     .daemon_optional(true)
+///     .connect()?;
+/// assert_eq!(ledger.instance().name(), "tests");
+/// # Ok::<(), ledger_client::ConnectError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     instance: Option<String>,
@@ -43,18 +67,39 @@ pub struct Builder {
 
 impl Builder {
     /// The instance's name. Default: `LEDGER_INSTANCE`, else `default`.
+    ///
+    /// ```
+    /// let builder = ledger_client::Ledger::builder().instance("no spaces, please");
+    /// let error = builder.connect().unwrap_err();
+    /// assert!(matches!(error, ledger_client::ConnectError::InvalidInstance(_)));
+    /// ```
     pub fn instance(mut self, name: impl Into<String>) -> Builder {
         self.instance = Some(name.into());
         self
     }
 
     /// The directory of the daemon's socket. Default: see [`place::runtime_dir`].
+    ///
+    /// ```
+    /// let builder = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// let error = builder.connect().unwrap_err();
+    /// assert!(error.to_string().starts_with("no ledger daemon at /nonexistent/"));
+    /// ```
     pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Builder {
         self.runtime_dir = Some(dir.into());
         self
     }
 
     /// The uid that the instance belongs to. Default: this process's.
+    ///
+    /// ```
+    /// # ledger_tests::example(|own| {
+    /// # let (name, uid) = (own.instance().name(), own.instance().uid());
+    /// let others = ledger_client::Ledger::builder().instance(name).uid(uid + 1);
+    /// let error = others.connect().unwrap_err();
+    /// assert!(error.is_unreachable());
+    /// # Ok(()) });
+    /// ```
     pub fn uid(mut self, uid: u32) -> Builder {
         self.uid = Some(uid);
         self
@@ -62,6 +107,13 @@ impl Builder {
 
     /// How long the daemon may take to greet now; later, when the connection is
     /// made again, nobody waits for that. Default: 2 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let builder = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// let error = builder.connect_timeout(Duration::from_millis(50)).connect();
+    /// assert!(error.unwrap_err().is_unreachable());
+    /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.connect_timeout = Some(timeout);
         self
@@ -69,6 +121,13 @@ impl Builder {
 
     /// Succeed although no daemon answers: contexts in memory can be read, and
     /// the connection is made when there is a daemon. Default: false.
+    ///
+    /// ```
+    /// # let builder = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// let ledger = builder.daemon_optional(true).connect()?;
+    /// assert!(!ledger.is_connected());
+    /// # Ok::<(), ledger_client::ConnectError>(())
+    /// ```
     pub fn daemon_optional(mut self, is_optional: bool) -> Builder {
         self.is_daemon_optional = is_optional;
         self
@@ -81,6 +140,17 @@ impl Builder {
     /// [`ConnectError::DaemonDown`] if there is no daemon and
     /// [`ConnectError::Unanswered`] if it does not greet in time (unless it is
     /// optional); others if it cannot be talked to.
+    ///
+    /// ```
+    /// use ledger_client::Ledger;
+    ///
+    /// match Ledger::builder().instance("tests").connect() {
+    ///     Ok(ledger) => println!("connected to {}", ledger.instance().name()),
+    ///     Err(error) if error.is_unreachable() => println!("start one: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), ledger_client::ConnectError>(())
+    /// ```
     pub fn connect(self) -> Result<Ledger, ConnectError> {
         let uid = self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
         let name = match self.instance {
@@ -127,11 +197,21 @@ impl Ledger {
     /// # Errors
     ///
     /// As [`Builder::connect`].
+    ///
+    /// ```no_run
+    /// let ledger = ledger_client::Ledger::connect()?;
+    /// # Ok::<(), ledger_client::ConnectError>(())
+    /// ```
     pub fn connect() -> Result<Ledger, ConnectError> {
         Ledger::builder().connect()
     }
 
     /// Connects with options.
+    ///
+    /// ```no_run
+    /// let ledger = ledger_client::Ledger::builder().instance("tests").connect()?;
+    /// # Ok::<(), ledger_client::ConnectError>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -140,6 +220,15 @@ impl Ledger {
     ///
     /// Names are 1 to 1024 bytes of UTF-8; anything else is refused when the
     /// context is opened.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let error = ledger.context("loan-7").open().unwrap_err();
+    /// assert!(error.is_unknown());
+    /// let error = ledger.context("").open_or_create().unwrap_err();
+    /// assert!(error.to_string().contains("name is empty"));
+    /// # Ok(()) });
+    /// ```
     pub fn context<'a>(&'a self, name: &'a (impl AsRef<[u8]> + ?Sized)) -> ContextOptions<'a> {
         ContextOptions::new(self, name.as_ref())
     }
@@ -149,12 +238,24 @@ impl Ledger {
     }
 
     /// The instance this is connected to.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// println!("uid {}, {}", ledger.instance().uid(), ledger.instance().name());
+    /// # Ok(()) });
+    /// ```
     pub fn instance(&self) -> &Instance {
         &self.core.instance
     }
 
     /// Whether there is a connection to the daemon right now. If there is none,
     /// what is open stays usable and the connection is made again by itself.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// assert!(ledger.is_connected());
+    /// # Ok(()) });
+    /// ```
     pub fn is_connected(&self) -> bool {
         self.core.line.connection().is_some()
     }
@@ -164,6 +265,13 @@ impl Ledger {
     /// # Errors
     ///
     /// [`OpenError::Connect`] if it does not answer, others if it refuses to.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let status = ledger.status()?;
+    /// assert!(status.committed <= status.budget);
+    /// # Ok(()) });
+    /// ```
     pub fn status(&self) -> Result<Status, OpenError> {
         match self.core.ask(&Request::Status)?.reply {
             Reply::Status(status) => Ok(status),
@@ -184,6 +292,15 @@ impl Ledger {
     ///
     /// The kernel's, when the memory file system cannot be listed; whatever keeps
     /// the daemon from telling.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// ledger.context("b").open_or_create()?;
+    /// ledger.context("a").open_or_create()?;
+    /// let names: Vec<_> = ledger.contexts()?.readable.into_iter().map(|of| of.name().to_owned()).collect();
+    /// assert_eq!(names, ["a", "b"]);
+    /// # Ok(()) });
+    /// ```
     pub fn contexts(&self) -> io::Result<Contexts> {
         if !self.core.instance.may_open_by_name() {
             let mut found = Contexts::default();
@@ -246,7 +363,16 @@ impl Ledger {
 }
 
 /// The contexts in memory.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// for (epoch, error) in ledger.contexts()?.unreadable {
+///     eprintln!("context {epoch}: {error}");
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Contexts {
     /// Those that can be read, by name.
     pub readable: Vec<ContextSummary>,

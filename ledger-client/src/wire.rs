@@ -167,8 +167,9 @@ pub enum Reply {
 }
 
 /// How a daemon does, at one moment.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
+#[non_exhaustive]
 pub struct Status {
     /// Its release.
     pub version: String,

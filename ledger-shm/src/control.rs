@@ -59,6 +59,7 @@ impl InvalidName {
 
 /// Whether and how a context can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Appends are welcome.
     Open,
@@ -118,6 +119,7 @@ pub const FIRST_LEN_MAX: usize = 64 << 20;
 /// A segment cannot be that large, or that small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} of {given} bytes is not possible; choose from {min} to {max}")]
+#[non_exhaustive]
 pub struct InvalidSizes {
     /// Which one.
     pub what: &'static str,

@@ -127,6 +127,19 @@ pub enum Refused {
     Corrupt(#[from] Corrupt),
 }
 
+impl Refused {
+    /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    pub fn is_invalid(&self) -> bool {
+        matches!(
+            self,
+            Refused::TooLarge { .. }
+                | Refused::EmptyKey
+                | Refused::LamportTooLarge { .. }
+                | Refused::Unserializable { .. }
+        )
+    }
+}
+
 /// What to do about something that is too large.
 fn remedy(what: &str, max: usize) -> &'static str {
     match what {

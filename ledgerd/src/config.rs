@@ -194,26 +194,24 @@ impl File {
             },
         };
         let grant = |table: &RightsTable| {
-            Ok(Grant {
-                contexts: table.contexts.clone(),
-                uids: table.users.iter().map(uid).collect::<Result<_, _>>()?,
-                gids: table.groups.iter().map(gid).collect::<Result<_, _>>()?,
-                right: table.right,
-            })
+            let uids: Vec<u32> = table.users.iter().map(uid).collect::<Result<_, _>>()?;
+            let gids: Vec<u32> = table.groups.iter().map(gid).collect::<Result<_, _>>()?;
+            let grant = Grant::new(table.right, &table.contexts);
+            Ok(grant.uids(uids).gids(gids))
         };
         self.tables.rights.iter().map(grant).collect()
     }
 
     /// What it says about the sizes of some contexts.
     pub(crate) fn context_sizes(&self) -> Vec<ContextSizes> {
-        let sizes = |table: &ContextTable| ContextSizes {
-            names: table.names.clone(),
-            sizes: Sizes {
+        let sizes = |table: &ContextTable| {
+            let sizes = Sizes {
                 first_len: table.first_segment.map(|bytes| bytes.0),
                 spare_len_min: table.spare_min.map(|bytes| bytes.0),
                 spare_len_max: table.spare_max.map(|bytes| bytes.0),
                 window_len: table.window.map(|bytes| bytes.0),
-            },
+            };
+            ContextSizes::new(&table.names, sizes)
         };
         self.tables.contexts.iter().map(sizes).collect()
     }

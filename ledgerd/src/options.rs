@@ -108,10 +108,19 @@ impl Options {
 /// How large the segments of some contexts are.
 #[derive(Clone, Debug)]
 pub struct ContextSizes {
-    /// Their names, in which `*` stands for any characters and `?` for one.
-    pub names: Vec<String>,
-    /// What is said about them; what is not, is as for all.
-    pub sizes: Sizes,
+    names: Vec<String>,
+    sizes: Sizes,
+}
+
+impl ContextSizes {
+    /// What is said about contexts of these names, in which `*` stands for any
+    /// characters and `?` for one; what is not said, is as for all.
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>, sizes: Sizes) -> ContextSizes {
+        ContextSizes {
+            names: names.into_iter().map(Into::into).collect(),
+            sizes,
+        }
+    }
 }
 
 /// How large the segments of one context are, by default or by somebody's word.

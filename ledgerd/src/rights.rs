@@ -23,16 +23,35 @@ pub enum Right {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Names of contexts, in which `*` stands for any characters and `?` for one.
-    pub contexts: Vec<String>,
-    /// Users, by number.
-    pub uids: Vec<u32>,
-    /// Groups, by number; primary and supplementary.
-    pub gids: Vec<u32>,
-    /// What they may do.
-    pub right: Right,
+    contexts: Vec<String>,
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+    right: Right,
 }
 
 impl Grant {
+    /// This right to contexts of these names, to nobody yet.
+    pub fn new(right: Right, contexts: impl IntoIterator<Item = impl Into<String>>) -> Grant {
+        Grant {
+            contexts: contexts.into_iter().map(Into::into).collect(),
+            uids: Vec::new(),
+            gids: Vec::new(),
+            right,
+        }
+    }
+
+    /// To these users, by number.
+    pub fn uids(mut self, uids: impl IntoIterator<Item = u32>) -> Grant {
+        self.uids.extend(uids);
+        self
+    }
+
+    /// To these groups, by number; primary and supplementary.
+    pub fn gids(mut self, gids: impl IntoIterator<Item = u32>) -> Grant {
+        self.gids.extend(gids);
+        self
+    }
+
     fn covers(&self, context: &str) -> bool {
         let mut patterns = self.contexts.iter();
         patterns.any(|pattern| WildMatch::new(pattern).matches(context))
@@ -93,18 +112,8 @@ mod tests {
     #[test]
     fn rights_follow_from_user_group_name_and_rank() {
         let grants = [
-            Grant {
-                contexts: vec!["loan-*".into(), "shared".into()],
-                uids: vec![7],
-                gids: vec![],
-                right: Right::Append,
-            },
-            Grant {
-                contexts: vec!["*".into()],
-                uids: vec![],
-                gids: vec![55],
-                right: Right::Read,
-            },
+            Grant::new(Right::Append, ["loan-*", "shared"]).uids([7]),
+            Grant::new(Right::Read, ["*"]).gids([55]),
         ];
         let may = |who: &Who, right, context| who.may(right, context, &grants);
         for context in ["loan-1", "shared"] {
@@ -125,12 +134,7 @@ mod tests {
 
     #[test]
     fn the_primary_group_counts() {
-        let grants = [Grant {
-            contexts: vec!["*".into()],
-            uids: vec![],
-            gids: vec![100],
-            right: Right::Read,
-        }];
+        let grants = [Grant::new(Right::Read, ["*"]).gids([100])];
         assert!(who(8, &[]).may(Right::Read, "any", &grants));
     }
 }

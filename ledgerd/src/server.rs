@@ -319,20 +319,20 @@ impl Server {
 
     fn status(&mut self) -> Status {
         let (attached, quarantined) = self.registry.logs.count_states();
-        Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            // Whoever asks is not among them just now.
-            clients: self.clients.len() as u64 + 1,
-            contexts: self.registry.context_count() as u64,
-            attached: attached as u64,
-            quarantined: quarantined as u64,
-            entries: self.registry.logs.entries(&self.registry.instance),
-            budget: self.registry.budget,
-            committed: self.registry.logs.committed_len(),
-            held: self.registry.lent.held_len(None),
-        }
+        let mut status = Status::default();
+        status.version = env!("CARGO_PKG_VERSION").into();
+        status.pid = std::process::id();
+        status.uptime_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Whoever asks is not among them just now.
+        status.clients = self.clients.len() as u64 + 1;
+        status.contexts = self.registry.context_count() as u64;
+        status.attached = attached as u64;
+        status.quarantined = quarantined as u64;
+        status.entries = self.registry.logs.entries(&self.registry.instance);
+        status.budget = self.registry.budget;
+        status.committed = self.registry.logs.committed_len();
+        status.held = self.registry.lent.held_len(None);
+        status
     }
 
     /// Somebody else in this process has something for us.

@@ -3,6 +3,7 @@
 
 pub mod attack;
 pub mod damage;
+mod example;
 pub mod process;
 mod scripted;
 pub mod sleeper;
@@ -25,6 +26,7 @@ use ledger_shm::object;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
+pub use crate::example::example;
 use crate::process::{Lines, Process};
 pub use crate::scripted::Peer;
 

@@ -36,6 +36,7 @@ impl ClientId {
 
 /// One watcher, as it says itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Watching {
     /// Who it is.
     pub client: ClientId,
@@ -45,6 +46,7 @@ pub struct Watching {
 
 /// A bell's roster at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Roster {
     /// Those that found room, in no order.
     pub watching: Vec<Watching>,

@@ -39,6 +39,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
         budget,
         committed,
         held,
+        ..
     } = ledger.status()?;
     let line = Line {
         instance: ledger.instance().name(),

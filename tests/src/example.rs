@@ -1,0 +1,46 @@
+//! What the examples in the documentation run against.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ledger_client::Ledger;
+use ledger_shm::object;
+use ledgerd::{Daemon, Options};
+
+use crate::sweep;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Runs an example on an instance of its own, with a daemon in this process.
+///
+/// # Panics
+///
+/// If the example fails.
+pub fn example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
+    sweep::sweep();
+    let name = sweep::name(NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut options = Options::new(&name);
+    options.runtime_dir = sweep::runtime_dir(&name);
+    let instance = Removed(options.clone());
+    let daemon = Daemon::start(options.clone()).expect("a daemon");
+    let ledger = Ledger::builder()
+        .instance(&name)
+        .runtime_dir(&options.runtime_dir)
+        .connect()
+        .expect("it answers");
+    let outcome = run(ledger);
+    drop(daemon);
+    drop(instance);
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// An instance that leaves nothing behind.
+struct Removed(Options);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let instance = object::Instance::own(&self.0.instance).expect("a valid name");
+        sweep::remove_objects(&instance);
+        let _ = std::fs::remove_dir_all(&self.0.runtime_dir);
+    }
+}
