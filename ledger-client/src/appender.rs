@@ -34,6 +34,18 @@ impl Clock for WallClock {
 }
 
 /// Appends to one context. Belongs to one thread (`Send`, not `Sync`).
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::NewEntry;
+///
+/// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+/// let first = appender.append(&NewEntry::new("facts", "income: 4200"))?;
+/// let second = appender.append(&NewEntry::new("facts", "income: 4300"))?;
+/// assert_eq!((first.seq, second.seq), (1, 2));
+/// assert!(second.lamport > first.lamport);
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Appender {
     tail: Tail,
@@ -46,6 +58,18 @@ pub struct Appender {
 }
 
 /// How far a batch came.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::NewEntry;
+///
+/// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+/// let entries = [NewEntry::new("facts", "good"), NewEntry::new("", "without a key")];
+/// let error = appender.append_batch(entries).unwrap_err();
+/// assert_eq!(error.appended, 1);
+/// assert!(error.error.is_invalid());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{appended} entries of the batch were appended, then: {error}")]
 #[non_exhaustive]
@@ -84,11 +108,26 @@ impl Appender {
     }
 
     /// How long [`append`](Self::append) waits for room. Default: 1 s.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// let mut appender = context.appender()?;
+    /// appender.set_wait(std::time::Duration::from_millis(50));
+    /// # Ok(()) });
+    /// ```
     pub fn set_wait(&mut self, wait: Duration) {
         self.wait = wait;
     }
 
     /// The context it appends to.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.appender()?.context().name(), "loan-7");
+    /// # Ok(()) });
+    /// ```
     pub fn context(&self) -> &Context {
         &self.context
     }
@@ -97,6 +136,19 @@ impl Appender {
     /// says whether it is. A context begins with a small segment: who then
     /// appends a burst with [`try_append`](Self::try_append) waits here first.
     /// False in a fork's child.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use std::time::Duration;
+    /// use ledger_client::NewEntry;
+    ///
+    /// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+    /// assert!(appender.wait_ready(Duration::from_secs(1)));
+    /// for _ in 0..1000 {
+    ///     appender.try_append(&NewEntry::new("facts", "one of a burst"))?;
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn wait_ready(&self, timeout: Duration) -> bool {
         let shared = self.context.shared();
         if !shared.core.made_in.is_current() {
@@ -129,6 +181,20 @@ impl Appender {
     ///
     /// [`Full`] if there is no room right now; other [`Refused`] if the entry
     /// can never be appended. Nothing was written.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # let mut appender = context.appender()?;
+    /// # let (entry, mut dropped) = (ledger_client::NewEntry::new("traces", "cycle 1"), 0);
+    /// match appender.try_append(&entry) {
+    ///     Ok(appended) => println!("seq {}", appended.seq),
+    ///     Err(error) if error.is_full() => dropped += 1,
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # assert_eq!(dropped, 0);
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn try_append<P: Payload>(
         &mut self,
@@ -145,6 +211,17 @@ impl Appender {
     /// # Errors
     ///
     /// As [`try_append`](Self::try_append), after the wait.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::NewEntry;
+    ///
+    /// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+    /// let entry = NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]);
+    /// let appended = appender.append(&entry)?;
+    /// assert_eq!(appended.seq, 1);
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn append<P: Payload>(&mut self, entry: &NewEntry<'_, P>) -> Result<Appended, AppendError> {
         match self.try_append(entry) {
@@ -187,6 +264,17 @@ impl Appender {
     /// # Errors
     ///
     /// [`BatchError`] says how many were appended before one was refused.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::NewEntry;
+    ///
+    /// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+    /// let lines = ["income: 4200", "rent: 900"];
+    /// let appended = appender.try_append_batch(lines.iter().map(|line| NewEntry::new("facts", line)))?;
+    /// assert_eq!(appended, 2);
+    /// # Ok(()) });
+    /// ```
     pub fn try_append_batch<'e, P: Payload + 'e>(
         &mut self,
         entries: impl IntoIterator<Item = NewEntry<'e, P>>,
@@ -200,6 +288,17 @@ impl Appender {
     /// # Errors
     ///
     /// As [`try_append_batch`](Self::try_append_batch), after the wait.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::NewEntry;
+    ///
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let numbers: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    /// context.appender()?.append_batch(numbers.iter().map(|n| NewEntry::new("numbers", n)))?;
+    /// assert_eq!(context.latest()?, 10_000);
+    /// # Ok(()) });
+    /// ```
     pub fn append_batch<'e, P: Payload + 'e>(
         &mut self,
         entries: impl IntoIterator<Item = NewEntry<'e, P>>,
@@ -242,6 +341,16 @@ impl Appender {
     /// # Errors
     ///
     /// As [`try_append`](Self::try_append).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # let entry = ledger_client::NewEntry::new("facts", "income: 4200");
+    /// let mut appender = context.appender()?;
+    /// let appended = appender.try_append_quietly(&entry)?;
+    /// appender.ring();
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn try_append_quietly<P: Payload>(
         &mut self,
@@ -252,6 +361,18 @@ impl Appender {
 
     /// Tells parked watchers to look, if there are any. In a fork's child it
     /// does nothing.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # let mut appender = context.appender()?;
+    /// # let entries = [ledger_client::NewEntry::new("facts", "income: 4200")];
+    /// for entry in &entries {
+    ///     appender.try_append_quietly(entry)?;
+    /// }
+    /// appender.ring();
+    /// # Ok(()) });
+    /// ```
     pub fn ring(&mut self) {
         if self.context.shared().core.made_in.is_current() {
             self.ring_now();

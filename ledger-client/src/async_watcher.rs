@@ -15,6 +15,25 @@ use crate::watcher::Watcher;
 ///
 /// As a [`Stream`] it yields entries that keep the memory they lie in mapped,
 /// and ends after an error; [`seek`](Self::seek) has it go on.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// use ledger_client::NewEntry;
+///
+/// let mut appender = context.appender()?;
+/// let mut watcher = context.watch(1).into_async();
+/// let (entry, appended) = tokio::join!(
+///     async { watcher.next().await.map(|entry| entry.seq()) },
+///     async { appender.append(&NewEntry::new("facts", "income: 4200")) },
+/// );
+/// assert_eq!(entry?, appended?.seq);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct AsyncWatcher {
     watcher: Watcher,
@@ -37,6 +56,22 @@ impl AsyncWatcher {
     /// # Errors
     ///
     /// As [`Watcher::next`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    /// # runtime.block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// let mut watcher = context.watch(1).into_async();
+    /// // Giving up costs no entry.
+    /// let waited = tokio::time::timeout(Duration::from_millis(5), watcher.next()).await;
+    /// assert!(waited.is_err());
+    /// # Ok::<_, ledger_client::ReadError>(())
+    /// # })?;
+    /// # Ok(()) });
+    /// ```
     pub async fn next(&mut self) -> Result<Entry<'_>, ReadError> {
         poll_fn(|context| self.watcher.poll_advance(context)).await?;
         let entry = self.watcher.current()?;
@@ -48,16 +83,47 @@ impl AsyncWatcher {
     /// # Errors
     ///
     /// As [`Watcher::try_next`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut watcher = context.watch(1).into_async();
+    /// assert_eq!(watcher.try_next()?.expect("it is there").seq(), 1);
+    /// assert!(watcher.try_next()?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         self.watcher.try_next()
     }
 
     /// The seq of the first entry that has not been looked at.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.watch(17).into_async().next_seq(), 17);
+    /// # Ok(()) });
+    /// ```
     pub fn next_seq(&self) -> u64 {
         self.watcher.next_seq()
     }
 
     /// Goes on from another seq.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let mut watcher = context.watch(17).into_async();
+    /// watcher.seek(1);
+    /// assert_eq!(watcher.next().await?.seq(), 1);
+    /// # Ok::<_, ledger_client::ReadError>(())
+    /// # })?;
+    /// # Ok(()) });
+    /// ```
     pub fn seek(&mut self, next_seq: u64) {
         self.has_failed = false;
         self.watcher.seek(next_seq);

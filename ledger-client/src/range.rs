@@ -32,12 +32,28 @@ impl Range {
     }
 
     /// Only entries with exactly this key.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// assert!(context.range(1).key("traces").next_entry()?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn key(mut self, key: impl Into<String>) -> Range {
         self.watcher = self.watcher.key(key);
         self
     }
 
     /// Only entries after this seq.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// assert!(context.range(1).after(1).next_entry()?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn after(mut self, seq: u64) -> Range {
         if seq >= self.watcher.next_seq() {
             self.watcher.seek(seq.saturating_add(1));
@@ -46,6 +62,16 @@ impl Range {
     }
 
     /// At most this many entries, counted after the other filters.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut range = context.range(1).limit(1);
+    /// assert!(range.next_entry()?.is_some());
+    /// assert!(range.next_entry()?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn limit(mut self, limit: u64) -> Range {
         self.left = limit;
         self
@@ -56,6 +82,19 @@ impl Range {
     /// # Errors
     ///
     /// As [`Watcher::try_next`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut range = context.range(1);
+    /// let mut bytes = 0;
+    /// while let Some(entry) = range.next_entry()? {
+    ///     bytes += entry.payload().len();
+    /// }
+    /// assert_eq!(bytes, 12);
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         if self.left == 0 {

@@ -29,6 +29,23 @@ const LOOKS_BEFORE_SLEEP: u32 = 7;
 ///
 /// It never slows an appender and is never dropped by one. If it falls so far
 /// behind that what it wants has left memory, it says so and can be moved.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use std::thread;
+/// use ledger_client::NewEntry;
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let mut appender = context.appender()?;
+/// let watching = thread::spawn(move || {
+///     let mut watcher = context.watch(1).key("facts");
+///     watcher.next().map(|entry| entry.seq())
+/// });
+/// appender.append(&NewEntry::new("traces", "cycle 1"))?;
+/// appender.append(&NewEntry::new("facts", "income: 4200"))?;
+/// assert_eq!(watching.join().expect("no panic")?, 2);
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Watcher {
     context: Context,
@@ -71,12 +88,34 @@ impl Watcher {
     }
 
     /// Only entries with exactly this key.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # let mut appender = context.appender()?;
+    /// # appender.append(&ledger_client::NewEntry::new("traces", "cycle 1"))?;
+    /// # appender.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut facts = context.watch(1).key("facts");
+    /// assert_eq!(facts.next()?.key(), "facts");
+    /// # Ok(()) });
+    /// ```
     pub fn key(mut self, key: impl Into<String>) -> Watcher {
         self.filter.set_key(key);
         self
     }
 
     /// The seq of the first entry that has not been looked at.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut watcher = context.watch(1);
+    /// watcher.next()?;
+    /// let remembered = watcher.next_seq();
+    /// assert_eq!(context.watch(remembered).next_seq(), 2);
+    /// # Ok(()) });
+    /// ```
     pub fn next_seq(&self) -> u64 {
         self.cursor.as_ref().map_or(self.first_seq, |cursor| {
             cursor.next_seq().max(self.first_seq)
@@ -84,6 +123,17 @@ impl Watcher {
     }
 
     /// Goes on from another seq.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut watcher = context.watch(1);
+    /// let seq = watcher.next()?.seq();
+    /// watcher.seek(seq); // the same once more
+    /// assert_eq!(watcher.next()?.seq(), seq);
+    /// # Ok(()) });
+    /// ```
     pub fn seek(&mut self, next_seq: u64) {
         self.first_seq = next_seq.max(1);
         self.cursor = None;
@@ -100,6 +150,24 @@ impl Watcher {
     /// says the same again: only [`seek`](Self::seek) moves it, to the first
     /// seq there is after [`ReadError::Evicted`], behind
     /// [`next_seq`](Self::next_seq) after [`ReadError::Corrupt`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut watcher = context.watch(1);
+    /// loop {
+    ///     match watcher.try_next() {
+    ///         Ok(Some(entry)) => println!("{}", entry.seq()),
+    ///         Ok(None) => break,
+    ///         Err(ledger_client::ReadError::Evicted { first_available, .. }) => {
+    ///             watcher.seek(first_available);
+    ///         }
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
     #[inline(always)]
     pub fn try_next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
         if !self.advance()? && !self.arm()? {
@@ -113,6 +181,16 @@ impl Watcher {
     /// # Errors
     ///
     /// As [`try_next`](Self::try_next).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// let mut watcher = context.watch(1);
+    /// let entry = watcher.next()?;
+    /// assert_eq!(entry.payload(), b"income: 4200");
+    /// # Ok(()) });
+    /// ```
     #[allow(
         clippy::should_implement_trait,
         reason = "what it returns borrows from it, which an Iterator cannot say"
@@ -128,6 +206,16 @@ impl Watcher {
     /// # Errors
     ///
     /// As [`try_next`](Self::try_next).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// use std::time::Duration;
+    ///
+    /// let mut watcher = context.watch(1);
+    /// assert!(watcher.next_timeout(Duration::from_millis(5))?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Entry<'_>>, ReadError> {
         if !self.wait_until(Instant::now().checked_add(timeout))? {
             return Ok(None);
@@ -146,11 +234,37 @@ impl Watcher {
     /// # Errors
     ///
     /// The kernel's, when the process has no descriptor or thread left.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    ///
+    /// let mut watcher = context.watch(1);
+    /// assert!(watcher.try_next()?.is_none());
+    /// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// poll(&mut [PollFd::new(watcher.event_fd()?, PollFlags::POLLIN)], PollTimeout::NONE)?;
+    /// assert_eq!(watcher.try_next()?.expect("it said so").seq(), 1);
+    /// # Ok(()) });
+    /// ```
     pub fn event_fd(&self) -> io::Result<BorrowedFd<'_>> {
         self.registered()?.event()
     }
 
     /// The same for async code.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let mut watcher = context.watch(1).into_async();
+    /// assert_eq!(watcher.next().await?.seq(), 1);
+    /// # Ok::<_, ledger_client::ReadError>(())
+    /// # })?;
+    /// # Ok(()) });
+    /// ```
     #[cfg(feature = "tokio")]
     pub fn into_async(self) -> crate::AsyncWatcher {
         crate::AsyncWatcher::new(self)
