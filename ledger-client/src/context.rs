@@ -259,11 +259,29 @@ impl ContextSummary {
     }
 
     /// As [`Context::name`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     println!("{}", found.name());
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// As [`Context::epoch`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     println!("{}", found.epoch());
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -273,6 +291,16 @@ impl ContextSummary {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     let state = found.state().map_or("damaged", |state| state.as_str());
+    ///     println!("{} is {state}", found.name());
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn state(&self) -> Result<State, &ReadError> {
         self.state.as_ref().copied()
     }
@@ -282,6 +310,15 @@ impl ContextSummary {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     assert_eq!(found.first_available().ok(), Some(1));
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn first_available(&self) -> Result<u64, &ReadError> {
         self.first_available.as_ref().copied()
     }
@@ -291,6 +328,15 @@ impl ContextSummary {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     assert_eq!(found.latest().ok(), Some(0));
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn latest(&self) -> Result<u64, &ReadError> {
         self.latest.as_ref().copied()
     }

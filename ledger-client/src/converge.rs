@@ -29,6 +29,20 @@ use crate::error::AppendError;
 const RECORD_VERSION: &str = "1";
 
 /// One entry that a recorder tried to append, and what came of it.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use converge_core::StreamingCallback;
+/// use ledger_client::converge::Recorder;
+///
+/// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+/// let recorder = Recorder::new(appender, "run-1").observed_by(|attempt| {
+///     if let Err(error) = attempt.outcome {
+///         eprintln!("{} is missing: {error}", attempt.key);
+///     }
+/// });
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Attempt<'a> {
     /// The entry's key.
@@ -46,6 +60,23 @@ pub struct Attempt<'a> {
 type Observer = Box<dyn FnMut(&Attempt<'_>) + Send>;
 
 /// Appends what a run does to one context.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use converge_core::StreamingCallback;
+/// use ledger_client::converge::Recorder;
+///
+/// let context = ledger.context("run-1").open_or_create()?;
+/// let appender = context.appender()?;
+/// appender.wait_ready(std::time::Duration::from_secs(1));
+/// let recorder = Recorder::new(appender, "run-1");
+/// // The engine does this: `engine.set_streaming(Arc::new(recorder))`.
+/// recorder.on_cycle_start(1);
+/// recorder.on_cycle_end(1, 0);
+/// assert_eq!((recorder.recorded(), recorder.dropped()), (2, 0));
+/// assert_eq!(context.range(1).key("traces").next_entry()?.unwrap().payload(), br#"{"cycle":1}"#);
+/// # Ok(()) });
+/// ```
 pub struct Recorder {
     /// The engine calls one after the other; the lock is for its `Sync` bound
     /// and is only ever tried.
@@ -60,6 +91,17 @@ impl Recorder {
     ///
     /// It never waits for room, so give it an appender that has some: see
     /// [`Appender::wait_ready`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+    /// let recorder = Recorder::new(appender, "run-1");
+    /// recorder.on_cycle_start(1);
+    /// # Ok(()) });
+    /// ```
     pub fn new(appender: Appender, run_id: impl Into<String>) -> Recorder {
         Recorder {
             output: Mutex::new((appender, None)),
@@ -72,6 +114,19 @@ impl Recorder {
     /// Shows every entry to `observer` right after its append was tried, for
     /// those who want to know why one was dropped or how long one took. It
     /// runs within the engine's call: it must not block either.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+    /// let recorder = Recorder::new(appender, "run-1").observed_by(|attempt| {
+    ///     println!("{} took {:?}", attempt.key, attempt.elapsed);
+    /// });
+    /// recorder.on_cycle_start(1);
+    /// # Ok(()) });
+    /// ```
     pub fn observed_by(mut self, observer: impl FnMut(&Attempt<'_>) + Send + 'static) -> Recorder {
         let (_, slot) = self
             .output
@@ -82,17 +137,51 @@ impl Recorder {
     }
 
     /// Gives the appender back, for the next run in the same context.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+    /// let first = Recorder::new(appender, "first run");
+    /// let second = Recorder::new(first.into_appender(), "second run");
+    /// # Ok(()) });
+    /// ```
     pub fn into_appender(self) -> Appender {
         let output = self.output.into_inner();
         output.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Entries appended so far.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+    /// let recorder = Recorder::new(appender, "run-1");
+    /// recorder.on_cycle_start(1);
+    /// assert_eq!(recorder.recorded(), 1);
+    /// # Ok(()) });
+    /// ```
     pub fn recorded(&self) -> u64 {
         self.recorded.load(Ordering::Relaxed)
     }
 
     /// Entries that could not be appended and are missing from the ledger.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
+    /// let recorder = Recorder::new(appender, "run-1");
+    /// assert_eq!(recorder.dropped(), 0);
+    /// # Ok(()) });
+    /// ```
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

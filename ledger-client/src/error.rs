@@ -11,6 +11,15 @@ use ledger_shm::{Corrupt, Full, Refused};
 use crate::wire::{Hello, Refusal};
 
 /// Why no daemon answers.
+///
+/// ```
+/// let nobody = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+/// match nobody.connect() {
+///     Ok(_) => unreachable!("nobody listens there"),
+///     Err(error) if error.is_unreachable() => eprintln!("{error}"),
+///     Err(error) => panic!("not a matter of waiting: {error}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -76,6 +85,11 @@ impl ConnectError {
     }
 
     /// Whether it may be otherwise as soon as a daemon runs.
+    ///
+    /// ```
+    /// let nobody = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// assert!(nobody.connect().unwrap_err().is_unreachable());
+    /// ```
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -84,12 +98,25 @@ impl ConnectError {
     }
 
     /// Whether the daemon is of a release that this program cannot talk to.
+    ///
+    /// ```
+    /// let nobody = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// assert!(!nobody.connect().unwrap_err().is_version());
+    /// ```
     pub fn is_version(&self) -> bool {
         matches!(self, ConnectError::Version { .. })
     }
 }
 
 /// Why a context could not be opened.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let error = ledger.context("nobody-made-it").open().unwrap_err();
+/// assert!(error.is_unknown());
+/// assert!(error.to_string().contains("append to it to create it"));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -176,17 +203,37 @@ impl OpenError {
     }
 
     /// Whether no context has the name that was asked for.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// assert!(ledger.context("nobody-made-it").open().unwrap_err().is_unknown());
+    /// # Ok(()) });
+    /// ```
     pub fn is_unknown(&self) -> bool {
         matches!(self, OpenError::Unknown { .. })
     }
 
     /// Whether this uid may not do that: its owner would have to change the rights.
+    ///
+    /// ```
+    /// use ledger_client::OpenError;
+    ///
+    /// let error = OpenError::NotAllowed { uid: 1001, append: true };
+    /// assert!(error.is_not_allowed());
+    /// assert!(error.to_string().starts_with("uid 1001 may not append to this context"));
+    /// ```
     pub fn is_not_allowed(&self) -> bool {
         matches!(self, OpenError::NotAllowed { .. } | OpenError::ReadInPlace)
     }
 
     /// Whether there is no room, or no more of something, and it may be otherwise
     /// when others have let go.
+    ///
+    /// ```
+    /// use ledger_client::{Full, OpenError};
+    ///
+    /// assert!(OpenError::Full(Full::Budget).is_exhausted());
+    /// ```
     pub fn is_exhausted(&self) -> bool {
         matches!(
             self,
@@ -195,11 +242,29 @@ impl OpenError {
     }
 
     /// Whether the context is damaged, and can be opened for reading only.
+    ///
+    /// ```
+    /// # fn open(ledger: &ledger_client::Ledger) -> Result<(), ledger_client::OpenError> {
+    /// let context = match ledger.context("loan-7").open() {
+    ///     Err(error) if error.is_quarantined() => ledger.context("loan-7").open_read_only()?,
+    ///     outcome => outcome?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_quarantined(&self) -> bool {
         matches!(self, OpenError::Quarantined { .. })
     }
 
     /// Whether it may be otherwise as soon as a daemon runs.
+    ///
+    /// ```
+    /// let nobody = ledger_client::Ledger::builder().runtime_dir("/nonexistent");
+    /// let ledger = nobody.daemon_optional(true).connect()?;
+    /// let error = ledger.context("loan-7").open_or_create().unwrap_err();
+    /// assert!(error.is_unreachable());
+    /// # Ok::<(), ledger_client::ConnectError>(())
+    /// ```
     pub fn is_unreachable(&self) -> bool {
         matches!(self, OpenError::Connect(error) if error.is_unreachable())
     }
@@ -212,6 +277,14 @@ impl From<io::Error> for OpenError {
 }
 
 /// Processes of this uid still map too much that has left the window.
+///
+/// ```
+/// # let held = |error: ledger_client::ReadError| {
+/// if let ledger_client::ReadError::Held(held) = error {
+///     eprintln!("{} of {} bytes", held.len, held.max);
+/// }
+/// # };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "processes of this uid hold {len} bytes that have left the window, {max} are allowed; let go of entries that are kept and of watchers that do not move"
@@ -281,6 +354,16 @@ impl From<ObjectError> for OpenError {
 }
 
 /// Why an entry was not appended. Nothing was written.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::{AppendError, NewEntry};
+///
+/// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+/// let error = appender.append(&NewEntry::new("", "without a key")).unwrap_err();
+/// assert!(error.is_invalid() && !error.is_full());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -294,22 +377,49 @@ pub enum AppendError {
 
 impl AppendError {
     /// Whether there was no room, and trying again later can help.
+    ///
+    /// ```
+    /// use ledger_client::{AppendError, Full, Refused};
+    ///
+    /// let error = AppendError::from(Refused::Full(Full::Budget));
+    /// assert!(error.is_full());
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self, AppendError::Refused(Refused::Full(_)))
     }
 
     /// Whether the context was dropped.
+    ///
+    /// ```
+    /// use ledger_client::{AppendError, Refused};
+    ///
+    /// assert!(AppendError::from(Refused::Closed).is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self, AppendError::Refused(Refused::Closed))
     }
 
     /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    ///
+    /// ```
+    /// use ledger_client::{AppendError, Refused};
+    ///
+    /// assert!(AppendError::from(Refused::EmptyKey).is_invalid());
+    /// ```
     pub fn is_invalid(&self) -> bool {
         matches!(self, AppendError::Refused(refused) if refused.is_invalid())
     }
 }
 
 /// Why an entry could not be read.
+///
+/// ```
+/// use ledger_client::ReadError;
+///
+/// let error = ReadError::Evicted { seq: 1, first_available: 501 };
+/// assert!(error.is_evicted());
+/// assert!(error.to_string().contains("the oldest one there is 501"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -348,16 +458,32 @@ pub enum ReadError {
 
 impl ReadError {
     /// Whether what was asked for has left memory.
+    ///
+    /// ```
+    /// # use ledger_client::ReadError;
+    /// assert!(ReadError::Evicted { seq: 1, first_available: 501 }.is_evicted());
+    /// ```
     pub fn is_evicted(&self) -> bool {
         matches!(self, ReadError::Evicted { .. })
     }
 
     /// Whether the context was dropped.
+    ///
+    /// ```
+    /// assert!(ledger_client::ReadError::Closed.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self, ReadError::Closed)
     }
 
     /// Whether bytes in memory cannot be right.
+    ///
+    /// ```
+    /// use ledger_client::{Entry, ReadError};
+    ///
+    /// let error = ReadError::from(Entry::from_bytes(b"not a record").unwrap_err());
+    /// assert!(error.is_corrupt());
+    /// ```
     pub fn is_corrupt(&self) -> bool {
         matches!(
             self,
@@ -366,6 +492,10 @@ impl ReadError {
     }
 
     /// Whether it may be otherwise as soon as a daemon runs.
+    ///
+    /// ```
+    /// assert!(!ledger_client::ReadError::Closed.is_unreachable());
+    /// ```
     pub fn is_unreachable(&self) -> bool {
         matches!(self, ReadError::Connect(error) if error.is_unreachable())
     }

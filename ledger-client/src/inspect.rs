@@ -25,6 +25,14 @@ use crate::context::Context;
 use crate::error::ReadError;
 
 /// What a context looks like at one moment.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// let drawing = ledger_client::inspect::Drawing::of(&context)?.to_string();
+/// assert!(drawing.starts_with("context \"loan-7\" open, epoch "));
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Drawing {
     name: String,
@@ -76,6 +84,13 @@ impl Drawing {
     /// # Errors
     ///
     /// The kernel's, when the memory file system cannot be listed.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// println!("{}", ledger_client::inspect::Drawing::of(&context)?);
+    /// # Ok(()) });
+    /// ```
     pub fn of(context: &Context) -> std::io::Result<Drawing> {
         let shared = context.shared();
         let (core, control) = (&shared.core, &shared.control);

@@ -9,6 +9,14 @@ use std::path::{Path, PathBuf};
 use ledger_shm::object::{Instance, InvalidInstance};
 
 /// The instance that is meant when nobody says otherwise.
+///
+/// ```
+/// use ledger_client::place::{DEFAULT_INSTANCE, instance_name};
+///
+/// # if std::env::var_os("LEDGER_INSTANCE").is_none() {
+/// assert_eq!(instance_name().as_deref(), Ok(DEFAULT_INSTANCE));
+/// # }
+/// ```
 pub const DEFAULT_INSTANCE: &str = "default";
 
 /// A variable that is set to nothing counts as not set.
@@ -21,6 +29,11 @@ fn named(variable: &str) -> Option<OsString> {
 /// # Errors
 ///
 /// [`InvalidInstance`] if the variable holds no valid name.
+///
+/// ```
+/// println!("{}", ledger_client::place::instance_name()?);
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
 pub fn instance_name() -> Result<String, InvalidInstance> {
     match named("LEDGER_INSTANCE") {
         None => Ok(DEFAULT_INSTANCE.to_owned()),
@@ -34,6 +47,10 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 /// `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
 /// `/tmp/ledgerd-<uid>`. The two in the middle are this process's own, and not
 /// meant where the instance belongs to another uid.
+///
+/// ```
+/// println!("{}", ledger_client::place::runtime_dir(1000).display());
+/// ```
 pub fn runtime_dir(uid: u32) -> PathBuf {
     let dir = |variable| named(variable).map(PathBuf::from);
     let own = || {
@@ -47,6 +64,17 @@ pub fn runtime_dir(uid: u32) -> PathBuf {
 }
 
 /// The socket of an instance in its runtime directory.
+///
+/// ```
+/// use std::path::Path;
+/// use ledger_client::place::socket_path;
+/// use ledger_shm::object::Instance;
+///
+/// let instance = Instance::new(1000, "tests")?;
+/// let socket = socket_path(Path::new("/run/ledgerd"), &instance);
+/// assert_eq!(socket, Path::new("/run/ledgerd/tests.sock"));
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
 pub fn socket_path(runtime_dir: &Path, instance: &Instance) -> PathBuf {
     runtime_dir.join(format!("{}.sock", instance.name()))
 }
@@ -57,6 +85,18 @@ pub fn socket_path(runtime_dir: &Path, instance: &Instance) -> PathBuf {
 /// # Errors
 ///
 /// The kernel's, or as [`check_runtime_dir`].
+///
+/// ```
+/// # use std::os::unix::fs::MetadataExt;
+/// use ledger_client::place::prepare_runtime_dir;
+///
+/// let dir = std::env::temp_dir().join(format!("ledger-doc-{}", std::process::id()));
+/// # let uid = std::fs::metadata("/proc/self")?.uid();
+/// prepare_runtime_dir(&dir, uid, false)?;
+/// assert_eq!(std::fs::metadata(&dir)?.mode() & 0o777, 0o700);
+/// # std::fs::remove_dir(&dir)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn prepare_runtime_dir(dir: &Path, uid: u32, is_for_others: bool) -> io::Result<()> {
     match std::fs::DirBuilder::new()
         .recursive(true)
@@ -74,6 +114,15 @@ pub fn prepare_runtime_dir(dir: &Path, uid: u32, is_for_others: bool) -> io::Res
 /// # Errors
 ///
 /// The kernel's, or `PermissionDenied` with what is wrong with the directory.
+///
+/// ```
+/// use std::path::Path;
+/// use ledger_client::place::check_runtime_dir;
+///
+/// // Everybody can write there.
+/// let error = check_runtime_dir(Path::new("/tmp"), 0).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+/// ```
 pub fn check_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(dir)?;
     let fault = if found.is_symlink() {

@@ -20,11 +20,25 @@ use ledger_shm::control::Sizes;
 use ledger_shm::format::{ARCHIVE_FORMAT, FORMAT_VERSION};
 
 /// Version of the messages in this file.
+///
+/// ```
+/// use ledger_client::wire::{Hello, WIRE_VERSION};
+///
+/// assert_eq!(Hello::OURS.wire, WIRE_VERSION);
+/// ```
 pub const WIRE_VERSION: u32 = 1;
 
 const GREETING: [u8; 8] = *b"LEDGWIRE";
 
 /// The first packet in each direction: fixed bytes, not an archive.
+///
+/// ```
+/// use ledger_client::wire::Hello;
+///
+/// let packet = Hello::OURS.encode();
+/// assert_eq!(Hello::decode(&packet), Some(Hello::OURS));
+/// assert_eq!(Hello::decode(b"hello"), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// [`WIRE_VERSION`] of the sender.
@@ -85,6 +99,14 @@ impl Hello {
 }
 
 /// What a client asks.
+///
+/// ```
+/// use ledger_client::wire::Request;
+///
+/// let packet = Request::List { after: String::new() }.encode();
+/// assert_eq!(Request::decode(&packet), Some(Request::List { after: String::new() }));
+/// assert_eq!(Request::decode(&packet[1..]), None);
+/// ```
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 pub enum Request {
@@ -133,6 +155,13 @@ pub enum Request {
 }
 
 /// What the daemon answers.
+///
+/// ```
+/// use ledger_client::wire::{Refusal, Reply};
+///
+/// let packet = Reply::Refused(Refusal::Budget).encode();
+/// assert_eq!(Reply::decode(&packet), Some(Reply::Refused(Refusal::Budget)));
+/// ```
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 pub enum Reply {
@@ -167,6 +196,13 @@ pub enum Reply {
 }
 
 /// How a daemon does, at one moment.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let status = ledger.status()?;
+/// println!("process {}, {} contexts", status.pid, status.contexts);
+/// # Ok(()) });
+/// ```
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 #[non_exhaustive]
@@ -196,6 +232,12 @@ pub struct Status {
 }
 
 /// Why the daemon did not do what was asked.
+///
+/// ```
+/// use ledger_client::wire::{Refusal, Reply};
+///
+/// let reply = Reply::Refused(Refusal::UnknownContext);
+/// ```
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 pub enum Refusal {
