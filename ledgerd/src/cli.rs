@@ -281,6 +281,12 @@ struct ErrorLine<'a> {
 }
 
 /// Parses the arguments, does what they say, and tells how it went.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     ledgerd::cli::main()
+/// }
+/// ```
 pub fn main() -> ExitCode {
     // A shell that completes arguments runs us with this variable, and nothing else.
     CompleteEnv::with_factory(Cli::command)

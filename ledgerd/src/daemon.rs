@@ -24,6 +24,16 @@ use crate::registry::Registry;
 use crate::server::Server;
 
 /// Why a daemon could not start.
+///
+/// ```
+/// # ledger_tests::daemon_example(|options| {
+/// use ledgerd::{Daemon, StartError};
+///
+/// let first = Daemon::start(options.clone())?;
+/// let error = Daemon::start(options).unwrap_err();
+/// assert!(matches!(error, StartError::AlreadyRunning { .. }));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -80,6 +90,22 @@ pub enum StartError {
 
 /// A running daemon. Dropping it stops it; its contexts stay in memory, and
 /// attached clients go on.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use ledger_client::Ledger;
+/// use ledgerd::Daemon;
+///
+/// options.memory_budget = Some(16 << 20);
+/// let daemon = Daemon::start(options.clone())?;
+/// let ledger = Ledger::builder()
+///     .instance(daemon.instance())
+///     .runtime_dir(&options.runtime_dir)
+///     .connect()?;
+/// ledger.context("loan-7").open_or_create()?;
+/// daemon.stop()?;
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Daemon {
     socket: PathBuf,
@@ -107,6 +133,15 @@ impl Daemon {
     /// # Errors
     ///
     /// [`StartError`] says what is in the way.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// use ledgerd::{Daemon, Options};
+    ///
+    /// let daemon = Daemon::start(options)?;
+    /// println!("listens at {}", daemon.socket().display());
+    /// # Ok(()) });
+    /// ```
     pub fn start(options: Options) -> Result<Daemon, StartError> {
         Daemon::begin(None, options)
     }
@@ -117,6 +152,16 @@ impl Daemon {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```no_run
+    /// use ledger_shm::socket;
+    /// use ledgerd::{Daemon, Options};
+    ///
+    /// // The first descriptor that systemd passes.
+    /// let listener = socket::inherited(3)?;
+    /// let daemon = Daemon::start_on(listener, Options::new("default"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn start_on(listener: OwnedFd, options: Options) -> Result<Daemon, StartError> {
         Daemon::begin(Some(listener), options)
     }
@@ -213,26 +258,64 @@ impl Daemon {
     }
 
     /// The instance's name.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// let daemon = Daemon::start(options.clone())?;
+    /// assert_eq!(daemon.instance(), options.instance);
+    /// # Ok(()) });
+    /// ```
     pub fn instance(&self) -> &str {
         &self.options.instance
     }
 
     /// Where clients connect.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// let daemon = Daemon::start(options.clone())?;
+    /// assert!(daemon.socket().starts_with(&options.runtime_dir));
+    /// # Ok(()) });
+    /// ```
     pub fn socket(&self) -> &std::path::Path {
         &self.socket
     }
 
     /// Contexts that were found in memory at the start.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// assert_eq!(Daemon::start(options)?.context_count(), 0);
+    /// # Ok(()) });
+    /// ```
     pub fn context_count(&self) -> usize {
         self.context_count
     }
 
     /// Objects that belonged to nothing and were removed at the start.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// assert_eq!(Daemon::start(options)?.leftover_count(), 0);
+    /// # Ok(()) });
+    /// ```
     pub fn leftover_count(&self) -> usize {
         self.leftover_count
     }
 
     /// Bytes of memory this instance may commit.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|mut options| {
+    /// # use ledgerd::Daemon;
+    /// options.memory_budget = Some(16 << 20);
+    /// assert_eq!(Daemon::start(options)?.budget(), 16 << 20);
+    /// # Ok(()) });
+    /// ```
     pub fn budget(&self) -> u64 {
         self.budget
     }
@@ -248,6 +331,17 @@ impl Daemon {
     /// # Errors
     ///
     /// As for [`start`](Self::start); nothing has changed then.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|mut options| {
+    /// # use ledgerd::Daemon;
+    /// let daemon = Daemon::start(options.clone())?;
+    /// options.clients_max = 50;
+    /// assert!(daemon.reload(options.clone())?.is_empty());
+    /// options.instance = "another".into();
+    /// assert_eq!(daemon.reload(options)?, ["instance"]);
+    /// # Ok(()) });
+    /// ```
     pub fn reload(&self, options: Options) -> Result<Vec<&'static str>, StartError> {
         options.check()?;
         let mut unchanged = Vec::new();
@@ -281,6 +375,17 @@ impl Daemon {
 
     /// Becomes readable when the daemon has ended by itself, which it only does
     /// after an error that [`stop`](Self::stop) then returns.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    ///
+    /// let daemon = Daemon::start(options)?;
+    /// let mut events = [PollFd::new(daemon.ended(), PollFlags::POLLIN)];
+    /// assert_eq!(poll(&mut events, PollTimeout::ZERO)?, 0);
+    /// # Ok(()) });
+    /// ```
     pub fn ended(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
     }
@@ -290,6 +395,16 @@ impl Daemon {
     /// # Errors
     ///
     /// What ended the daemon's loop, if it was not this.
+    ///
+    /// ```
+    /// # ledger_tests::daemon_example(|options| {
+    /// # use ledgerd::Daemon;
+    /// let daemon = Daemon::start(options)?;
+    /// let socket = daemon.socket().to_owned();
+    /// daemon.stop()?;
+    /// assert!(!socket.exists());
+    /// # Ok(()) });
+    /// ```
     pub fn stop(mut self) -> io::Result<()> {
         self.end()
     }

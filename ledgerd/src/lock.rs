@@ -127,6 +127,19 @@ pub(crate) fn remove_socket(socket: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// [`StartError::AlreadyRunning`] if a daemon owns the instance; the kernel's.
+///
+/// ```
+/// # ledger_tests::daemon_example(|options| {
+/// use ledger_shm::object::Instance;
+/// use ledgerd::{Daemon, purge};
+///
+/// let instance = Instance::own(&options.instance)?;
+/// let daemon = Daemon::start(options.clone())?;
+/// assert!(purge(&instance, &options.runtime_dir).is_err());
+/// daemon.stop()?;
+/// assert_eq!(purge(&instance, &options.runtime_dir)?, (0, 0));
+/// # Ok(()) });
+/// ```
 pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), StartError> {
     let _lock = Lock::take(instance)?;
     let socket = place::socket_path(runtime_dir, instance);

@@ -14,6 +14,18 @@ use crate::StartError;
 use crate::rights::Grant;
 
 /// How an instance is run.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use std::time::Duration;
+/// use ledger_client::Sizes;
+///
+/// options.memory_budget = Some(64 << 20);
+/// options.sizes = Sizes { first_len: Some(64 << 10), ..Sizes::default() };
+/// options.idle_close_after = Duration::from_secs(5);
+/// let daemon = ledgerd::Daemon::start(options)?;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -87,6 +99,11 @@ impl Options {
     }
 
     /// The defaults, for an instance of this name.
+    ///
+    /// ```
+    /// let options = ledgerd::Options::new("tests");
+    /// assert_eq!(options.contexts_max, 1_000_000);
+    /// ```
     pub fn new(instance: impl Into<String>) -> Options {
         let uid = nix::unistd::geteuid().as_raw();
         Options {
@@ -106,6 +123,16 @@ impl Options {
 }
 
 /// How large the segments of some contexts are.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use ledger_client::Sizes;
+/// use ledgerd::ContextSizes;
+///
+/// let large = Sizes { window_len: Some(8 << 20), ..Sizes::default() };
+/// options.context_sizes = vec![ContextSizes::new(["traces-*"], large)];
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct ContextSizes {
     names: Vec<String>,
@@ -115,6 +142,13 @@ pub struct ContextSizes {
 impl ContextSizes {
     /// What is said about contexts of these names, in which `*` stands for any
     /// characters and `?` for one; what is not said, is as for all.
+    ///
+    /// ```
+    /// use ledger_client::Sizes;
+    ///
+    /// let busy = Sizes { first_len: Some(1 << 20), ..Sizes::default() };
+    /// let sizes = ledgerd::ContextSizes::new(["loan-*", "traces"], busy);
+    /// ```
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>, sizes: Sizes) -> ContextSizes {
         ContextSizes {
             names: names.into_iter().map(Into::into).collect(),

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 /// What somebody may do with a context; each includes the ones before.
+///
+/// ```
+/// use ledgerd::Right;
+///
+/// assert!(Right::Append > Right::Read);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,6 +26,18 @@ pub enum Right {
 }
 
 /// A right that users and groups have to some contexts.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use ledgerd::{Grant, Right};
+///
+/// options.rights = vec![
+///     Grant::new(Right::Append, ["loan-*"]).uids([1001]),
+///     Grant::new(Right::Read, ["*"]).gids([100]),
+/// ];
+/// let daemon = ledgerd::Daemon::start(options)?;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Names of contexts, in which `*` stands for any characters and `?` for one.
@@ -31,6 +49,11 @@ pub struct Grant {
 
 impl Grant {
     /// This right to contexts of these names, to nobody yet.
+    ///
+    /// ```
+    /// # use ledgerd::{Grant, Right};
+    /// let grant = Grant::new(Right::Read, ["loan-*", "traces"]);
+    /// ```
     pub fn new(right: Right, contexts: impl IntoIterator<Item = impl Into<String>>) -> Grant {
         Grant {
             contexts: contexts.into_iter().map(Into::into).collect(),
@@ -41,12 +64,22 @@ impl Grant {
     }
 
     /// To these users, by number.
+    ///
+    /// ```
+    /// # use ledgerd::{Grant, Right};
+    /// let grant = Grant::new(Right::Append, ["*"]).uids([1001, 1002]);
+    /// ```
     pub fn uids(mut self, uids: impl IntoIterator<Item = u32>) -> Grant {
         self.uids.extend(uids);
         self
     }
 
     /// To these groups, by number; primary and supplementary.
+    ///
+    /// ```
+    /// # use ledgerd::{Grant, Right};
+    /// let grant = Grant::new(Right::Read, ["*"]).gids([100]);
+    /// ```
     pub fn gids(mut self, gids: impl IntoIterator<Item = u32>) -> Grant {
         self.gids.extend(gids);
         self

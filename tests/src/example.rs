@@ -17,19 +17,26 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 ///
 /// If the example fails.
 pub fn example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
+    daemon_example(|options| {
+        let builder = Ledger::builder().instance(&options.instance);
+        let builder = builder.runtime_dir(&options.runtime_dir);
+        let _daemon = Daemon::start(options)?;
+        run(builder.connect()?)
+    });
+}
+
+/// Runs an example that starts a daemon of its own, with these options.
+///
+/// # Panics
+///
+/// If the example fails.
+pub fn daemon_example(run: impl FnOnce(Options) -> Result<(), Box<dyn Error>>) {
     sweep::sweep();
     let name = sweep::name(NEXT.fetch_add(1, Ordering::Relaxed));
     let mut options = Options::new(&name);
     options.runtime_dir = sweep::runtime_dir(&name);
     let instance = Removed(options.clone());
-    let daemon = Daemon::start(options.clone()).expect("a daemon");
-    let ledger = Ledger::builder()
-        .instance(&name)
-        .runtime_dir(&options.runtime_dir)
-        .connect()
-        .expect("it answers");
-    let outcome = run(ledger);
-    drop(daemon);
+    let outcome = run(options);
     drop(instance);
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }
