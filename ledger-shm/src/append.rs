@@ -62,6 +62,14 @@ pub trait Clock {
 }
 
 /// What the ledger gave an entry.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+/// let appended = appender.append(&ledger_shm::NewEntry::new("facts", "income: 4200"))?;
+/// assert_eq!((appended.seq, appended.lamport), (1, 1));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Its position in the context, from 1, without gaps.

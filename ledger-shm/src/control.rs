@@ -19,6 +19,13 @@ use crate::slot::PART_MAX;
 use crate::sync::{AtomicU64, Label, Ordering};
 
 /// The name of a context: 1 to 1024 bytes of UTF-8.
+///
+/// ```
+/// use ledger_shm::control::InvalidName;
+///
+/// assert_eq!(InvalidName::check(b""), Err(InvalidName::Empty));
+/// assert_eq!(InvalidName::check(b"loan-7"), Ok("loan-7"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidName {
@@ -45,6 +52,13 @@ impl InvalidName {
     /// # Errors
     ///
     /// What is wrong with them.
+    ///
+    /// ```
+    /// use ledger_shm::control::InvalidName;
+    ///
+    /// let outcome = InvalidName::check(b"loan-\xff");
+    /// assert_eq!(outcome, Err(InvalidName::NotUtf8 { valid_up_to: 5 }));
+    /// ```
     pub fn check(bytes: &[u8]) -> Result<&str, InvalidName> {
         match bytes.len() {
             0 => return Err(InvalidName::Empty),
@@ -58,6 +72,15 @@ impl InvalidName {
 }
 
 /// Whether and how a context can be used.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_shm::control::State;
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// assert_eq!(context.state()?, State::Open);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
@@ -73,6 +96,10 @@ pub enum State {
 
 impl State {
     /// Its name, in lower case.
+    ///
+    /// ```
+    /// assert_eq!(ledger_shm::control::State::Quarantined.as_str(), "quarantined");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             State::Open => "open",
@@ -96,6 +123,17 @@ impl State {
 /// up to the daemon. It rounds to whole pages, and makes spares smaller where
 /// memory is short: at most 1/16 of its budget each, and a quarter of the share
 /// of a context when all that are in use divide half of the budget.
+///
+/// ```
+/// use ledger_shm::control::Sizes;
+///
+/// let sizes = Sizes {
+///     first_len: Some(256 << 10),
+///     window_len: Some(64 << 20),
+///     ..Sizes::default()
+/// };
+/// assert!(sizes.check().is_ok());
+/// ```
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
 pub struct Sizes {
@@ -114,9 +152,24 @@ pub struct Sizes {
 
 /// A first segment is committed while the client waits, and all others with it:
 /// this many bytes take some ten milliseconds.
+///
+/// ```
+/// use ledger_shm::control::{FIRST_LEN_MAX, Sizes};
+///
+/// let sizes = Sizes { first_len: Some(FIRST_LEN_MAX as u64 + 1), ..Sizes::default() };
+/// assert!(sizes.check().is_err());
+/// ```
 pub const FIRST_LEN_MAX: usize = 64 << 20;
 
 /// A segment cannot be that large, or that small.
+///
+/// ```
+/// use ledger_shm::control::Sizes;
+///
+/// let sizes = Sizes { first_len: Some(100), ..Sizes::default() };
+/// let invalid = sizes.check().unwrap_err();
+/// assert_eq!((invalid.given, invalid.min), (100, 8192));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} of {given} bytes is not possible; choose from {min} to {max}")]
 #[non_exhaustive]
@@ -138,6 +191,11 @@ impl Sizes {
     /// # Errors
     ///
     /// The first one that is not possible.
+    ///
+    /// ```
+    /// # use ledger_shm::control::Sizes;
+    /// assert!(Sizes::default().check().is_ok());
+    /// ```
     pub fn check(&self) -> Result<(), InvalidSizes> {
         let largest = self.spare_len_max.filter(|len| *len != 0);
         let longest = SEGMENT_LEN_MAX as u64;
@@ -167,6 +225,13 @@ impl Sizes {
     }
 
     /// These sizes, and `others` where they say nothing.
+    ///
+    /// ```
+    /// # use ledger_shm::control::Sizes;
+    /// let all = Sizes { first_len: Some(16 << 10), window_len: Some(1 << 20), ..Sizes::default() };
+    /// let own = Sizes { first_len: Some(64 << 10), ..Sizes::default() };
+    /// assert_eq!(own.or(all), Sizes { first_len: Some(64 << 10), ..all });
+    /// ```
     pub fn or(self, others: Sizes) -> Sizes {
         let or = |own: Option<u64>, other: Option<u64>| {
             let is_said = |len: &u64| *len != 0;

@@ -22,13 +22,34 @@ use crate::slot::Extent;
 
 /// The largest Lamport time that can be received, exclusive: a clock that was
 /// pushed further could run out of numbers.
+///
+/// ```
+/// use ledger_shm::NewEntry;
+/// use ledger_shm::entry::{LAMPORT_RECEIVED_MAX, Limits};
+///
+/// let late = NewEntry::new("facts", "").received_lamport(LAMPORT_RECEIVED_MAX);
+/// assert!(late.validate(&Limits::default()).is_err());
+/// ```
 pub const LAMPORT_RECEIVED_MAX: u64 = 1 << 63;
 
 /// No limit may be larger: references inside an entry reach 2 GiB, and a
 /// record's length has 32 bits.
+///
+/// ```
+/// assert_eq!(ledger_shm::entry::LIMIT_MAX, 512 << 20);
+/// ```
 pub const LIMIT_MAX: usize = 512 << 20;
 
 /// What one entry may weigh. The daemon states them in the control object.
+///
+/// ```
+/// use ledger_shm::NewEntry;
+/// use ledger_shm::entry::Limits;
+///
+/// let limits = Limits { payload_len_max: 3, ..Limits::default() };
+/// assert!(NewEntry::new("facts", "123").validate(&limits).is_ok());
+/// assert!(NewEntry::new("facts", "1234").validate(&limits).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload in bytes, inclusive.
@@ -68,6 +89,12 @@ pub struct NewEntry<'a, P = &'a [u8]> {
 
 impl<'a> NewEntry<'a> {
     /// An entry with a payload of plain bytes, possibly none.
+    ///
+    /// ```
+    /// # use ledger_shm::NewEntry;
+    /// let text = NewEntry::new("facts", "income: 4200");
+    /// let bytes = NewEntry::new("images", &[0x89, b'P', b'N', b'G']);
+    /// ```
     pub fn new(key: &'a str, payload: &'a (impl AsRef<[u8]> + ?Sized)) -> NewEntry<'a> {
         NewEntry {
             key,
@@ -81,6 +108,16 @@ impl<'a> NewEntry<'a> {
 impl<'a, T: Archive> NewEntry<'a, Typed<'a, T>> {
     /// An entry whose payload is a value in rkyv's format, written straight
     /// into shared memory and read there without copying.
+    ///
+    /// ```
+    /// use rkyv::{Archive, Serialize};
+    /// use ledger_shm::NewEntry;
+    ///
+    /// #[derive(Archive, Serialize)]
+    /// struct Celsius(f64);
+    ///
+    /// let entry = NewEntry::typed("boiler", &Celsius(64.25));
+    /// ```
     pub fn typed(key: &'a str, payload: &'a T) -> NewEntry<'a, Typed<'a, T>> {
         NewEntry {
             key,
@@ -93,12 +130,28 @@ impl<'a, T: Archive> NewEntry<'a, Typed<'a, T>> {
 
 impl<'a, P> NewEntry<'a, P> {
     /// Adds string pairs, kept in this order. Names may repeat.
+    ///
+    /// ```
+    /// # use ledger_shm::NewEntry;
+    /// let entry = NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]);
+    /// ```
     pub fn metadata(self, metadata: &'a [(&'a str, &'a str)]) -> Self {
         NewEntry { metadata, ..self }
     }
 
     /// The Lamport time of a message that caused this entry: the entry's own
     /// will be greater. Below 2^63.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_shm::NewEntry;
+    ///
+    /// let mut appender = ledger.context("loan-7").open_or_create()?.appender()?;
+    /// let cause = 17; // came with a message from elsewhere
+    /// let appended = appender.append(&NewEntry::new("facts", "income: 4200").received_lamport(cause))?;
+    /// assert!(appended.lamport > cause);
+    /// # Ok(()) });
+    /// ```
     pub fn received_lamport(self, received_lamport: u64) -> Self {
         NewEntry {
             received_lamport,
@@ -107,6 +160,10 @@ impl<'a, P> NewEntry<'a, P> {
     }
 
     /// The key it was made with.
+    ///
+    /// ```
+    /// assert_eq!(ledger_shm::NewEntry::new("facts", "income: 4200").key(), "facts");
+    /// ```
     pub fn key(&self) -> &'a str {
         self.key
     }
@@ -131,6 +188,14 @@ impl<P: Payload> NewEntry<'_, P> {
     /// # Errors
     ///
     /// [`Refused`]: it can never be appended where these limits hold.
+    ///
+    /// ```
+    /// use ledger_shm::entry::Limits;
+    /// use ledger_shm::{NewEntry, Refused};
+    ///
+    /// let outcome = NewEntry::new("", "without a key").validate(&Limits::default());
+    /// assert_eq!(outcome, Err(Refused::EmptyKey));
+    /// ```
     #[inline]
     pub fn validate(&self, limits: &Limits) -> Result<(), Refused> {
         let too_large = |what, len, max| Err(Refused::TooLarge { what, len, max });
@@ -191,6 +256,16 @@ enum Hold {
 /// Its bytes lie in shared memory where only this process's own uid can write
 /// it, and in a verified copy otherwise; the type and the methods are the same.
 /// They never change while the entry exists.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+/// let entry = context.get(1)?.expect("just appended");
+/// assert_eq!((entry.seq(), entry.key(), entry.payload()), (1, "facts", &b"income: 4200"[..]));
+/// assert_eq!(entry.metadata().collect::<Vec<_>>(), [("agent", "credit")]);
+/// # Ok(()) });
+/// ```
 pub struct Entry<'a> {
     /// At least a header.
     record: &'a [u8],
@@ -206,12 +281,30 @@ impl Entry<'_> {
     }
 
     /// Position in the context: 1, 2, 3 … without gaps.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// assert_eq!(entry.seq(), 1);
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn seq(&self) -> u64 {
         self.header().seq
     }
 
     /// Lamport time: greater than the predecessor's and any received one.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// assert_eq!(entry.lamport(), 1);
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn lamport(&self) -> u64 {
         self.header().lamport
@@ -219,24 +312,64 @@ impl Entry<'_> {
 
     /// Wall clock when it was appended, nanoseconds since 1970. Clocks jump:
     /// order by [`seq`](Self::seq).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// use std::time::{Duration, UNIX_EPOCH};
+    ///
+    /// let at = UNIX_EPOCH + Duration::from_nanos(entry.appended_at_ns());
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn appended_at_ns(&self) -> u64 {
         self.header().appended_at_ns
     }
 
     /// The key it was appended under.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// assert_eq!(entry.key(), "facts");
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn key(&self) -> &str {
         self.body.key.as_str()
     }
 
     /// The payload's bytes.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// assert_eq!(entry.payload(), b"income: 4200");
+    /// # Ok(()) });
+    /// ```
     #[inline]
     pub fn payload(&self) -> &[u8] {
         self.body.payload.as_slice()
     }
 
     /// Name and value pairs, in the order in which they were given.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// for (name, value) in entry.metadata() {
+    ///     println!("{name}={value}");
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.body
             .metadata
@@ -250,6 +383,21 @@ impl Entry<'_> {
     /// # Errors
     ///
     /// [`Corrupt`] if the payload is not an archive of `T`.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use rkyv::{Archive, Serialize};
+    /// use ledger_shm::NewEntry;
+    ///
+    /// #[derive(Archive, Serialize)]
+    /// struct Celsius(f64);
+    ///
+    /// let context = ledger.context("boiler").open_or_create()?;
+    /// context.appender()?.append(&NewEntry::typed("water", &Celsius(64.25)))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// assert_eq!(entry.typed::<Celsius>()?.0, 64.25);
+    /// # Ok(()) });
+    /// ```
     pub fn typed<T>(&self) -> Result<&T::Archived, Corrupt>
     where
         T: Archive,
@@ -260,6 +408,16 @@ impl Entry<'_> {
 
     /// Header and archive as they lie in memory: what checksums and digests
     /// are taken over.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// let elsewhere = entry.record_bytes().to_vec();
+    /// assert_eq!(ledger_shm::Entry::from_bytes(&elsewhere)?.seq(), 1);
+    /// # Ok(()) });
+    /// ```
     pub fn record_bytes(&self) -> &[u8] {
         self.record
     }
@@ -269,6 +427,15 @@ impl Entry<'_> {
     /// # Errors
     ///
     /// [`Corrupt`] names the one that does not hold.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// entry.verify()?;
+    /// # Ok(()) });
+    /// ```
     pub fn verify(&self) -> Result<(), Corrupt> {
         RecordHeader::verify(self.record).map(drop)
     }
@@ -402,6 +569,21 @@ impl<'a> Entry<'a> {
     /// # Errors
     ///
     /// [`Corrupt`] names what does not hold.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]))?;
+    /// let entry = context.get(1)?.expect("just appended");
+    /// use ledger_shm::Entry;
+    ///
+    /// let mut bytes = entry.record_bytes().to_vec();
+    /// assert_eq!(Entry::from_bytes(&bytes)?.key(), "facts");
+    /// let last = bytes.last_mut().expect("a header at least");
+    /// *last ^= 1;
+    /// assert!(Entry::from_bytes(&bytes).is_err());
+    /// # Ok(()) });
+    /// ```
     pub fn from_bytes(record: &'a [u8]) -> Result<Entry<'a>, Corrupt> {
         RecordHeader::verify(record)?;
         Entry::view(record, Hold::Borrow)

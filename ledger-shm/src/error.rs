@@ -6,6 +6,11 @@ use crate::entry::LIMIT_MAX;
 
 /// Bytes that another process wrote and that cannot be right. Never a panic:
 /// the context they belong to is damaged, the reader is not.
+///
+/// ```
+/// let corrupt = ledger_shm::Entry::from_bytes(&[0; 8]).unwrap_err();
+/// assert_eq!((corrupt.what, corrupt.found), ("record length", 8));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is damaged: found {found:#x}, expected {expected:#x}")]
 #[non_exhaustive]
@@ -20,6 +25,13 @@ pub struct Corrupt {
 
 impl Corrupt {
     /// Something that holds `found` where `expected` (or at most that) belongs.
+    ///
+    /// ```
+    /// use ledger_shm::Corrupt;
+    ///
+    /// let corrupt = Corrupt::new("seal", 9, 2);
+    /// assert_eq!(corrupt.to_string(), "seal is damaged: found 0x9, expected 0x2");
+    /// ```
     #[cold]
     pub fn new(what: &'static str, found: u64, expected: u64) -> Corrupt {
         Corrupt {
@@ -50,6 +62,17 @@ impl Corrupt {
 
 /// Why there is no room for an entry right now. Trying again later can help;
 /// nothing was written.
+///
+/// ```
+/// use ledger_shm::{Full, Refused};
+///
+/// let advice = |refused: &Refused| match refused {
+///     Refused::Full(Full::Budget | Full::NoMemory) => "an operator has to act",
+///     Refused::Full(_) => "try again",
+///     _ => "give up",
+/// };
+/// assert_eq!(advice(&Refused::Full(Full::Rolling)), "try again");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Full {
@@ -85,6 +108,14 @@ impl fmt::Display for Full {
 }
 
 /// Why an append was refused. Nothing was written, and no sequence was used.
+///
+/// ```
+/// use ledger_shm::{NewEntry, Refused};
+///
+/// let key = "k".repeat(2000);
+/// let refused = NewEntry::new(&key, "").validate(&Default::default()).unwrap_err();
+/// assert!(matches!(refused, Refused::TooLarge { what: "key", len: 2000, max: 1024 }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -129,6 +160,13 @@ pub enum Refused {
 
 impl Refused {
     /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    ///
+    /// ```
+    /// use ledger_shm::{Full, Refused};
+    ///
+    /// assert!(Refused::EmptyKey.is_invalid());
+    /// assert!(!Refused::Full(Full::NoSpare).is_invalid());
+    /// ```
     pub fn is_invalid(&self) -> bool {
         matches!(
             self,

@@ -22,10 +22,22 @@ use crate::region::Region;
 use crate::sys;
 
 /// Where Linux keeps POSIX shared memory (shm_overview(7)).
+///
+/// ```
+/// assert!(std::path::Path::new(ledger_shm::object::MEMORY_DIR).is_dir());
+/// ```
 pub const MEMORY_DIR: &str = "/dev/shm";
 
 /// Who an instance belongs to and what it is called: the first half of every
 /// object's name.
+///
+/// ```
+/// use ledger_shm::object::Instance;
+///
+/// let instance = Instance::own("tests")?;
+/// assert!(instance.is_own() && instance.may_open_by_name());
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Instance {
     uid: u32,
@@ -33,6 +45,13 @@ pub struct Instance {
 }
 
 /// A name that is not `[A-Za-z0-9_]{1,32}`.
+///
+/// ```
+/// use ledger_shm::object::Instance;
+///
+/// let error = Instance::own("with-hyphen").unwrap_err();
+/// assert_eq!(error.0, "with-hyphen");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("instance name {0:?} is not 1 to 32 of the characters A-Z, a-z, 0-9 and _")]
 pub struct InvalidInstance(pub String);
@@ -43,6 +62,12 @@ impl Instance {
     /// # Errors
     ///
     /// [`InvalidInstance`] unless the name is `[A-Za-z0-9_]{1,32}`.
+    ///
+    /// ```
+    /// # use ledger_shm::object::Instance;
+    /// assert_eq!(Instance::new(1000, "tests")?.uid(), 1000);
+    /// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+    /// ```
     pub fn new(uid: u32, name: &str) -> Result<Instance, InvalidInstance> {
         let valid = (1..=32).contains(&name.len())
             && name
@@ -62,6 +87,12 @@ impl Instance {
     /// # Errors
     ///
     /// As [`Instance::new`].
+    ///
+    /// ```
+    /// # use ledger_shm::object::Instance;
+    /// assert_eq!(Instance::own("tests")?.name(), "tests");
+    /// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+    /// ```
     pub fn own(name: &str) -> Result<Instance, InvalidInstance> {
         Instance::new(sys::own_uid(), name)
     }
@@ -88,6 +119,14 @@ impl Instance {
 }
 
 /// A context's epoch as it appears in names and cursors.
+///
+/// ```
+/// use ledger_shm::object::Epoch;
+///
+/// let epoch: Epoch = "00112233445566778899aabbccddeeff".parse()?;
+/// assert_eq!(epoch.0[15], 0xff);
+/// # Ok::<(), std::num::ParseIntError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub [u8; 16]);
 
@@ -112,6 +151,16 @@ impl FromStr for Epoch {
 }
 
 /// One object of an instance.
+///
+/// ```
+/// use ledger_shm::object::{Instance, Name};
+///
+/// let instance = Instance::new(1000, "tests")?;
+/// let name = Name::Lock.in_instance(&instance);
+/// assert_eq!(name, "ledger-1000-tests-lock");
+/// assert_eq!(Name::parse(&instance, &name), Some(Name::Lock));
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
     /// The daemon's lock.
@@ -155,6 +204,17 @@ impl Name {
 /// # Errors
 ///
 /// The kernel's, when the memory file system cannot be listed.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_shm::object::{Name, list};
+///
+/// # ledger.context("loan-7").open_or_create()?;
+/// let names = list(ledger.instance())?;
+/// let contexts = names.iter().filter(|name| matches!(name, Name::Control(_)));
+/// assert_eq!(contexts.count(), 1);
+/// # Ok(()) });
+/// ```
 pub fn list(instance: &Instance) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(MEMORY_DIR)? {
@@ -169,6 +229,16 @@ pub fn list(instance: &Instance) -> io::Result<Vec<Name>> {
 }
 
 /// Why an object could not be mapped.
+///
+/// ```
+/// use ledger_shm::control::Control;
+/// use ledger_shm::object::{Epoch, Instance};
+///
+/// let instance = Instance::own("nobody_made_it")?;
+/// let error = Control::open(&instance, Epoch([0; 16]), false).unwrap_err();
+/// assert!(error.is_not_found());
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {

@@ -33,6 +33,10 @@ use crate::error::Corrupt;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 
 /// CRC32C (Castagnoli), the checksum of every record.
+///
+/// ```
+/// assert_eq!(ledger_shm::record::crc32c(b"123456789"), 0xe306_9283);
+/// ```
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)

@@ -24,6 +24,14 @@ const OFFSET_UNITS_MAX: u64 = (1 << (TAG_SHIFT - LEN_BITS)) - 1;
 pub const PART_MAX: u64 = VALUE_MASK;
 
 /// Where a record lies in the data area of its segment, in bytes.
+///
+/// ```
+/// use ledger_shm::slot::{Extent, Slot};
+///
+/// let extent = Extent { offset: 128, len: 64 };
+/// let word = Slot::Entry(extent).encode();
+/// assert_eq!(Slot::decode(word), Ok(Slot::Entry(extent)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// From the start of the data area; a multiple of [`RECORD_ALIGN`].

@@ -11,6 +11,13 @@ use crate::fork::Generation;
 use crate::format::{BellHeader, ROSTER_LEN, RosterEntry};
 
 /// Which client of the daemon: numbered by the daemon, never twice.
+///
+/// ```
+/// use ledger_shm::bell::roster::ClientId;
+///
+/// let client = ClientId { number: 3, pid: 4711 };
+/// assert_eq!(ClientId::from_word(client.to_word()), client);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientId {
     /// Its number, from 1.
@@ -21,11 +28,21 @@ pub struct ClientId {
 
 impl ClientId {
     /// As one word, never 0.
+    ///
+    /// ```
+    /// # use ledger_shm::bell::roster::ClientId;
+    /// assert_eq!(ClientId { number: 1, pid: 2 }.to_word(), 1 << 32 | 2);
+    /// ```
     pub fn to_word(self) -> u64 {
         u64::from(self.number) << 32 | u64::from(self.pid)
     }
 
     /// From one word.
+    ///
+    /// ```
+    /// # use ledger_shm::bell::roster::ClientId;
+    /// assert_eq!(ClientId::from_word(1 << 32 | 2).pid, 2);
+    /// ```
     pub fn from_word(word: u64) -> ClientId {
         ClientId {
             number: (word >> 32) as u32,
@@ -35,6 +52,18 @@ impl ClientId {
 }
 
 /// One watcher, as it says itself.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// # let mut watcher = context.watch(1);
+/// # watcher.try_next()?;
+/// for watching in context.watchers().unwrap_or_default().watching {
+///     let behind = (context.latest()? + 1).saturating_sub(watching.next_seq);
+///     println!("process {} is {behind} entries behind", watching.client.pid);
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watching {
@@ -45,6 +74,14 @@ pub struct Watching {
 }
 
 /// A bell's roster at one moment.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// let roster = context.watchers().unwrap_or_default();
+/// println!("{} watchers, {} found no room", roster.watching.len(), roster.unlisted);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Roster {

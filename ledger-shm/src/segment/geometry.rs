@@ -6,6 +6,14 @@ use crate::format::{
 };
 
 /// Where index and data area of a segment lie.
+///
+/// ```
+/// use ledger_shm::segment::Geometry;
+///
+/// let geometry = Geometry::for_record(100_000);
+/// assert!(geometry.fits(100_000));
+/// assert_eq!(Geometry::of_len(geometry.segment_len), geometry);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Bytes of the whole object.
