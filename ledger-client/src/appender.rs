@@ -14,7 +14,7 @@ use crate::provision;
 use crate::shared::Shared;
 
 /// How long [`Appender::append`] waits for room unless told otherwise.
-pub const WAIT_DEFAULT: Duration = Duration::from_secs(1);
+const WAIT_DEFAULT: Duration = Duration::from_secs(1);
 /// How often a waiting append looks whether another process made room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How many entries of a batch share one look at the bell.

@@ -15,7 +15,7 @@ struct Instance {
 
 impl Instance {
     fn start(name: &str) -> Instance {
-        let options = Options::new(format!("example_{name}_{}", std::process::id()));
+        let options = Options::new(format!("example_{}_{name}", std::process::id()));
         let daemon = Daemon::start(options.clone()).expect("a daemon");
         Instance {
             daemon: Some(daemon),

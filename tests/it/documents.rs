@@ -84,6 +84,73 @@ fn every_link_between_documents_leads_somewhere() {
     assert!(followed > 10, "{followed} links followed");
 }
 
+/// Every file of Rust under a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What a line declares for everybody, if it does.
+fn declared(line: &str) -> Option<&str> {
+    let mut words = line
+        .strip_prefix("pub ")?
+        .split([' ', '(', '<', ':', ';', '{']);
+    let kinds = ["fn", "struct", "enum", "trait", "const", "type"];
+    words.find(|word| kinds.contains(word))?;
+    words.find(|word| !["", "fn"].contains(word))
+}
+
+/// The lines of all examples in a source file's documentation.
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    let docs = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("///").or(line.strip_prefix("//!"))
+    });
+    docs.scan(false, |is_within, line| {
+        let is_fence = line.trim_start().starts_with("```");
+        *is_within ^= is_fence;
+        Some((*is_within && !is_fence).then_some(line))
+    })
+    .flatten()
+}
+
+#[test]
+fn every_public_item_that_programs_use_is_shown_in_an_example() {
+    let mut files = sources(&root().join("ledger-client/src"));
+    files.extend(sources(&root().join("ledgerd/src")));
+    files.push(root().join("ledger-shm/src/entry.rs"));
+    files.push(root().join("ledger-shm/src/error.rs"));
+    let mut count = 0;
+    for path in files {
+        let text = read(&path);
+        let shown: String = examples(&text).collect();
+        let is_shown = |item: &str| {
+            let is_part = |c: char| c.is_alphanumeric() || c == '_';
+            shown.split(|c| !is_part(c)).any(|word| word == item)
+        };
+        let mut has_own = false;
+        for line in text.lines().map(str::trim_start) {
+            if let Some(item) = declared(line) {
+                let path = path.display();
+                assert!(has_own || is_shown(item), "{path}: no example has {item}");
+                count += 1;
+            }
+            let doc = line.strip_prefix("///").unwrap_or_default();
+            // An empty line is before every item and nowhere within one's head.
+            has_own = !line.is_empty() && (has_own || doc.trim_start().starts_with("```"));
+        }
+    }
+    assert!(count > 100, "{count}");
+}
+
 /// The options in a text: `--` and a word.
 fn options(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

@@ -11,8 +11,8 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 
 /// How the names of instances begin, before the process that made them: those
-/// of the tests, and those of the front page's example.
-const PREFIXES: [&str; 2] = ["t_", "readme_"];
+/// of the tests, those of the example programs, and those of the front page.
+const PREFIXES: [&str; 3] = ["t_", "example_", "readme_"];
 
 /// The name of an instance of this process's tests.
 pub(crate) fn name(number: u32) -> String {
