@@ -8,6 +8,7 @@ mod limits;
 mod log;
 mod memory;
 mod report;
+mod scale;
 mod watch;
 
 use clap::Parser;
@@ -35,11 +36,14 @@ type Row = fn(u64);
 fn main() {
     let args = Args::parse();
     if let Some(role) = &args.role {
+        if role == "daemon" {
+            return scale::be_daemon(&args.rest);
+        }
         watch::play(role, &args.rest);
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 10] = [
+    let rows: [(&str, Row); 11] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -50,6 +54,7 @@ fn main() {
         ("log/open", log::open),
         ("watch/spinning", watch::spinning),
         ("watch/parked", watch::parked),
+        ("scale/idle-contexts", scale::idle_contexts),
     ];
     for (name, row) in rows {
         if name.contains(&args.only) {

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use ledger_shm::bell::roster::Roster;
 use ledger_shm::control::{InvalidName, Sizes, State};
 use ledger_shm::entry::Limits;
-use ledger_shm::format::SEQ_MAX;
 use ledger_shm::object::Epoch;
 use ledger_shm::read::Found;
 use ledger_shm::segment::Glance;
-use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
@@ -221,10 +219,9 @@ pub struct ContextSummary {
 impl ContextSummary {
     /// Of a context that has its first part only, seen to be sound.
     pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
-        let is_first = glance.epoch == control.epoch().0 && glance.part == control.first_part();
-        let is_simple = glance.end == Slot::Empty && (1..=SEQ_MAX).contains(&glance.base_seq);
+        let is_whole = glance.was_last(control.epoch().0, control.first_part());
         let state = control.state().ok()?;
-        (is_first && is_simple && state != State::Dropped).then(|| ContextSummary {
+        (is_whole && state != State::Dropped).then(|| ContextSummary {
             name: control.name().to_owned(),
             epoch: control.epoch(),
             state: Ok(state),

@@ -104,25 +104,33 @@ fn adopt(
     log
 }
 
-/// The part of a context that has one, and goes on in it: most contexts, of which
+/// The part of a context that has one, open or idle: most contexts, of which
 /// there may be many.
 fn only_part(
     instance: &Instance,
     control: &Control,
     numbers: &[u64],
-) -> Result<Option<Part>, MapError> {
+) -> Result<Option<(Part, State)>, MapError> {
     let number = control.first_part();
     if numbers != [number] {
         return Ok(None);
     }
     let object = Object::open(instance, Name::Part(control.epoch(), number), false)?;
-    let found = Segment::glance(&object)?.filter(|glance| {
-        let is_it = glance.epoch == control.epoch().0 && glance.part == number;
-        is_it && glance.end == Slot::Empty && (1..=SEQ_MAX).contains(&glance.base_seq)
-    });
-    Ok(found.map(|glance| Part {
-        number,
-        segment_len: glance.segment_len,
+    let found = Segment::glance(&object)?;
+    let found = found.filter(|glance| glance.was_last(control.epoch().0, number));
+    Ok(found.map(|glance| {
+        let segment_len = glance.segment_len;
+        let state = match glance.end {
+            Slot::Closed => State::Idle,
+            _ => State::Open,
+        };
+        (
+            Part {
+                number,
+                segment_len,
+            },
+            state,
+        )
     }))
 }
 
@@ -134,8 +142,9 @@ fn find_parts(
     leftovers: &mut usize,
 ) -> Result<(), MapError> {
     let was_quarantined = control.state()? == State::Quarantined;
-    if !was_quarantined && let Some(part) = only_part(instance, control, &numbers)? {
-        control.set_state(State::Open);
+    if !was_quarantined && let Some((part, state)) = only_part(instance, control, &numbers)? {
+        control.set_state(state);
+        log.state = state;
         log.chain.push_back(part);
         return Ok(());
     }

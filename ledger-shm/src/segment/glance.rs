@@ -1,7 +1,7 @@
 //! A segment for who looks once, at many: copied, not mapped.
 
 use super::Segment;
-use crate::format::{PAGE_LEN, SEGMENT_HEADER_LEN};
+use crate::format::{PAGE_LEN, SEGMENT_HEADER_LEN, SEQ_MAX};
 use crate::object::{MapError, Object};
 use crate::slot::Slot;
 
@@ -20,6 +20,21 @@ pub struct Glance {
     pub entries: u64,
     /// What followed them.
     pub end: Slot,
+    /// As [`Segment::successor`], before what followed was looked at.
+    pub successor: Option<u64>,
+}
+
+impl Glance {
+    /// Whether it was this part of this context, and the last one.
+    pub fn was_last(&self, epoch: [u8; 16], part: u64) -> bool {
+        let is_it = self.epoch == epoch && self.part == part;
+        let goes_on = match self.end {
+            Slot::Empty => false,
+            Slot::Closed => self.successor.is_some(),
+            Slot::Entry(_) | Slot::Seal(_) => true,
+        };
+        is_it && !goes_on && (1..=SEQ_MAX).contains(&self.base_seq)
+    }
 }
 
 impl Segment {
@@ -47,6 +62,7 @@ impl Segment {
             base_seq: segment.base_seq(),
             entries: frontier as u64,
             end: segment.look(frontier)?,
+            successor: segment.successor(),
         }))
     }
 }
