@@ -2,15 +2,18 @@
 //! it is asked, read at that moment. Nothing is counted where something is
 //! appended.
 
-use std::fmt::Write as _;
+mod process;
+
+use std::error::Error;
+use std::fmt::{Display, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use ledger_client::Ledger;
 use ledger_client::wire::Status;
-use ledger_client::{Ledger, OpenError};
 use ledger_shm::object::Instance;
 use tiny_http::{Header, Method, Response, Server};
 
@@ -52,7 +55,8 @@ impl Metrics {
         let thread = std::thread::Builder::new().name("ledgerd-metrics".into());
         let thread = thread.spawn({
             let server = Arc::clone(&server);
-            move || answer(&server, &ledger)
+            let started = SystemTime::now();
+            move || answer(&server, &ledger, started)
         })?;
         tracing::info!("metrics at http://{}/metrics", server.server_addr());
         Ok(Metrics {
@@ -72,13 +76,13 @@ impl Drop for Metrics {
     }
 }
 
-fn answer(server: &Server, ledger: &Ledger) {
+fn answer(server: &Server, ledger: &Ledger, started: SystemTime) {
     for request in server.incoming_requests() {
         let is_get = *request.method() == Method::Get;
         let (code, body) = match request.url() {
-            "/metrics" if is_get => match ledger.status() {
-                Ok(status) => (200, text(&status)),
-                Err(error) => (503, unavailable(&error)),
+            "/metrics" if is_get => match metrics(ledger, started) {
+                Ok(Text(text)) => (200, text),
+                Err(error) => (503, format!("{error}\n")),
             },
             _ => (404, "the metrics are at /metrics\n".to_owned()),
         };
@@ -89,74 +93,65 @@ fn answer(server: &Server, ledger: &Ledger) {
     }
 }
 
-fn unavailable(error: &OpenError) -> String {
-    format!("{error}\n")
+fn metrics(ledger: &Ledger, started: SystemTime) -> Result<Text, Box<dyn Error>> {
+    let mut text = Text::default();
+    add_status(&mut text, &ledger.status()?);
+    process::add_to(&mut text, started)?;
+    Ok(text)
 }
 
-/// As the exposition format has it. Names are given by hand because there are
-/// few, and each is one number.
-fn text(status: &Status) -> String {
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+/// The exposition format. Names are given by hand because there are few, and each
+/// is one number.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn metric(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        let Text(text) = self;
         writeln!(
             text,
             "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
         )
         .expect("a string takes everything");
-    };
-    metric(
+    }
+}
+
+fn add_status(text: &mut Text, status: &Status) {
+    let mut gauge = |name: &str, help: &str, value: u64| text.metric(name, "gauge", help, value);
+    gauge(
         "ledger_clients",
-        "gauge",
         "Connections to the daemon.",
         status.clients,
     );
-    metric(
-        "ledger_contexts",
-        "gauge",
-        "Contexts in memory.",
-        status.contexts,
-    );
-    metric(
+    gauge("ledger_contexts", "Contexts in memory.", status.contexts);
+    gauge(
         "ledger_contexts_attached",
-        "gauge",
         "Contexts that somebody has open.",
         status.attached,
     );
-    metric(
+    gauge(
         "ledger_contexts_quarantined",
-        "gauge",
         "Contexts that are damaged.",
         status.quarantined,
     );
-    metric(
+    gauge(
         "ledger_memory_budget_bytes",
-        "gauge",
         "Memory that the daemon may commit.",
         status.budget,
     );
-    metric(
+    gauge(
         "ledger_memory_committed_bytes",
-        "gauge",
         "Memory that the daemon has committed.",
         status.committed,
     );
-    metric(
+    gauge(
         "ledger_memory_held_bytes",
-        "gauge",
         "Memory that has left the window and that other uids hold.",
         status.held,
     );
-    metric(
+    gauge(
         "ledger_attached_entries",
-        "gauge",
         "Sum of the latest seqs of contexts that somebody has open.",
         status.entries,
     );
-    metric(
-        "ledger_uptime_seconds",
-        "counter",
-        "Seconds since the daemon started.",
-        status.uptime_ns / 1_000_000_000,
-    );
-    text
 }

@@ -153,10 +153,23 @@ fn a_scraper_is_told_how_the_daemon_does() {
     assert_eq!(body.lines().count(), samples.len() * 3);
     for sample in samples {
         let (name, value) = sample.split_once(' ').expect("a value");
-        value.parse::<u64>().expect("a number");
+        value.parse::<f64>().expect("a number");
         assert!(body.contains(&format!("# TYPE {name} ")), "{name}");
         assert!(document.contains(&format!("| `{name}` |")), "{name}");
     }
+    let value = |name: &str| {
+        let sample = body.lines().find_map(|line| line.strip_prefix(name));
+        let value = sample.and_then(|sample| sample.trim_start().parse::<f64>().ok());
+        value.expect("a sample")
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.id()));
+    let descriptors = descriptors.expect("it lives").count() as f64;
+    // The connection over which it was asked may be gone.
+    assert!((descriptors..=descriptors + 1.0).contains(&value("process_open_fds ")));
+    assert!(value("process_resident_memory_bytes ") > 1e6);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let age = now.expect("after 1970").as_secs_f64() - value("process_start_time_seconds ");
+    assert!((0.0..60.0).contains(&age), "{age}");
     assert!(scraped(address, "/").starts_with("HTTP/1.1 404 "));
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.ended().success());
