@@ -2,16 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 
 use ledger_client::NewEntry;
 use ledger_shm::socket;
 use ledger_tests::Instance;
 use ledger_tests::process::{Lines, Process};
+use ledger_tests::small_memory::with_small_memory;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
+use nix::sys::stat::fstat;
 
 use crate::PROGRAMS;
 
@@ -42,6 +45,54 @@ fn a_service_manager_is_told_what_the_daemon_is_doing() {
     assert!(instance.stop_daemon().success());
     let last = std::iter::repeat_with(hear).find(|said| said != "WATCHDOG=1\n");
     assert_eq!(last.as_deref(), Some("STOPPING=1\n"));
+}
+
+/// In mounts of its own: the journal's socket has one place.
+#[test]
+fn a_daemon_whose_standard_error_is_the_journal_reports_to_it() {
+    with_small_memory(
+        PROGRAMS,
+        "service::a_daemon_whose_standard_error_is_the_journal_reports_to_it",
+        "64M",
+        || {
+            if !ledger_tests::may_be_others() {
+                return;
+            }
+            let none: Option<&str> = None;
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("root may");
+            std::fs::create_dir_all("/run/systemd/journal").expect("ours");
+            let journal = UnixDatagram::bind("/run/systemd/journal/socket").expect("ours");
+            journal
+                .set_read_timeout(Some(ledger_tests::PATIENCE))
+                .expect("a socket");
+            let instance = Instance::new(PROGRAMS);
+            let (ours, theirs) = UnixStream::pair().expect("sockets");
+            let stat = fstat(&theirs).expect("open");
+            let mut command = instance.ledgerd(&["run"]);
+            command
+                .env("JOURNAL_STREAM", format!("{}:{}", stat.st_dev, stat.st_ino))
+                .stderr(OwnedFd::from(theirs));
+            let daemon = Process::start(&mut command);
+            // The command has the other end, too.
+            drop(command);
+            let mut record = [0; 4000];
+            let record = std::iter::repeat_with(|| {
+                let len = journal.recv(&mut record).expect("it reports");
+                String::from_utf8_lossy(&record[..len]).into_owned()
+            })
+            .find(|record| record.contains(" listens at "))
+            .expect("an endless iterator");
+            // A value's length is given in eight bytes; 5 is a notice.
+            let priority = "PRIORITY\n\x01\0\0\0\0\0\0\x005\n";
+            assert!(record.contains(priority), "{record:?}");
+            assert!(record.contains(instance.name()), "{record}");
+            daemon.signal(Signal::SIGTERM);
+            assert!(daemon.ended().success());
+            let mut lines = String::new();
+            (&ours).read_to_string(&mut lines).expect("text");
+            assert_eq!(lines, "", "nothing is said twice");
+        },
+    );
 }
 
 /// `ledgerd run` as a service manager starts it that listens at `listener`.
