@@ -36,6 +36,22 @@ fn shared(more: &str, args: &[&str]) -> Instance {
     instance
 }
 
+#[test]
+fn a_group_counts_also_when_it_is_not_the_first_one() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = shared("", &[]);
+    made(&instance, "read");
+    let refused = instance.peer_as(STRANGER).ask("read read");
+    assert!(refused.contains("may not read"), "{refused}");
+    let mut member = instance.peer_in_group(STRANGER, READER);
+    member.must("read read");
+    let mut owner = instance.peer_as(OWNER);
+    owner.must("read read");
+    assert_eq!(member.must("digest"), owner.must("digest"));
+}
+
 /// A context that readers may read, with some entries, made by its owner.
 fn made(instance: &Instance, name: &str) {
     let mut owner = instance.peer_as(OWNER);

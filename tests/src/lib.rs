@@ -307,6 +307,12 @@ impl Instance {
         Peer::start(self.command(self.programs.peer).uid(uid).gid(uid))
     }
 
+    /// A peer of another uid, in a group of that number and in another one.
+    pub fn peer_in_group(&self, uid: u32, group: u32) -> Peer {
+        let mut command = self.command(self.programs.peer);
+        Peer::start(process::in_group(&mut command, uid, group))
+    }
+
     /// A command of `ledgerd` on this instance, as another uid.
     pub fn ledgerd_as(&self, uid: u32, args: &[&str]) -> Command {
         let mut command = self.command(self.programs.ledgerd);

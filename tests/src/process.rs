@@ -12,7 +12,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgid, setgroups, setuid};
 
 use crate::PATIENCE;
 
@@ -38,6 +38,23 @@ pub fn tie(command: &mut Command) -> &mut Command {
     // and getppid(2), and takes neither memory nor locks: errors without a
     // message have none.
     unsafe { command.pre_exec(ask) }
+}
+
+/// Has a command run as this uid, its primary group of the same number, in one
+/// more group. Only root can.
+#[allow(
+    unsafe_code,
+    reason = "what a child does before it becomes the program"
+)]
+pub(crate) fn in_group(command: &mut Command, uid: u32, group: u32) -> &mut Command {
+    let become_other = move || {
+        setgroups(&[Gid::from_raw(group)])?;
+        setgid(Gid::from_raw(uid))?;
+        Ok(setuid(Uid::from_raw(uid))?)
+    };
+    // SAFETY: between fork and exec the child makes three system calls, and takes
+    // neither memory nor locks.
+    unsafe { command.pre_exec(become_other) }
 }
 
 /// A running process, killed when it is dropped or the test's thread ends.
