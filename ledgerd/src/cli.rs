@@ -268,6 +268,7 @@ impl Command {
             Command::Get(args) => args.output.wants_json(),
             Command::Tail(args) => args.output.wants_json(),
             Command::Watchers(args) => args.output.wants_json(),
+            Command::Config(args) => args.wants_json(),
             _ => false,
         }
     }

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
+use nix::pty::{OpenptyResult, openpty};
 use serde_json::Value;
 
 use crate::{PROGRAMS, started};
@@ -242,6 +243,39 @@ fn what_cannot_be_parsed_says_how_it_is_used() {
             "{args:?}"
         );
     }
+}
+
+/// What the command says with its output on a terminal.
+fn on_a_terminal(command: &mut std::process::Command) -> String {
+    let OpenptyResult { master, slave } = openpty(None, None).expect("a terminal");
+    let error = slave.try_clone().expect("a descriptor");
+    let output = Process::start(command.stdout(slave).stderr(error));
+    // Nobody else has the other end once it has ended.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(output.ended().success());
+    let mut said = Vec::new();
+    // Which the kernel says by EIO.
+    let _ = File::from(master).read_to_end(&mut said);
+    String::from_utf8(said).expect("text")
+}
+
+#[test]
+fn colours_are_for_terminals_whose_user_wants_them() {
+    let instance = started(&[]);
+    three(&instance);
+    const ESCAPE: char = '\u{1b}';
+    let help = |colour: &[(&str, &str)]| {
+        let mut command = instance.ledgerd(&["get", "--help"]);
+        command.env_remove("NO_COLOR").env("TERM", "xterm-256color");
+        on_a_terminal(command.envs(colour.iter().copied()))
+    };
+    assert!(help(&[]).contains(ESCAPE));
+    assert!(!help(&[("NO_COLOR", "1")]).contains(ESCAPE));
+    assert!(!instance.printed(&["get", "--help"]).contains(ESCAPE));
+    // Data has none anywhere.
+    let mut get = instance.ledgerd(&["get", "log"]);
+    let data = on_a_terminal(get.env("TERM", "xterm-256color"));
+    assert!(data.contains("facts") && !data.contains(ESCAPE), "{data}");
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::process::{Command, Output, Stdio};
 
 use ledger_tests::process::Process;
 use ledger_tests::{Instance, eventually};
+use serde_json::Value;
 
 use crate::PROGRAMS;
+use crate::json::{check, printed};
 
 const DOCUMENT: &str = include_str!("../../docs/CONFIGURATION.md");
 
@@ -81,6 +83,40 @@ fn the_document_has_every_setting_and_its_example_is_fine() {
     let again = instance.configure(&shown);
     let shown_again = instance.printed(&["config", "show", "--config", text(&again)]);
     assert_eq!(shown, shown_again);
+}
+
+#[test]
+fn a_configuration_is_shown_as_json_with_its_origins() {
+    let instance = Instance::new(PROGRAMS);
+    let config = instance.configure(
+        "window = \"2M\"\nclients_max = 3\n[[rights]]\ncontexts = [\"a*\"]\nusers = [7]\nright = \"read\"",
+    );
+    let args = ["config", "show", "-o", "json", "--config", text(&config)];
+    let shown = printed(&instance, &[&args[..], &["--spare-min", "64K"]].concat());
+    check(&shown, &["A configuration"]);
+    let settings = shown["settings"].as_array().expect("an array");
+    for setting in settings {
+        check(setting, &["A setting"]);
+    }
+    let of = |key: &str| {
+        let of = settings.iter().find(|setting| setting["key"] == key);
+        of.unwrap_or_else(|| panic!("{key}"))
+    };
+    let file = config.to_str().expect("text");
+    for (key, value, origin) in [
+        ("window", Value::from("2M"), file),
+        ("clients_max", Value::from(3), file),
+        ("spare_min", Value::from("64K"), "--spare-min"),
+        ("memory_budget", Value::Null, "default"),
+    ] {
+        assert_eq!(
+            of(key).get("value").unwrap_or(&Value::Null),
+            &value,
+            "{key}"
+        );
+        assert_eq!(of(key)["origin"], origin, "{key}");
+    }
+    assert_eq!(shown["rights"][0]["users"], serde_json::json!([7]));
 }
 
 #[test]

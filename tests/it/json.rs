@@ -24,12 +24,12 @@ const DOCUMENT: &str = include_str!("../../docs/JSON.md");
 /// The fields under a heading: name, type, and whether it may be left out.
 fn fields(heading: &str) -> Vec<(&'static str, &'static str, bool)> {
     let (_, section) = DOCUMENT
-        .split_once(&format!("## {heading}"))
+        .split_once(&format!("# {heading}"))
         .unwrap_or_else(|| panic!("no section {heading:?}"));
     let rows = section
         .lines()
         .skip(1)
-        .take_while(|line| !line.starts_with("## "));
+        .take_while(|line| !line.starts_with("##"));
     rows.filter_map(|row| {
         let mut cells = row.split('|').map(str::trim).skip(1);
         let name = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
@@ -41,7 +41,7 @@ fn fields(heading: &str) -> Vec<(&'static str, &'static str, bool)> {
 
 /// Every field is documented, has its type, and is there unless it may be left
 /// out.
-fn check(found: &Value, headings: &[&str]) {
+pub(crate) fn check(found: &Value, headings: &[&str]) {
     let fields: Vec<_> = headings
         .iter()
         .flat_map(|heading| fields(heading))
@@ -54,8 +54,11 @@ fn check(found: &Value, headings: &[&str]) {
     for (name, kind, is_optional) in fields {
         let is_right = match (object.get(name), kind) {
             (None, _) => is_optional,
-            (Some(Value::String(_)), "string") | (Some(Value::Array(_)), "array") => true,
-            (Some(Value::Number(number)), "number" | "number or null") => number.is_u64(),
+            (Some(Value::String(_)), "string" | "string or number")
+            | (Some(Value::Array(_)), "array") => true,
+            (Some(Value::Number(number)), "number" | "number or null" | "string or number") => {
+                number.is_u64()
+            }
             (Some(Value::Null), "number or null") | (Some(Value::Bool(_)), "boolean") => true,
             _ => false,
         };
@@ -63,7 +66,7 @@ fn check(found: &Value, headings: &[&str]) {
     }
 }
 
-fn printed(instance: &Instance, args: &[&str]) -> Value {
+pub(crate) fn printed(instance: &Instance, args: &[&str]) -> Value {
     let text = instance.printed(args);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Subcommand};
+use clap::{ArgMatches, Subcommand, ValueEnum};
 
 use crate::cli::{Failure, InstanceArgs, Kind};
 use crate::config::{Config, ConfigError, File};
@@ -33,6 +33,27 @@ pub(crate) struct Args {
     action: Action,
 }
 
+impl Args {
+    pub(crate) fn wants_json(&self) -> bool {
+        matches!(
+            self.action,
+            Action::Show {
+                output: Format::Json,
+                ..
+            }
+        )
+    }
+}
+
+/// How a configuration is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// As a file that says the same
+    Toml,
+    /// One JSON object, origins and defaults included; errors are JSON, too
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Say whether a daemon could be run with it
@@ -42,6 +63,9 @@ enum Action {
         /// Also where each value comes from, and the defaults
         #[arg(long)]
         origin: bool,
+        /// How to print
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Toml)]
+        output: Format,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -64,7 +88,17 @@ pub(crate) fn run(
                 None => println!("no file; the defaults are fine"),
             }
         }
-        Action::Show { origin, config } => print!("{}", config.layered(matches)?.show(origin)),
+        Action::Show {
+            origin,
+            output,
+            config,
+        } => {
+            let config = config.layered(matches)?;
+            match output {
+                Format::Toml => print!("{}", config.to_toml(origin)),
+                Format::Json => println!("{}", config.to_json()?),
+            }
+        }
     }
     Ok(())
 }
