@@ -119,7 +119,8 @@ pub(crate) enum Output {
     Json,
     /// One JSON object per line; errors are JSON, too
     Jsonl,
-    /// Payloads only, byte for byte; of `ls` the names, of `append` the seq
+    /// Payloads only, byte for byte; of `ls` the names, of `append` the seq; of
+    /// everything else as jsonl
     Raw,
     /// Payloads only, in hexadecimal digits, one per line; else as raw
     Hex,

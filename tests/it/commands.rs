@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use ledger_client::NewEntry;
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 use nix::pty::{OpenptyResult, openpty};
@@ -390,6 +392,79 @@ fn tail_finds_by_text_and_time_and_prints_in_ones_own_words() {
         let wrong = instance.run(&[&["tail", "log"][..], &args].concat());
         assert_eq!(wrong.status.code(), Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn tail_ends_though_the_log_never_does() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            let mut appender = context.appender().expect("an appender");
+            let entry = NewEntry::new("k", "v");
+            while !is_over.load(Ordering::Relaxed) {
+                appender.append(&entry).expect("room");
+            }
+        });
+        eventually("it has begun", || {
+            (context.latest().expect("readable") > 100).then_some(())
+        });
+        // Where memory is short, what it wants may leave before it is read.
+        let tail = |key: &[&str]| {
+            let args = ["tail", "log", "-o", "jsonl", "-n", "5"];
+            let look = || Some(instance.run(&[&args, key].concat()));
+            eventually("it ends", || {
+                look().filter(|output| output.status.success())
+            })
+        };
+        let outputs = std::panic::catch_unwind(|| [tail(&[]), tail(&["--key", "k"])]);
+        is_over.store(true, Ordering::Relaxed);
+        appending.join().expect("no panic");
+        for output in outputs.expect("no panic") {
+            let printed = lines(&String::from_utf8(output.stdout).expect("text"));
+            let seqs = printed.iter().filter_map(|line| line["seq"].as_u64());
+            let seqs: Vec<u64> = seqs.collect();
+            assert_eq!(seqs, Vec::from_iter(seqs[0]..seqs[0] + 5));
+        }
+    });
+}
+
+#[test]
+fn a_cursor_file_whose_place_has_left_memory_is_named() {
+    let instance = started(&[
+        "--window",
+        "64K",
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+    ]);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    writer.must("fill 10 100");
+    let file = instance.runtime_dir().join("cursor");
+    let path = file.to_str().expect("text").to_owned();
+    let args = ["tail", "log", "-o", "raw", "--cursor-file", &path];
+    instance.printed(&args);
+    writer.must("fill 10000 100");
+    let said = eventually("what it wants is retired", || {
+        let output = instance.run(&args);
+        // As long as it is there, it is read, and the place moves on.
+        std::fs::write(&file, remembered_at(&instance, 11)).expect("our file");
+        (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    });
+    assert!(said.contains("entry 11 has left memory"), "{said}");
+    assert!(
+        said.contains(&format!("{path} says to go on there")),
+        "{said}"
+    );
+}
+
+/// What a cursor file of the log says that goes on there.
+fn remembered_at(instance: &Instance, next_seq: u64) -> String {
+    let epoch = instance.context("log").epoch();
+    format!(r#"{{"epoch":"{epoch}","next_seq":{next_seq}}}"#)
 }
 
 #[test]

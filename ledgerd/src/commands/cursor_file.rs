@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use ledger_client::ReadError;
 use ledger_shm::object::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,12 @@ impl CursorFile {
             place.epoch
         );
         Err(message.into())
+    }
+
+    /// What to say when what follows the remembered place is not there any more.
+    pub(super) fn is_behind(&self, error: &ReadError) -> Failure {
+        let path = self.0.display();
+        format!("{error}; {path} says to go on there, remove it to begin with what there is").into()
     }
 
     /// Remembers a place: whole or not at all, whenever this process dies.

@@ -96,6 +96,11 @@ impl Filter {
         self.key.is_none() && self.grep.is_none() && self.since.is_none() && self.until.is_none()
     }
 
+    /// Whether nothing that is appended from now on is let through.
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| now_ns() > until)
+    }
+
     /// Of those with the key, which the watcher looks after.
     fn lets_through(&self, entry: &Entry<'_>) -> bool {
         let at = entry.appended_at_ns();
@@ -118,14 +123,18 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         Some(file) => file.read(context.epoch())?,
         None => None,
     };
+    let latest = context.latest()?;
     let is_told = args.filter.since.is_some() || cursor_file.is_some();
     let first = match (remembered.or(args.from), args.after, args.lines) {
         (Some(from), ..) => from,
         (None, Some(after), _) => after.saturating_add(1),
         (None, None, None) if is_told => context.first_available()?,
-        (None, None, lines) => {
-            first_of_last(&context, lines.unwrap_or(LINES_DEFAULT), &args.filter)?
-        }
+        (None, None, lines) => first_of_last(
+            &context,
+            latest,
+            lines.unwrap_or(LINES_DEFAULT),
+            &args.filter,
+        )?,
     };
     let mut watcher = context.watch(first);
     if let Some(key) = &args.filter.key {
@@ -143,23 +152,37 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         Ok(true)
     };
-    let mut remembered = None;
+    let place_is_gone = |error: ReadError| match &cursor_file {
+        Some(file) if error.is_evicted() && remembered.is_some() => file.is_behind(&error),
+        _ => error.into(),
+    };
+    // The last seq of all. A log that never pauses has an end, too, once nothing
+    // that is appended later can be wanted.
+    let mut end = (!args.follow).then_some(latest);
+    let mut written = None;
     loop {
-        if let Some(entry) = watcher.try_next()? {
-            if show(&mut printer, &entry)? {
-                last = Instant::now();
+        if end.is_none() && args.filter.is_over() {
+            end = Some(context.latest()?);
+        }
+        match watcher.try_next().map_err(place_is_gone)? {
+            Some(entry) if end.is_none_or(|end| entry.seq() <= end) => {
+                if show(&mut printer, &entry)? {
+                    last = Instant::now();
+                }
+                continue;
             }
-            continue;
+            _ => {}
         }
         printer.flush()?;
+        let seen = watcher.next_seq();
+        let next_seq = end.map_or(seen, |end| seen.min((end + 1).max(first)));
         if let Some(file) = &cursor_file
-            && remembered != Some(watcher.next_seq())
+            && written != Some(next_seq)
         {
-            file.write(context.epoch(), watcher.next_seq())?;
-            remembered = Some(watcher.next_seq());
+            file.write(context.epoch(), next_seq)?;
+            written = Some(next_seq);
         }
-        let is_over = args.filter.until.is_some_and(|until| now_ns() > until);
-        if !args.follow || is_over {
+        if end.is_some() {
             return Ok(printer.finish()?);
         }
         let left = args.timeout.map_or(LOOK_AT_OUTPUT, |timeout| {
@@ -184,10 +207,15 @@ fn is_closed(pipe: &impl AsFd) -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-/// The seq of the first of the last entries that a filter lets through; the next
-/// one's if there are none.
-fn first_of_last(context: &Context, lines: u64, filter: &Filter) -> Result<u64, ReadError> {
-    let (first, latest) = (context.first_available()?, context.latest()?);
+/// The seq of the first of the last entries that a filter lets through, up to the
+/// latest; the next one's if there are none.
+fn first_of_last(
+    context: &Context,
+    latest: u64,
+    lines: u64,
+    filter: &Filter,
+) -> Result<u64, ReadError> {
+    let first = context.first_available()?;
     if filter.is_empty() {
         return Ok(latest.saturating_sub(lines).saturating_add(1).max(first));
     }
@@ -198,6 +226,7 @@ fn first_of_last(context: &Context, lines: u64, filter: &Filter) -> Result<u64, 
     let mut last = VecDeque::new();
     loop {
         match watcher.try_next() {
+            Ok(Some(entry)) if entry.seq() > latest => break,
             Ok(Some(entry)) if filter.lets_through(&entry) => last.push_back(entry.seq()),
             Ok(Some(_)) => {}
             Ok(None) => break,
