@@ -410,22 +410,20 @@ fn tail_ends_though_the_log_never_does() {
         eventually("it has begun", || {
             (context.latest().expect("readable") > 100).then_some(())
         });
-        // Where memory is short, what it wants may leave before it is read.
         let tail = |key: &[&str]| {
-            let args = ["tail", "log", "-o", "jsonl", "-n", "5"];
-            let look = || Some(instance.run(&[&args, key].concat()));
-            eventually("it ends", || {
-                look().filter(|output| output.status.success())
+            let args = ["tail", "log", "-o", "raw", "-n", "5"];
+            eventually("it is done", || {
+                let output = instance.run(&[&args, key].concat());
+                // Where memory is short, some may leave it before they are read.
+                assert!(output.stdout.len() <= 5, "{}", output.stdout.len());
+                output.status.success().then_some(output)
             })
         };
         let outputs = std::panic::catch_unwind(|| [tail(&[]), tail(&["--key", "k"])]);
         is_over.store(true, Ordering::Relaxed);
         appending.join().expect("no panic");
         for output in outputs.expect("no panic") {
-            let printed = lines(&String::from_utf8(output.stdout).expect("text"));
-            let seqs = printed.iter().filter_map(|line| line["seq"].as_u64());
-            let seqs: Vec<u64> = seqs.collect();
-            assert_eq!(seqs, Vec::from_iter(seqs[0]..seqs[0] + 5));
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "vvvvv");
         }
     });
 }
