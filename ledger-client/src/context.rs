@@ -1,343 +1,21 @@
-//! One context: open it, read it, make appenders and watchers of it.
+//! One context: read it, make appenders and watchers of it.
 
 use std::sync::Arc;
 
 use ledger_shm::bell::roster::Roster;
-use ledger_shm::control::{InvalidName, Sizes, State};
+use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
 use ledger_shm::object::Epoch;
 use ledger_shm::read::Found;
-use ledger_shm::segment::Glance;
 use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
 use crate::chain::Located;
-use crate::error::{AppendError, ObjectError, OpenError, ReadError};
-use crate::ledger::{Ledger, Released};
-use crate::line::Answer;
-use crate::provision;
+use crate::error::{AppendError, ReadError};
+use crate::ledger::Ledger;
 use crate::range::Range;
 use crate::shared::Shared;
 use crate::watcher::Watcher;
-use crate::wire::{Reply, Request};
-
-/// How a context is opened.
-///
-/// ```
-/// # ledger_tests::example(|ledger| {
-/// let context = ledger.context("loan-7").open_or_create()?;
-/// let reading = ledger.context("loan-7").open_read_only()?;
-/// assert_eq!(context.epoch(), reading.epoch());
-/// # Ok(()) });
-/// ```
-#[derive(Debug)]
-#[must_use = "call one of the open methods"]
-pub struct ContextOptions<'a> {
-    ledger: &'a Ledger,
-    name: &'a [u8],
-    sizes: Sizes,
-}
-
-impl<'a> ContextOptions<'a> {
-    pub(crate) fn new(ledger: &'a Ledger, name: &'a [u8]) -> ContextOptions<'a> {
-        ContextOptions {
-            ledger,
-            name,
-            sizes: Sizes::default(),
-        }
-    }
-
-    /// How large the segments of the context are if this creates it, for those
-    /// who know their load. One that exists keeps what it has. Default: as the
-    /// daemon's options have it.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// use ledger_client::Sizes;
-    ///
-    /// let sizes = Sizes { first_len: Some(1 << 20), ..Sizes::default() };
-    /// let busy = ledger.context("busy").sizes(sizes).open_or_create()?;
-    /// # Ok(()) });
-    /// ```
-    pub fn sizes(mut self, sizes: Sizes) -> Self {
-        self.sizes = sizes;
-        self
-    }
-
-    /// Opens the context, making it if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]: the name or the sizes are none, no daemon, no room, no
-    /// right.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// let made = ledger.context("loan-7").open_or_create()?;
-    /// let found = ledger.context("loan-7").open_or_create()?;
-    /// assert_eq!(made.epoch(), found.epoch());
-    /// # Ok(()) });
-    /// ```
-    pub fn open_or_create(self) -> Result<Context, OpenError> {
-        self.attach(Some(self.sizes), true)
-    }
-
-    /// Opens an existing context for appending and reading.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Unknown`] if there is none; others as for
-    /// [`open_or_create`](Self::open_or_create).
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// assert!(ledger.context("loan-7").open().unwrap_err().is_unknown());
-    /// # Ok(()) });
-    /// ```
-    pub fn open(self) -> Result<Context, OpenError> {
-        self.attach(None, true)
-    }
-
-    /// Opens an existing context for reading. Its memory is mapped read-only.
-    /// Works without a daemon, and with a context that it has quarantined: what
-    /// validates in memory can be read.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Unknown`] if there is none; others as for
-    /// [`open_or_create`](Self::open_or_create).
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// let context = ledger.context("loan-7").open_read_only()?;
-    /// assert_eq!(context.appender().unwrap_err(), ledger_client::AppendError::ReadOnly);
-    /// # Ok(()) });
-    /// ```
-    pub fn open_read_only(self) -> Result<Context, OpenError> {
-        match self.attach(None, false) {
-            Err(OpenError::Connect(_) | OpenError::Quarantined { .. }) => self.find_in_memory(),
-            outcome => outcome,
-        }
-    }
-
-    fn attach(&self, create: Option<Sizes>, append: bool) -> Result<Context, OpenError> {
-        let name = InvalidName::check(self.name)?;
-        create.map_or(Ok(()), |sizes| sizes.check())?;
-        let request = Request::Open {
-            name: name.to_owned(),
-            epoch: None,
-            create,
-            append,
-        };
-        let core = self.ledger.core();
-        let Answer {
-            reply,
-            fd: bell,
-            connection,
-        } = core.ask(&request)?;
-        let (epoch, current, client) = match reply {
-            Reply::Opened {
-                epoch,
-                current,
-                client,
-                ..
-            } => (Epoch(epoch), current, client),
-            Reply::Refused(refusal) => {
-                return Err(OpenError::refused(name, &core.instance, refusal));
-            }
-            _ => return Err(OpenError::Daemon("an answer to another question".into())),
-        };
-        let control = || {
-            let object = core.object(epoch, None, false)?;
-            Ok(Control::map(&object, epoch, false)?)
-        };
-        let control = control().inspect_err(|_: &ObjectError| {
-            core.release(Released {
-                epoch,
-                append,
-                connection,
-            });
-        })?;
-        let shared = Arc::new(Shared::new(Arc::clone(core), control, append));
-        shared.attached(bell, client, connection)?;
-        core.register(&shared);
-        if append {
-            provision::map_current(&shared, current)?;
-            shared.want(0);
-        }
-        Ok(Context {
-            shared,
-            ledger: self.ledger.clone(),
-        })
-    }
-
-    fn find_in_memory(&self) -> Result<Context, OpenError> {
-        let name = InvalidName::check(self.name)?;
-        let core = self.ledger.core();
-        let mut newest: Option<Control> = None;
-        for epoch in core.epochs()? {
-            // What cannot be read is not what is looked for, or cannot be used.
-            let Ok(control) = Control::look(&core.instance, epoch) else {
-                continue;
-            };
-            let is_it = control.name() == name && control.state() != Ok(State::Dropped);
-            let created_at_ns = newest.as_ref().map(Control::created_at_ns);
-            if is_it && created_at_ns < Some(control.created_at_ns()) {
-                newest = Some(control);
-            }
-        }
-        let newest = newest.ok_or_else(|| OpenError::unknown(name, &core.instance))?;
-        let control = Control::open(&core.instance, newest.epoch(), false)?;
-        let context = Context::in_memory(self.ledger, control);
-        // So that it gets a bell as soon as there is a daemon to make one.
-        core.register(&context.shared);
-        Ok(context)
-    }
-}
-
-/// A context as it was at one moment. Damage only hides what it damaged.
-///
-/// ```
-/// # ledger_tests::example(|ledger| {
-/// let context = ledger.context("loan-7").open_or_create()?;
-/// let before = context.summary();
-/// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
-/// assert_eq!(*before.latest().as_ref().unwrap(), 0);
-/// assert_eq!(*context.summary().latest().as_ref().unwrap(), 1);
-/// # Ok(()) });
-/// ```
-#[derive(Debug)]
-pub struct ContextSummary {
-    name: String,
-    epoch: Epoch,
-    state: Result<State, ReadError>,
-    first_available: Result<u64, ReadError>,
-    latest: Result<u64, ReadError>,
-}
-
-impl ContextSummary {
-    /// Of a context that has its first part only, seen to be sound.
-    pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
-        let is_whole = glance.was_last(control.epoch().0, control.first_part());
-        let state = control.state().ok()?;
-        (is_whole && state != State::Dropped).then(|| ContextSummary {
-            name: control.name().to_owned(),
-            epoch: control.epoch(),
-            state: Ok(state),
-            first_available: Ok(glance.base_seq),
-            latest: Ok(glance.base_seq + glance.entries - 1),
-        })
-    }
-
-    /// Opens it for reading: this one, whatever has its name by now. The daemon
-    /// need not answer, and does not learn of it where it need not be asked.
-    ///
-    /// # Errors
-    ///
-    /// As [`ContextOptions::open_read_only`].
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     let context = found.open(&ledger)?;
-    ///     assert_eq!(context.epoch(), found.epoch());
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn open(&self, ledger: &Ledger) -> Result<Context, OpenError> {
-        let core = ledger.core();
-        if !core.instance.may_open_by_name() {
-            return ledger.context(&self.name).open_read_only();
-        }
-        let control = Control::open(&core.instance, self.epoch, false)?;
-        Ok(Context::in_memory(ledger, control))
-    }
-
-    /// As [`Context::name`].
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     println!("{}", found.name());
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// As [`Context::epoch`].
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     println!("{}", found.epoch());
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    /// As [`Context::state`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     let state = found.state().map_or("damaged", |state| state.as_str());
-    ///     println!("{} is {state}", found.name());
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn state(&self) -> Result<State, &ReadError> {
-        self.state.as_ref().copied()
-    }
-
-    /// As [`Context::first_available`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     assert_eq!(found.first_available().ok(), Some(1));
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn first_available(&self) -> Result<u64, &ReadError> {
-        self.first_available.as_ref().copied()
-    }
-
-    /// As [`Context::latest`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// # ledger.context("loan-7").open_or_create()?;
-    /// for found in ledger.contexts()?.readable {
-    ///     assert_eq!(found.latest().ok(), Some(0));
-    /// }
-    /// # Ok(()) });
-    /// ```
-    pub fn latest(&self) -> Result<u64, &ReadError> {
-        self.latest.as_ref().copied()
-    }
-}
 
 /// One append-only log.
 ///
@@ -361,12 +39,17 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context found by its control object, for reading.
-    pub(crate) fn in_memory(ledger: &Ledger, control: Control) -> Context {
+    pub(crate) fn new(ledger: &Ledger, shared: Arc<Shared>) -> Context {
         Context {
-            shared: Arc::new(Shared::new(Arc::clone(ledger.core()), control, false)),
+            shared,
             ledger: ledger.clone(),
         }
+    }
+
+    /// A context found by its control object, for reading.
+    pub(crate) fn in_memory(ledger: &Ledger, control: Control) -> Context {
+        let shared = Shared::new(Arc::clone(ledger.core()), control, false);
+        Context::new(ledger, Arc::new(shared))
     }
 
     /// Its name.
@@ -422,24 +105,6 @@ impl Context {
     /// ```
     pub fn state(&self) -> Result<State, ReadError> {
         Ok(self.shared.control.state()?)
-    }
-
-    /// What there is to say about it right now.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// let summary = ledger.context("loan-7").open_or_create()?.summary();
-    /// assert_eq!(summary.name(), "loan-7");
-    /// # Ok(()) });
-    /// ```
-    pub fn summary(&self) -> ContextSummary {
-        ContextSummary {
-            name: self.name().to_owned(),
-            epoch: self.epoch(),
-            state: self.state(),
-            first_available: self.first_available(),
-            latest: self.latest(),
-        }
     }
 
     /// The connection it was opened over.

@@ -8,13 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ledger_shm::fork::Generation;
-use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
-use ledger_shm::{Control, Segment};
+use ledger_shm::object::{self, Epoch, Instance, Name, Object};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::context::{Context, ContextOptions, ContextSummary};
 use crate::error::{ConnectError, ObjectError, OpenError};
 use crate::line::{Answer, Line};
+use crate::open::ContextOptions;
 use crate::place;
 use crate::provision::Provisioner;
 use crate::shared::Shared;
@@ -283,101 +282,6 @@ impl Ledger {
                 .into()),
         }
     }
-
-    /// All contexts in memory, for reading, found without the daemon: it does
-    /// not learn that somebody looks. In another uid's instance, those that the
-    /// daemon lets this uid read.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, when the memory file system cannot be listed; whatever keeps
-    /// the daemon from telling.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// ledger.context("b").open_or_create()?;
-    /// ledger.context("a").open_or_create()?;
-    /// let names: Vec<_> = ledger.contexts()?.readable.into_iter().map(|of| of.name().to_owned()).collect();
-    /// assert_eq!(names, ["a", "b"]);
-    /// # Ok(()) });
-    /// ```
-    pub fn contexts(&self) -> io::Result<Contexts> {
-        if !self.core.instance.may_open_by_name() {
-            let mut found = Contexts::default();
-            for name in self.core.names().map_err(io::Error::other)? {
-                match self.context(&name).open_read_only() {
-                    Ok(context) => found.readable.push(context.summary()),
-                    // What is dropped meanwhile is not there.
-                    Err(error) if error.is_unknown() => {}
-                    Err(error) => return Err(io::Error::other(error)),
-                }
-            }
-            return Ok(found);
-        }
-        let epochs = self.core.epochs()?;
-        // Each takes a few system calls, which two threads make in half the time.
-        let (one, other) = epochs.split_at(epochs.len() / 2);
-        let (mut found, more) = std::thread::scope(|scope| {
-            let more = scope.spawn(|| self.look_at(other));
-            (self.look_at(one), more.join())
-        });
-        let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        found.readable.extend(more.readable);
-        found.unreadable.extend(more.unreadable);
-        found.readable.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(found)
-    }
-
-    /// One after the other: a process can have some ten thousand mappings, and
-    /// there may be more contexts.
-    fn look_at(&self, epochs: &[Epoch]) -> Contexts {
-        let mut found = Contexts::default();
-        for epoch in epochs {
-            match Control::look(&self.core.instance, *epoch) {
-                Ok(control) => found.readable.push(self.summary(control)),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => found.unreadable.push((*epoch, error)),
-            }
-        }
-        found
-    }
-}
-
-impl Ledger {
-    /// What there is to say about a context that was just looked at.
-    fn summary(&self, control: Control) -> ContextSummary {
-        let first = Name::Part(control.epoch(), control.first_part());
-        let glance = Object::open(&self.core.instance, first, false)
-            .map_err(MapError::from)
-            .and_then(|object| Segment::glance(&object));
-        match glance {
-            Ok(Some(glance)) => ContextSummary::at_a_glance(&control, &glance),
-            // It has retired meanwhile, is damaged, or is not that simple.
-            _ => None,
-        }
-        .unwrap_or_else(|| {
-            let again = Control::open(&self.core.instance, control.epoch(), false);
-            Context::in_memory(self, again.unwrap_or(control)).summary()
-        })
-    }
-}
-
-/// The contexts in memory.
-///
-/// ```
-/// # ledger_tests::example(|ledger| {
-/// for (epoch, error) in ledger.contexts()?.unreadable {
-///     eprintln!("context {epoch}: {error}");
-/// }
-/// # Ok(()) });
-/// ```
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Contexts {
-    /// Those that can be read, by name.
-    pub readable: Vec<ContextSummary>,
-    /// Those that cannot, and why.
-    pub unreadable: Vec<(Epoch, MapError)>,
 }
 
 /// Ends the background thread with the last clone.
@@ -470,7 +374,7 @@ impl Core {
     }
 
     /// The names of all contexts that the daemon lets this uid read.
-    fn names(&self) -> Result<Vec<String>, OpenError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, OpenError> {
         let mut names: Vec<String> = Vec::new();
         loop {
             let after = names.last().cloned().unwrap_or_default();

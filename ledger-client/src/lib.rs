@@ -6,7 +6,8 @@
 //!
 //! Reading order:
 //!
-//! 1. [`Ledger`] connects to an instance and opens contexts;
+//! 1. [`Ledger`] connects to an instance; [`ContextOptions`] opens a context, and
+//!    [`Contexts`] are all there are;
 //! 2. [`Context`] is one log: read it here, or make an appender or a watcher;
 //! 3. [`Appender`] appends;
 //! 4. [`Range`] and [`Watcher`] read, the second one without an end: blocking, in
@@ -39,6 +40,7 @@ mod async_watcher;
 mod chain;
 mod connection;
 mod context;
+mod contexts;
 #[cfg(feature = "converge")]
 pub mod converge;
 mod dispatch;
@@ -46,6 +48,7 @@ mod error;
 pub mod inspect;
 mod ledger;
 mod line;
+mod open;
 pub mod place;
 mod provision;
 mod range;
@@ -56,13 +59,15 @@ pub mod wire;
 pub use appender::{Appender, BatchError};
 #[cfg(feature = "tokio")]
 pub use async_watcher::AsyncWatcher;
-pub use context::{Context, ContextOptions, ContextSummary};
+pub use context::Context;
+pub use contexts::{ContextSummary, Contexts};
 pub use error::{AppendError, ConnectError, Held, OpenError, ReadError};
-pub use ledger::{Builder, Contexts, Ledger};
+pub use ledger::{Builder, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
 pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};
 pub use ledger_shm::entry::Limits;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};
+pub use open::ContextOptions;
 pub use range::Range;
 pub use watcher::Watcher;
 

@@ -1,0 +1,270 @@
+//! All contexts in memory, and what there is to say about each at one moment.
+
+use std::io;
+
+use ledger_shm::control::State;
+use ledger_shm::object::{Epoch, MapError, Name, Object};
+use ledger_shm::segment::Glance;
+use ledger_shm::{Control, Segment};
+
+use crate::context::Context;
+use crate::error::{OpenError, ReadError};
+use crate::ledger::Ledger;
+
+impl Ledger {
+    /// All contexts in memory, for reading, found without the daemon: it does
+    /// not learn that somebody looks. In another uid's instance, those that the
+    /// daemon lets this uid read.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the memory file system cannot be listed; whatever keeps
+    /// the daemon from telling.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// ledger.context("b").open_or_create()?;
+    /// ledger.context("a").open_or_create()?;
+    /// let names: Vec<_> = ledger.contexts()?.readable.into_iter().map(|of| of.name().to_owned()).collect();
+    /// assert_eq!(names, ["a", "b"]);
+    /// # Ok(()) });
+    /// ```
+    pub fn contexts(&self) -> io::Result<Contexts> {
+        if !self.instance().may_open_by_name() {
+            let mut found = Contexts::default();
+            for name in self.core().names().map_err(io::Error::other)? {
+                match self.context(&name).open_read_only() {
+                    Ok(context) => found.readable.push(context.summary()),
+                    // What is dropped meanwhile is not there.
+                    Err(error) if error.is_unknown() => {}
+                    Err(error) => return Err(io::Error::other(error)),
+                }
+            }
+            return Ok(found);
+        }
+        let epochs = self.core().epochs()?;
+        // Each takes a few system calls, which two threads make in half the time.
+        let (one, other) = epochs.split_at(epochs.len() / 2);
+        let (mut found, more) = std::thread::scope(|scope| {
+            let more = scope.spawn(|| self.look_at(other));
+            (self.look_at(one), more.join())
+        });
+        let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        found.readable.extend(more.readable);
+        found.unreadable.extend(more.unreadable);
+        found.readable.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(found)
+    }
+
+    /// One after the other: a process can have some ten thousand mappings, and
+    /// there may be more contexts.
+    fn look_at(&self, epochs: &[Epoch]) -> Contexts {
+        let mut found = Contexts::default();
+        for epoch in epochs {
+            match Control::look(self.instance(), *epoch) {
+                Ok(control) => found.readable.push(self.summary(control)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => found.unreadable.push((*epoch, error)),
+            }
+        }
+        found
+    }
+
+    /// What there is to say about a context that was just looked at.
+    fn summary(&self, control: Control) -> ContextSummary {
+        let first = Name::Part(control.epoch(), control.first_part());
+        let glance = Object::open(self.instance(), first, false)
+            .map_err(MapError::from)
+            .and_then(|object| Segment::glance(&object));
+        match glance {
+            Ok(Some(glance)) => ContextSummary::at_a_glance(&control, &glance),
+            // It has retired meanwhile, is damaged, or is not that simple.
+            _ => None,
+        }
+        .unwrap_or_else(|| {
+            let again = Control::open(self.instance(), control.epoch(), false);
+            Context::in_memory(self, again.unwrap_or(control)).summary()
+        })
+    }
+}
+
+/// The contexts in memory.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// for (epoch, error) in ledger.contexts()?.unreadable {
+///     eprintln!("context {epoch}: {error}");
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Contexts {
+    /// Those that can be read, by name.
+    pub readable: Vec<ContextSummary>,
+    /// Those that cannot, and why.
+    pub unreadable: Vec<(Epoch, MapError)>,
+}
+
+/// A context as it was at one moment. Damage only hides what it damaged.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let before = context.summary();
+/// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+/// assert_eq!(*before.latest().as_ref().unwrap(), 0);
+/// assert_eq!(*context.summary().latest().as_ref().unwrap(), 1);
+/// # Ok(()) });
+/// ```
+#[derive(Debug)]
+pub struct ContextSummary {
+    name: String,
+    epoch: Epoch,
+    state: Result<State, ReadError>,
+    first_available: Result<u64, ReadError>,
+    latest: Result<u64, ReadError>,
+}
+
+impl ContextSummary {
+    /// Of a context that has its first part only, seen to be sound.
+    pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
+        let is_whole = glance.was_last(control.epoch().0, control.first_part());
+        let state = control.state().ok()?;
+        (is_whole && state != State::Dropped).then(|| ContextSummary {
+            name: control.name().to_owned(),
+            epoch: control.epoch(),
+            state: Ok(state),
+            first_available: Ok(glance.base_seq),
+            latest: Ok(glance.base_seq + glance.entries - 1),
+        })
+    }
+
+    /// Opens it for reading: this one, whatever has its name by now. The daemon
+    /// need not answer, and does not learn of it where it need not be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`ContextOptions::open_read_only`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     let context = found.open(&ledger)?;
+    ///     assert_eq!(context.epoch(), found.epoch());
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn open(&self, ledger: &Ledger) -> Result<Context, OpenError> {
+        let core = ledger.core();
+        if !core.instance.may_open_by_name() {
+            return ledger.context(&self.name).open_read_only();
+        }
+        let control = Control::open(&core.instance, self.epoch, false)?;
+        Ok(Context::in_memory(ledger, control))
+    }
+
+    /// As [`Context::name`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     println!("{}", found.name());
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As [`Context::epoch`].
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     println!("{}", found.epoch());
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// As [`Context::state`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     let state = found.state().map_or("damaged", |state| state.as_str());
+    ///     println!("{} is {state}", found.name());
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn state(&self) -> Result<State, &ReadError> {
+        self.state.as_ref().copied()
+    }
+
+    /// As [`Context::first_available`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     assert_eq!(found.first_available().ok(), Some(1));
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn first_available(&self) -> Result<u64, &ReadError> {
+        self.first_available.as_ref().copied()
+    }
+
+    /// As [`Context::latest`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     assert_eq!(found.latest().ok(), Some(0));
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn latest(&self) -> Result<u64, &ReadError> {
+        self.latest.as_ref().copied()
+    }
+}
+
+impl Context {
+    /// What there is to say about it right now.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let summary = ledger.context("loan-7").open_or_create()?.summary();
+    /// assert_eq!(summary.name(), "loan-7");
+    /// # Ok(()) });
+    /// ```
+    pub fn summary(&self) -> ContextSummary {
+        ContextSummary {
+            name: self.name().to_owned(),
+            epoch: self.epoch(),
+            state: self.state(),
+            first_available: self.first_available(),
+            latest: self.latest(),
+        }
+    }
+}
