@@ -54,6 +54,10 @@ impl Config {
         instance: &str,
         runtime_dir: PathBuf,
     ) -> Result<Options, ConfigError> {
+        let metrics = self.settings.metrics;
+        if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
+            return Err(ConfigError::MetricsForOthers(address));
+        }
         let mut options = Options::new(instance);
         options.runtime_dir = runtime_dir;
         self.settings.apply(&mut options);

@@ -86,6 +86,20 @@ fn the_document_has_every_setting_and_its_example_is_fine() {
 }
 
 #[test]
+fn a_file_that_others_can_write_is_not_read() {
+    let instance = Instance::new(PROGRAMS);
+    let config = instance.configure("clients_max = 3\n");
+    let args = ["config", "check", "--config", text(&config)];
+    for mode in [0o664, 0o646, 0o620] {
+        std::fs::set_permissions(&config, Permissions::from_mode(mode)).expect("our file");
+        let said = instance.complained(&args);
+        assert!(said.contains(&format!("has mode {mode:o}")), "{said}");
+    }
+    std::fs::set_permissions(&config, Permissions::from_mode(0o644)).expect("our file");
+    instance.printed(&args);
+}
+
+#[test]
 fn a_configuration_is_shown_as_json_with_its_origins() {
     let instance = Instance::new(PROGRAMS);
     let config = instance.configure(
@@ -138,6 +152,10 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
             "there is no user \"nobody-here\" on this machine",
         ),
         ("memory_budget = 4096", "holds no context"),
+        (
+            "metrics = \"192.0.2.1:9464\"",
+            "metrics are for this machine only",
+        ),
     ] {
         let config = instance.configure(toml);
         let complaint = instance.complained(&["config", "check", "--config", text(&config)]);

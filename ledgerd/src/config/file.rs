@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,10 @@ pub(crate) enum ConfigError {
         key: String,
         near: Option<String>,
     },
+    #[error(
+        "metrics are for this machine only, and {0} is none of its own addresses; use 127.0.0.1 or [::1], and a proxy for others"
+    )]
+    MetricsForOthers(SocketAddr),
     #[error("{}: {error}", path.display())]
     Syntax {
         path: PathBuf,
@@ -136,7 +141,7 @@ impl File {
         let found = fs::metadata(&path).map_err(unread)?;
         let (mode, uid) = (found.mode() & 0o7777, found.uid());
         let is_trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
-        if !is_trusted || mode & 0o002 != 0 {
+        if !is_trusted || mode & 0o022 != 0 {
             return Err(ConfigError::Writable { path, mode, uid });
         }
         let text = fs::read_to_string(&path).map_err(unread)?;
