@@ -102,8 +102,9 @@ fn kib(path: &str, what: &str) -> u64 {
 /// A hundred thousand idle contexts, and the time in which this machine opens,
 /// reads and closes as many files as listing them has to.
 pub fn idle_contexts(scale: u64) {
-    if object::free_len().expect("a memory file system") < ROOM {
-        println!("scale/idle-contexts: skipped, there is no {ROOM} bytes of shared memory");
+    let room = ROOM / scale;
+    if object::free_len().expect("a memory file system") < room {
+        println!("scale/idle-contexts: skipped, it takes {room} bytes of shared memory");
         return;
     }
     let count = 100_000 / scale;

@@ -213,7 +213,8 @@ impl OpenError {
         matches!(self, OpenError::Unknown { .. })
     }
 
-    /// Whether this uid may not do that: its owner would have to change the rights.
+    /// Whether this uid may not do that: its owner would have to change the rights,
+    /// or to begin a new context under those there are.
     ///
     /// ```
     /// use ledger_client::OpenError;

@@ -153,7 +153,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         Ok(true)
     };
     let place_is_gone = |error: ReadError| match &cursor_file {
-        Some(file) if error.is_evicted() && remembered.is_some() => file.is_behind(&error),
+        Some(file) if is_at(&error, remembered) => file.is_behind(&error),
         _ => error.into(),
     };
     // The last seq of all. A log that never pauses has an end, too, once nothing
@@ -199,6 +199,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             None => {}
         }
     }
+}
+
+/// Whether what has left memory is the entry at a place.
+fn is_at(error: &ReadError, place: Option<u64>) -> bool {
+    matches!(error, ReadError::Evicted { seq, .. } if place == Some(*seq))
 }
 
 /// Whether nobody reads a pipe any more (poll(2), POLLERR).
