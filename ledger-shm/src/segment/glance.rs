@@ -66,3 +66,44 @@ impl Segment {
         }))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::slot::Extent;
+
+    #[test]
+    fn the_last_part_is_open_or_closed_without_a_successor() {
+        let seen = Glance {
+            epoch: [7; 16],
+            part: 3,
+            segment_len: 16 << 10,
+            base_seq: 1,
+            entries: 5,
+            end: Slot::Empty,
+            successor: None,
+        };
+        let extent = Extent {
+            offset: 128,
+            len: 64,
+        };
+        for (end, successor, was_last) in [
+            (Slot::Empty, None, true),
+            (Slot::Closed, None, true),
+            (Slot::Closed, Some(4), false),
+            (Slot::Seal(4), None, false),
+            (Slot::Entry(extent), None, false),
+        ] {
+            let seen = Glance {
+                end,
+                successor,
+                ..seen
+            };
+            assert_eq!(seen.was_last([7; 16], 3), was_last, "{end:?} {successor:?}");
+            assert!(!seen.was_last([8; 16], 3) && !seen.was_last([7; 16], 2));
+            for base_seq in [0, SEQ_MAX + 1] {
+                assert!(!Glance { base_seq, ..seen }.was_last([7; 16], 3));
+            }
+        }
+    }
+}
