@@ -22,15 +22,15 @@ pub(super) fn add_to(text: &mut Text, started: SystemTime) -> io::Result<()> {
         "Total user and system CPU time spent in seconds.",
         seconds(usage.user_time()) + seconds(usage.system_time()),
     );
-    text.metric(
-        "process_open_fds",
-        "gauge",
-        "Number of open file descriptors.",
-        // The one that lists them is there only for that.
-        std::fs::read_dir("/proc/self/fd")?
-            .count()
-            .saturating_sub(1),
-    );
+    // Not when they are used up: listing them takes one, which is not counted.
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        text.metric(
+            "process_open_fds",
+            "gauge",
+            "Number of open file descriptors.",
+            open.count().saturating_sub(1),
+        );
+    }
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     text.metric(
         "process_max_fds",
@@ -38,22 +38,23 @@ pub(super) fn add_to(text: &mut Text, started: SystemTime) -> io::Result<()> {
         "Maximum number of open file descriptors.",
         soft,
     );
-    let sizes = std::fs::read_to_string("/proc/self/statm")?;
+    let sizes = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|len| u64::try_from(len).ok());
     let mut pages = sizes.split(' ').map_while(|size| size.parse::<u64>().ok());
-    let mut bytes = || pages.next().unwrap_or(0) * page.unwrap_or(PAGE_LEN);
-    text.metric(
-        "process_virtual_memory_bytes",
-        "gauge",
-        "Virtual memory size in bytes.",
-        bytes(),
-    );
-    text.metric(
-        "process_resident_memory_bytes",
-        "gauge",
-        "Resident memory size in bytes.",
-        bytes(),
-    );
+    for (name, help) in [
+        (
+            "process_virtual_memory_bytes",
+            "Virtual memory size in bytes.",
+        ),
+        (
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+        ),
+    ] {
+        if let Some(pages) = pages.next() {
+            text.metric(name, "gauge", help, pages * page.unwrap_or(PAGE_LEN));
+        }
+    }
     let started = started.duration_since(SystemTime::UNIX_EPOCH);
     text.metric(
         "process_start_time_seconds",
