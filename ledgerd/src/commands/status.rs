@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use ledger_client::wire::Status;
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
@@ -27,33 +26,20 @@ struct Line<'a> {
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
     let ledger = builder(instance)?.connect()?;
-    let Status {
-        version,
-        pid,
-        uptime_ns,
-        clients,
-        contexts,
-        attached,
-        quarantined,
-        entries,
-        budget,
-        committed,
-        held,
-        ..
-    } = ledger.status()?;
+    let status = ledger.status()?;
     let line = Line {
         instance: ledger.instance().name(),
-        version,
-        pid,
-        uptime_ns,
-        clients,
-        contexts,
-        attached,
-        quarantined,
-        entries,
-        budget,
-        committed,
-        held,
+        version: status.version,
+        pid: status.pid,
+        uptime_ns: status.uptime_ns,
+        clients: status.clients,
+        contexts: status.contexts,
+        attached: status.attached,
+        quarantined: status.quarantined,
+        entries: status.entries,
+        budget: status.budget,
+        committed: status.committed,
+        held: status.held,
     };
     let mut out = io::stdout().lock();
     if args.output() != Output::Short {

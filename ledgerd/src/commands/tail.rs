@@ -192,7 +192,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             let message = format!("nothing new for {:?}", args.timeout.unwrap_or_default());
             return Err(Failure::Said(Kind::TimedOut, message));
         }
-        match watcher.next_timeout(left)? {
+        match watcher.next_timeout(left).map_err(place_is_gone)? {
             Some(entry) if show(&mut printer, &entry)? => last = Instant::now(),
             Some(_) => {}
             None if is_closed(&io::stdout()) => return Err(Failure::ClosedPipe),

@@ -89,7 +89,7 @@ impl Config {
             text.push_str(&line);
         }
         if let Some(tables) = shown.tables {
-            let tables = toml::to_string(tables).unwrap_or_default();
+            let tables = toml::to_string(tables).expect("tables are plain values");
             let note = match with_origin && !tables.is_empty() {
                 true => format!("# {}\n", self.path()),
                 false => String::new(),
