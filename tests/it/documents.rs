@@ -131,10 +131,11 @@ fn every_public_item_that_programs_use_is_shown_in_an_example() {
     let mut count = 0;
     for path in files {
         let text = read(&path);
-        let shown: String = examples(&text).collect();
+        // What a message's own example packs and unpacks.
         let is_shown = |item: &str| {
             let is_part = |c: char| c.is_alphanumeric() || c == '_';
-            shown.split(|c| !is_part(c)).any(|word| word == item)
+            let mut words = examples(&text).flat_map(|line| line.split(|c| !is_part(c)));
+            path.ends_with("wire.rs") && words.any(|word| word == item)
         };
         let mut has_own = false;
         for line in text.lines().map(str::trim_start) {
@@ -142,6 +143,7 @@ fn every_public_item_that_programs_use_is_shown_in_an_example() {
                 let path = path.display();
                 assert!(has_own || is_shown(item), "{path}: no example has {item}");
                 count += 1;
+                has_own = false;
             }
             let doc = line.strip_prefix("///").unwrap_or_default();
             // An empty line is before every item and nowhere within one's head.
