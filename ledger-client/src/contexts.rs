@@ -145,7 +145,7 @@ impl ContextSummary {
     ///
     /// # Errors
     ///
-    /// As [`ContextOptions::open_read_only`].
+    /// As [`ContextOptions::open_read_only`](crate::ContextOptions::open_read_only).
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
