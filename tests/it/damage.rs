@@ -110,6 +110,25 @@ fn commands_print_no_entry_whose_checksum_does_not_hold() {
 }
 
 #[test]
+fn what_tail_prints_before_it_fails_is_delivered_and_remembered() {
+    let instance = started(&[]);
+    let (_, bytes) = victim(&instance);
+    let file = instance.runtime_dir().join("cursor");
+    let path = file.to_str().expect("text");
+    let slot = bytes.word(Bytes::slot_at(2));
+    bytes.set_word(Bytes::slot_at(2), 1);
+    let args = ["--template", "{seq}", "--cursor-file", path];
+    let args = [&["tail", "victim"][..], &args].concat();
+    let output = instance.run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n2\n");
+    let said = instance.complained(&args);
+    assert!(said.contains("slot is damaged"), "{said}");
+    bytes.set_word(Bytes::slot_at(2), slot);
+    assert_eq!(instance.printed(&args), "3\n4\n5\n");
+}
+
+#[test]
 fn every_changed_byte_of_a_record_is_noticed() {
     let instance = started(&[]);
     let (context, bytes) = victim(&instance);

@@ -28,6 +28,7 @@ mod runs;
 mod service;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+mod tail;
 mod trust;
 mod versions;
 mod waiting;
