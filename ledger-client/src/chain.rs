@@ -185,7 +185,7 @@ pub(crate) fn map_part(
 ) -> Result<Arc<Segment>, ObjectError> {
     let epoch = control.epoch();
     let mut object = core.object(epoch, Some(part), writable)?;
-    if control.has_foreign_writers() {
+    if control.facts().has_foreign_writers {
         object.distrust();
     }
     let segment = Segment::map(&object, writable)?;

@@ -172,8 +172,8 @@ impl<'a> ContextOptions<'a> {
                 continue;
             };
             let is_it = control.name() == name && control.state() != Ok(State::Dropped);
-            let created_at_ns = newest.as_ref().map(Control::created_at_ns);
-            if is_it && created_at_ns < Some(control.created_at_ns()) {
+            let created_at_ns = |control: &Control| control.facts().created_at_ns;
+            if is_it && newest.as_ref().map(created_at_ns) < Some(created_at_ns(&control)) {
                 newest = Some(control);
             }
         }

@@ -79,7 +79,7 @@ pub(crate) fn map(
 impl Log {
     /// A context of which no part is known yet.
     pub(crate) fn new(control: &Control, options: &Options) -> Log {
-        let lengths = Lengths::new(control.sizes(), options);
+        let lengths = Lengths::new(control.facts().sizes, options);
         Log {
             name: control.name().to_owned(),
             epoch: control.epoch(),

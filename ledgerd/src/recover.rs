@@ -51,7 +51,7 @@ pub(crate) fn recover(
                 found.leftovers += unlink_all(instance, epoch, numbers)?;
             }
             Ok(control) => {
-                created_at.insert(epoch, control.created_at_ns());
+                created_at.insert(epoch, control.facts().created_at_ns);
                 let leftovers = &mut found.leftovers;
                 let log = adopt(instance, options, &control, numbers, generation, leftovers);
                 found.logs.push(log);

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ledger_client::wire::{Refusal, Reply};
 use ledger_shm::Control;
 use ledger_shm::bell::roster::ClientId;
-use ledger_shm::control::{InvalidName, NewControl, Sizes, State};
+use ledger_shm::control::{Facts, InvalidName, Sizes, State};
 use ledger_shm::fork::Generation;
 use ledger_shm::format::CONTROL_LEN;
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
@@ -121,7 +121,7 @@ impl Registry {
         let attached = self.logs.change(epoch, |log| {
             let bell = attach(log, &self.instance, append)?;
             let live = log.live.as_ref();
-            let is_in_place = live.is_some_and(|live| !live.control.has_foreign_writers());
+            let is_in_place = live.is_some_and(|live| !live.control.facts().has_foreign_writers);
             if append && who.is_foreign && is_in_place {
                 if log.attached_count == 0 {
                     log.asleep();
@@ -175,16 +175,15 @@ impl Registry {
         }
         let mut epoch = Epoch([0; 16]);
         getrandom::fill(&mut epoch.0).map_err(|error| Refusal::Internal(error.to_string()))?;
-        let new = NewControl {
-            name,
+        let facts = Facts {
+            name: name.to_owned(),
             epoch,
             limits: self.options.limits,
             sizes,
             has_foreign_writers: has_foreign_writers(name, &self.options.rights),
             created_at_ns: now_ns(),
-            generation: self.generation,
         };
-        let control = Control::create(&self.instance, &new).map_err(refusal)?;
+        let control = Control::create(&self.instance, facts, self.generation).map_err(refusal)?;
         let number = control
             .take_part_number()
             .map_err(|corrupt| refusal(corrupt.into()))?;

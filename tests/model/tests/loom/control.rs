@@ -2,7 +2,7 @@
 
 use crate::roll::full_log;
 use crate::{assert_needed, check};
-use ledger_shm_under_loom::control::{Memory, NewControl, Sizes};
+use ledger_shm_under_loom::control::{Facts, Memory, Sizes};
 use ledger_shm_under_loom::entry::Limits;
 use ledger_shm_under_loom::object::Epoch;
 use ledger_shm_under_loom::sync::{Label, Ordering};
@@ -15,15 +15,15 @@ fn the_first_part_retires() {
     check(|| {
         let epoch = Epoch([0; 16]);
         let memory = Memory::zeroed();
-        let daemon = memory.create(&NewControl {
-            name: "model",
+        let facts = Facts {
+            name: "model".into(),
             epoch,
             limits: Limits::default(),
             has_foreign_writers: false,
             sizes: Sizes::default(),
             created_at_ns: 0,
-            generation: 1,
-        });
+        };
+        let daemon = memory.create(facts, 1);
         daemon.set_first_part(1);
         daemon.finish();
         let reader = memory.open(epoch).expect("a finished object");
