@@ -1,7 +1,5 @@
 //! All contexts in memory, and what there is to say about each at one moment.
 
-use std::io;
-
 use ledger_shm::control::State;
 use ledger_shm::object::{Epoch, MapError, Name, Object};
 use ledger_shm::segment::Glance;
@@ -18,8 +16,9 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The kernel's, when the memory file system cannot be listed; whatever keeps
-    /// the daemon from telling.
+    /// [`OpenError::Map`] with the kernel's, when the memory file system cannot be
+    /// listed; in another uid's instance [`OpenError::Connect`], when the daemon
+    /// cannot be asked.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -29,15 +28,16 @@ impl Ledger {
     /// assert_eq!(names, ["a", "b"]);
     /// # Ok(()) });
     /// ```
-    pub fn contexts(&self) -> io::Result<Contexts> {
+    pub fn contexts(&self) -> Result<Contexts, OpenError> {
         if !self.instance().may_open_by_name() {
             let mut found = Contexts::default();
-            for name in self.core().names().map_err(io::Error::other)? {
+            for name in self.core().names()? {
                 match self.context(&name).open_read_only() {
                     Ok(context) => found.readable.push(context.summary()),
-                    // What is dropped meanwhile is not there.
-                    Err(error) if error.is_unknown() => {}
-                    Err(error) => return Err(io::Error::other(error)),
+                    // What is dropped meanwhile is not there, nor what this uid has
+                    // no right to any more.
+                    Err(error) if error.is_unknown() || error.is_not_allowed() => {}
+                    Err(error) => return Err(error),
                 }
             }
             return Ok(found);
@@ -159,7 +159,7 @@ impl ContextSummary {
     pub fn open(&self, ledger: &Ledger) -> Result<Context, OpenError> {
         let core = ledger.core();
         if !core.instance.may_open_by_name() {
-            return ledger.context(&self.name).open_read_only();
+            return ledger.context(&self.name).open_epoch(self.epoch);
         }
         let control = Control::open(&core.instance, self.epoch, false)?;
         Ok(Context::in_memory(ledger, control))

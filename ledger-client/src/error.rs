@@ -400,7 +400,7 @@ impl AppendError {
         matches!(self, AppendError::Refused(Refused::Closed))
     }
 
-    /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    /// Whether the entry itself is at fault: it can never be appended where these limits hold.
     ///
     /// ```
     /// use ledger_client::{AppendError, Refused};

@@ -72,7 +72,7 @@ impl<'a> ContextOptions<'a> {
     /// # Ok(()) });
     /// ```
     pub fn open_or_create(self) -> Result<Context, OpenError> {
-        self.attach(Some(self.sizes), true)
+        self.attach(None, Some(self.sizes), true)
     }
 
     /// Opens an existing context for appending and reading.
@@ -88,12 +88,13 @@ impl<'a> ContextOptions<'a> {
     /// # Ok(()) });
     /// ```
     pub fn open(self) -> Result<Context, OpenError> {
-        self.attach(None, true)
+        self.attach(None, None, true)
     }
 
     /// Opens an existing context for reading. Its memory is mapped read-only.
     /// Works without a daemon, and with a context that it has quarantined: what
-    /// validates in memory can be read.
+    /// validates in memory can be read. In another uid's instance the daemon has to
+    /// give the memory.
     ///
     /// # Errors
     ///
@@ -108,18 +109,32 @@ impl<'a> ContextOptions<'a> {
     /// # Ok(()) });
     /// ```
     pub fn open_read_only(self) -> Result<Context, OpenError> {
-        match self.attach(None, false) {
-            Err(OpenError::Connect(_) | OpenError::Quarantined { .. }) => self.find_in_memory(),
+        match self.attach(None, None, false) {
+            Err(OpenError::Connect(_) | OpenError::Quarantined { .. })
+                if self.ledger.instance().may_open_by_name() =>
+            {
+                self.find_in_memory()
+            }
             outcome => outcome,
         }
     }
 
-    fn attach(&self, create: Option<Sizes>, append: bool) -> Result<Context, OpenError> {
+    /// Opens for reading, by the daemon's word, the context that has this epoch.
+    pub(crate) fn open_epoch(self, epoch: Epoch) -> Result<Context, OpenError> {
+        self.attach(Some(epoch), None, false)
+    }
+
+    fn attach(
+        &self,
+        epoch: Option<Epoch>,
+        create: Option<Sizes>,
+        append: bool,
+    ) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
         create.map_or(Ok(()), |sizes| sizes.check())?;
         let request = Request::Open {
             name: name.to_owned(),
-            epoch: None,
+            epoch: epoch.map(|epoch| epoch.0),
             create,
             append,
         };

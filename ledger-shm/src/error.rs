@@ -159,7 +159,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether the entry itself is at fault, and can be appended nowhere as it is.
+    /// Whether the entry itself is at fault: it can never be appended where these limits hold.
     ///
     /// ```
     /// use ledger_shm::{Full, Refused};

@@ -1,6 +1,6 @@
 //! The command line: what can be asked, and how answers look.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -275,6 +275,16 @@ impl Command {
     }
 }
 
+/// One line beside the data, for people.
+pub(crate) fn say(message: &str) {
+    complain(&format!("ledgerd: {message}"));
+}
+
+fn complain(line: &str) {
+    // Where nobody listens there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// An error as JSON.
 #[derive(Serialize)]
 struct ErrorLine<'a> {
@@ -324,8 +334,8 @@ pub fn main() -> ExitCode {
                 kind,
             };
             match serde_json::to_string(&error) {
-                Ok(line) if wants_json => eprintln!("{line}"),
-                _ => eprintln!("ledgerd: {message}"),
+                Ok(line) if wants_json => complain(&line),
+                _ => say(&message),
             }
             ExitCode::from(kind.code())
         }

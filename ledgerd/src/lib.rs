@@ -24,6 +24,8 @@
 //!     operators are.
 
 #![forbid(unsafe_code)]
+// These panic where nobody reads any more.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
 mod commands;

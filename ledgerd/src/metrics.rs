@@ -31,11 +31,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Listens, for a daemon that runs. The address is one of this machine's own.
+    /// Listens, for a daemon that runs in a process that began then. The address is
+    /// one of this machine's own.
     pub(crate) fn serve(
         address: SocketAddr,
         instance: &Instance,
         daemon: &Daemon,
+        started: SystemTime,
     ) -> io::Result<Metrics> {
         let unheard = |error| io::Error::other(format!("cannot listen at {address}: {error}"));
         let server = Arc::new(Server::http(address).map_err(unheard)?);
@@ -49,7 +51,6 @@ impl Metrics {
         let thread = std::thread::Builder::new().name("ledgerd-metrics".into());
         let thread = thread.spawn({
             let server = Arc::clone(&server);
-            let started = SystemTime::now();
             move || answer(&server, &ledger, started)
         })?;
         tracing::info!("metrics at http://{}/metrics", server.server_addr());

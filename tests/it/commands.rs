@@ -267,6 +267,45 @@ fn a_closed_pipe_ends_a_command_quietly() {
 }
 
 #[test]
+fn every_command_ends_quietly_where_nobody_reads() {
+    let mut instance = started(&[]);
+    three(&instance);
+    let unread = |instance: &Instance, args: &[&str], code: i32| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = instance.ledgerd(args);
+        command.stdout(writer.try_clone().expect("a descriptor"));
+        if code != 0 {
+            command.stderr(writer);
+        } else {
+            command.stderr(Stdio::piped());
+        }
+        let output = Process::start(&mut command).output();
+        assert_eq!(output.status.code(), Some(code), "{args:?} {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    };
+    for args in [
+        &["ls"][..],
+        &["info", "log"],
+        &["get", "log"],
+        &["tail", "log"],
+        &["watchers", "log"],
+        &["inspect", "log"],
+        &["status"],
+        &["config", "check"],
+        &["config", "show"],
+        &["config", "show", "-o", "json"],
+        &["completions", "bash"],
+    ] {
+        unread(&instance, args, 0);
+    }
+    unread(&instance, &["get", "none"], 1);
+    unread(&instance, &["get", "none", "-o", "json"], 1);
+    instance.stop_daemon();
+    unread(&instance, &["purge"], 0);
+}
+
+#[test]
 fn an_append_that_cannot_be_printed_says_that_it_was_appended() {
     let instance = started(&[]);
     let mut command = instance.ledgerd(&["append", "log", "k", "v"]);

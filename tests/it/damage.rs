@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ledger_client::{Context, NewEntry, ReadError};
-use ledger_shm::format::{ARCHIVE_FORMAT, ControlHeader, FORMAT_VERSION, SegmentHeader};
+use ledger_shm::format::{
+    ARCHIVE_FORMAT, ControlHeader, FORMAT_VERSION, RECORD_HEADER_LEN, SegmentHeader,
+};
 use ledger_shm::object::Name;
 use ledger_shm::slot::{Extent, Slot};
 use ledger_tests::damage::{Bytes, path};
@@ -125,6 +127,16 @@ fn what_tail_prints_before_it_fails_is_delivered_and_remembered() {
     let said = instance.complained(&args);
     assert!(said.contains("slot is damaged"), "{said}");
     bytes.set_word(Bytes::slot_at(2), slot);
+    // Nor is a record that was looked at, and could not be printed, passed over.
+    let (at, _) = bytes.record_at(2);
+    let payload = at + RECORD_HEADER_LEN as u64;
+    let byte = bytes.get(payload, 1)[0];
+    bytes.set(payload, &[!byte]);
+    for _ in 0..2 {
+        let said = instance.complained(&args);
+        assert!(said.contains("entry 3: record body checksum"), "{said}");
+    }
+    bytes.set(payload, &[byte]);
     assert_eq!(instance.printed(&args), "3\n4\n5\n");
 }
 

@@ -1,5 +1,6 @@
 //! `ledgerd tail`: where it begins, what it prints, and how it ends.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,6 +184,39 @@ fn a_cursor_file_whose_place_has_left_memory_is_named() {
         said.contains(&format!("{path} says to go on there")),
         "{said}"
     );
+}
+
+#[test]
+fn what_could_not_be_written_is_written_the_next_time() {
+    let instance = started(&[]);
+    // Larger than what is gathered before it is written.
+    let payload = "v".repeat(20_000);
+    instance.printed(&["append", "log", "k", &payload]);
+    let file = instance.runtime_dir().join("cursor");
+    let path = file.to_str().expect("text").to_owned();
+    let args = ["tail", "log", "-o", "raw", "--cursor-file", &path];
+    let full = File::options().write(true).open("/dev/full");
+    let mut command = instance.ledgerd(&args);
+    command
+        .stdout(full.expect("/dev/full"))
+        .stderr(Stdio::piped());
+    let output = Process::start(&mut command).output();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(instance.printed(&args), payload);
+    assert_eq!(instance.printed(&args), "");
+}
+
+#[test]
+fn its_timeout_begins_when_everything_old_is_printed() {
+    let instance = started(&[]);
+    three(&instance);
+    let args = ["tail", "log", "-f", "--from", "1", "-o", "raw"];
+    for more in [&[][..], &["--key", "traces"]] {
+        let output = instance.run(&[&args, more, &["--timeout", "0"]].concat());
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let all = if more.is_empty() { "onetwo" } else { "two" };
+        assert_eq!(String::from_utf8_lossy(&output.stdout), all);
+    }
 }
 
 #[test]

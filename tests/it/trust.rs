@@ -181,6 +181,24 @@ fn a_reader_of_another_uid_sees_everything_across_segments() {
 }
 
 #[test]
+fn a_reader_of_another_uid_is_told_that_it_needs_the_daemon() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = shared("", &[]);
+    made(&instance, "read");
+    instance.kill_daemon();
+    for args in [&["ls"][..], &["get", "read"]] {
+        let mut command = instance.ledgerd_as(READER, args);
+        command.stderr(std::process::Stdio::piped());
+        let output = Process::start(&mut command).output();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        assert!(said.contains("no ledger daemon at"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn an_appender_of_another_uid_shares_the_log() {
     if !may_be_others() {
         return;

@@ -160,7 +160,7 @@ impl Bench {
             p99_ns: times.histogram.value_at_quantile(0.99),
             max_ns: times.histogram.max(),
         };
-        if self.printer.output().is_json() {
+        if self.printer.output() != Output::Short {
             self.printer.json(&line)?;
         } else {
             let text = format!(

@@ -1,5 +1,6 @@
 //! `ledgerd config`: what the daemon would be run with.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Subcommand, ValueEnum};
@@ -77,6 +78,7 @@ pub(crate) fn run(
     matches: &ArgMatches,
 ) -> Result<(), Failure> {
     let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    let mut out = io::stdout().lock();
     match args.action {
         Action::Check(config) => {
             let config = config.layered(matches)?;
@@ -84,8 +86,8 @@ pub(crate) fn run(
             let options = config.options(place.name(), instance.runtime_dir(&place))?;
             options.check()?;
             match &config.file {
-                Some(file) => println!("{}: fine", file.path().display()),
-                None => println!("no file; the defaults are fine"),
+                Some(file) => writeln!(out, "{}: fine", file.path().display())?,
+                None => writeln!(out, "no file; the defaults are fine")?,
             }
         }
         Action::Show {
@@ -95,8 +97,8 @@ pub(crate) fn run(
         } => {
             let config = config.layered(matches)?;
             match output {
-                Format::Toml => print!("{}", config.to_toml(origin)),
-                Format::Json => println!("{}", config.to_json()?),
+                Format::Toml => write!(out, "{}", config.to_toml(origin))?,
+                Format::Json => writeln!(out, "{}", config.to_json()?)?,
             }
         }
     }

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde::Serialize;
 
-use crate::cli::{Failure, InstanceArgs, OutputArgs};
+use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::print::Printer;
 use crate::commands::{READER_CONNECT_TIMEOUT, builder, connect_to_read};
 
@@ -76,7 +76,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
 
     let mut printer = Printer::new(args.output());
     for finding in &findings {
-        if printer.output().is_json() {
+        if printer.output() != Output::Short {
             printer.json(finding)?;
             continue;
         }

@@ -3,7 +3,7 @@
 use ledger_client::{ContextSummary, ReadError};
 use serde::Serialize;
 
-use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
+use crate::cli::{Failure, InstanceArgs, Output, OutputArgs, say};
 use crate::commands::print::Printer;
 use crate::commands::{NO_DAEMON, connect_to_read};
 
@@ -50,7 +50,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
         } else {
             format!("; {NO_DAEMON}")
         };
-        eprintln!("ledgerd: instance {name:?} has no contexts{no_daemon}");
+        say(&format!("instance {name:?} has no contexts{no_daemon}"));
     }
     let output = args.output();
     let mut printer = Printer::new(output);
@@ -72,7 +72,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
     }
     printer.finish()?;
     for (epoch, error) in found.unreadable {
-        eprintln!("ledgerd: context of epoch {epoch}: {error}");
+        say(&format!("context of epoch {epoch}: {error}"));
     }
     Ok(())
 }

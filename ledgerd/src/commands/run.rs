@@ -5,6 +5,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::SystemTime;
 
 use clap::ArgMatches;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(
     args: ConfigArgs,
     matches: &ArgMatches,
 ) -> Result<(), Failure> {
+    let started = SystemTime::now();
     let place = instance.own()?;
     let config = args.layered(matches)?;
     let runtime_dir = instance.runtime_dir(&place);
@@ -51,7 +53,7 @@ pub(crate) fn run(
         None => Daemon::start(first)?,
     };
     let metrics = settings.metrics;
-    let metrics = metrics.map(|address| Metrics::serve(address, &place, &daemon));
+    let metrics = metrics.map(|address| Metrics::serve(address, &place, &daemon, started));
     let _metrics = metrics.transpose()?;
     let status = format!(
         "instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",

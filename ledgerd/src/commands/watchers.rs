@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs, say};
 use crate::commands::print::Printer;
 use crate::commands::{ContextArg, NO_DAEMON, open_to_read};
 
@@ -43,7 +43,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             next_seq: watching.next_seq,
             behind: end.saturating_sub(watching.next_seq),
         };
-        if output.is_json() {
+        if output != Output::Short {
             printer.json(&line)?;
             continue;
         }
@@ -56,10 +56,10 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     }
     printer.finish()?;
     if roster.unlisted > 0 {
-        eprintln!(
-            "ledgerd: {} watchers found no room in this list since the daemon began",
+        say(&format!(
+            "{} watchers found no room in this list since the daemon began",
             roster.unlisted
-        );
+        ));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -70,9 +70,9 @@ enum Id {
 #[serde(deny_unknown_fields)]
 struct RightsTable {
     contexts: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     users: Vec<Id>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Id>,
     right: Right,
 }
@@ -81,9 +81,13 @@ struct RightsTable {
 #[serde(deny_unknown_fields)]
 struct ContextTable {
     names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_segment: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     spare_min: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     spare_max: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<Bytes>,
 }
 
@@ -138,13 +142,16 @@ impl File {
             path: path.clone(),
             source,
         };
-        let found = fs::metadata(&path).map_err(unread)?;
+        // Asked of what is read, whatever has its name a moment later.
+        let mut file = fs::File::open(&path).map_err(unread)?;
+        let found = file.metadata().map_err(unread)?;
         let (mode, uid) = (found.mode() & 0o7777, found.uid());
         let is_trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
         if !is_trusted || mode & 0o022 != 0 {
             return Err(ConfigError::Writable { path, mode, uid });
         }
-        let text = fs::read_to_string(&path).map_err(unread)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unread)?;
         File::parse(path, &text)
     }
 

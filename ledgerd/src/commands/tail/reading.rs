@@ -30,9 +30,14 @@ pub(super) struct Reading<'a> {
     /// that is appended later can be wanted.
     end: Option<u64>,
     timeout: Option<Duration>,
-    /// When something was printed, or there was still something old to read.
+    /// Whether it has come to what was appended after it began.
+    is_live: bool,
+    /// When something was printed, or there was still something old to read; time
+    /// in which nobody took what was printed does not count.
     last: Instant,
     kept_house: Instant,
+    /// What is before this has been printed, or is not wanted.
+    done: u64,
     cursor_file: Option<CursorFile>,
     remembered: Option<u64>,
 }
@@ -79,8 +84,10 @@ impl<'a> Reading<'a> {
             latest,
             end: Some(latest),
             timeout: None,
+            is_live: false,
             last: Instant::now(),
             kept_house: Instant::now(),
+            done: first,
             cursor_file: None,
             remembered: None,
         })
@@ -122,19 +129,34 @@ impl<'a> Reading<'a> {
                 self.watcher.next_timeout(wait)
             };
             let is_caught_up = match read {
-                Ok(Some(entry)) if self.end.is_some_and(|end| entry.seq() > end) => return Ok(()),
                 Ok(Some(entry)) => {
+                    let seq = entry.seq();
+                    if let Some(end) = self.end.filter(|end| seq > *end) {
+                        self.done = (end + 1).max(self.first);
+                        return Ok(());
+                    }
                     let is_shown = self.filter.lets_through(&entry);
                     if is_shown {
                         self.shown.entry(&entry)?;
                     }
-                    if is_shown || entry.seq() <= self.latest {
+                    self.done = seq + 1;
+                    if is_shown || !self.is_live {
                         self.last = Instant::now();
                     }
+                    self.is_live |= seq > self.latest;
                     false
                 }
-                Ok(None) if self.end.is_some() => return Ok(()),
-                Ok(None) => true,
+                Ok(None) => {
+                    self.done = self.watcher.next_seq();
+                    if self.end.is_some() {
+                        return Ok(());
+                    }
+                    if !self.is_live {
+                        self.is_live = true;
+                        self.last = Instant::now();
+                    }
+                    true
+                }
                 Err(error) => {
                     self.begin_anew(error)?;
                     false
@@ -156,6 +178,7 @@ impl<'a> Reading<'a> {
         self.latest = self.context.latest()?;
         self.end = self.end.map(|_| self.latest);
         self.first = self.begin.seq(self.context, self.latest, self.filter)?;
+        self.done = self.first;
         self.watcher.seek(self.first);
         Ok(())
     }
@@ -167,8 +190,10 @@ impl<'a> Reading<'a> {
         if !is_caught_up && self.kept_house.elapsed() < often {
             return Ok(Duration::ZERO);
         }
-        self.kept_house = Instant::now();
+        let begun = Instant::now();
         self.deliver()?;
+        self.kept_house = Instant::now();
+        self.last += begun.elapsed();
         if is_closed(&io::stdout()) {
             return Err(Failure::ClosedPipe);
         }
@@ -178,7 +203,7 @@ impl<'a> Reading<'a> {
         let left = self.timeout.map_or(KEEP_HOUSE, |timeout| {
             timeout.saturating_sub(self.last.elapsed()).min(KEEP_HOUSE)
         });
-        if left.is_zero() && self.end.is_none() {
+        if left.is_zero() && self.is_live && self.end.is_none() {
             let message = format!("nothing new for {:?}", self.timeout.unwrap_or_default());
             return Err(Failure::Said(Kind::TimedOut, message));
         }
@@ -192,13 +217,9 @@ impl<'a> Reading<'a> {
         let Some(file) = &self.cursor_file else {
             return Ok(());
         };
-        let seen = self.watcher.next_seq();
-        let next_seq = self
-            .end
-            .map_or(seen, |end| seen.min((end + 1).max(self.first)));
-        if self.remembered != Some(next_seq) {
-            file.write(self.context.epoch(), next_seq)?;
-            self.remembered = Some(next_seq);
+        if self.remembered != Some(self.done) {
+            file.write(self.context.epoch(), self.done)?;
+            self.remembered = Some(self.done);
         }
         Ok(())
     }
