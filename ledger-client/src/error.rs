@@ -27,7 +27,7 @@ pub enum ConnectError {
     #[error(transparent)]
     InvalidInstance(#[from] InvalidInstance),
     /// Nobody listens.
-    #[error("no ledger daemon at {}: {source}; start one with `ledgerd run`", socket.display())]
+    #[error("no ledger daemon at {}: {source}; {}", socket.display(), what_to_do(source))]
     DaemonDown {
         /// Where one was expected.
         socket: PathBuf,
@@ -55,7 +55,7 @@ pub enum ConnectError {
         what: &'static str,
     },
     /// Somebody else listens where the daemon should.
-    #[error("uid {found} listens at {}, which belongs to the daemon of uid {expected}; remove it", socket.display())]
+    #[error("uid {found} listens at {}, and not the daemon of uid {expected}; say that uid {found}'s instance is meant (`--uid`, `Builder::uid`), or name another runtime directory", socket.display())]
     Impostor {
         /// Where.
         socket: PathBuf,
@@ -70,6 +70,19 @@ pub enum ConnectError {
     /// This process could not be set up.
     #[error("cannot set up the connection: {0}")]
     Setup(#[source] io::Error),
+}
+
+/// What can be done about a socket that cannot be connected to.
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "there may be one: its owner lets other uids in by `[[rights]]` in the configuration"
+        }
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
+            "name a shorter runtime directory (`--runtime-dir`, LEDGER_RUNTIME_DIR)"
+        }
+        _ => "start one with `ledgerd run`",
+    }
 }
 
 impl ConnectError {

@@ -110,11 +110,9 @@ impl<'a> ContextOptions<'a> {
     /// ```
     pub fn open_read_only(self) -> Result<Context, OpenError> {
         match self.attach(None, None, false) {
-            Err(OpenError::Connect(_) | OpenError::Quarantined { .. })
-                if self.ledger.instance().may_open_by_name() =>
-            {
-                self.find_in_memory()
-            }
+            Err(
+                OpenError::Connect(_) | OpenError::Quarantined { .. } | OpenError::Limit { .. },
+            ) if self.ledger.instance().may_open_by_name() => self.find_in_memory(),
             outcome => outcome,
         }
     }

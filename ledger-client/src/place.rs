@@ -1,8 +1,9 @@
 //! Where an instance is found: its name and its socket.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -44,7 +45,7 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 }
 
 /// The directory of the instance's socket: `$LEDGER_RUNTIME_DIR`, else
-/// `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
+/// the first of `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/ledgerd`, else
 /// `/tmp/ledgerd-<uid>`. The two in the middle are this process's own, and not
 /// meant where the instance belongs to another uid.
 ///
@@ -54,7 +55,13 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 pub fn runtime_dir(uid: u32) -> PathBuf {
     let dir = |variable| named(variable).map(PathBuf::from);
     let own = || {
-        dir("RUNTIME_DIRECTORY")
+        // There may be several, parted by colons (systemd.exec(5)).
+        let first = |dirs: OsString| {
+            let first = dirs.as_bytes().split(|byte| *byte == b':').next();
+            PathBuf::from(OsStr::from_bytes(first.unwrap_or_default()))
+        };
+        named("RUNTIME_DIRECTORY")
+            .map(first)
             .or_else(|| dir("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
             .filter(|_| uid == nix::unistd::geteuid().as_raw())
     };

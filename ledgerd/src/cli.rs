@@ -1,10 +1,11 @@
 //! The command line: what can be asked, and how answers look.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
 use ledger_client::{ConnectError, OpenError, place};
 use ledger_shm::object::{Instance, InvalidInstance};
@@ -15,13 +16,22 @@ use crate::commands;
 /// A shared-memory ledger: append-only contexts that co-located processes
 /// append to, read and watch.
 #[derive(Debug, Parser)]
-#[command(name = "ledgerd", version, max_term_width = 100)]
+#[command(name = "ledgerd", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 pub(crate) struct Cli {
     #[command(flatten)]
     instance: InstanceArgs,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What no option says.
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 it cannot be done; 2 the arguments make no sense; 3 there is no \
+daemon, or it does not answer; 4 --timeout is over.
+
+Environment: LEDGER_INSTANCE and LEDGER_RUNTIME_DIR say which instance is meant, \
+LEDGER_CONFIG which configuration; NO_COLOR keeps help and complaints without colours. \
+`ledgerd run` also takes each of its settings from a variable, see `ledgerd run --help`.";
 
 /// Set by a shell that asks how to go on.
 pub(crate) const COMPLETE_VARIABLE: &str = "LEDGERD_COMPLETE";
@@ -46,6 +56,28 @@ pub(crate) struct InstanceArgs {
 }
 
 impl InstanceArgs {
+    /// What a line that is not finished says of it.
+    pub(crate) fn of_line(words: impl Iterator<Item = OsString>) -> Option<InstanceArgs> {
+        let command = InstanceArgs::augment_args(clap::Command::new("line"));
+        let options: Vec<String> = command
+            .get_arguments()
+            .filter_map(|option| Some(format!("--{}", option.get_long()?)))
+            .collect();
+        let mut words = words.peekable();
+        let mut said = vec![OsString::from("line")];
+        while let Some(word) = words.next() {
+            let text = word.to_string_lossy();
+            let is_named = |option: &String| text.strip_prefix(&**option);
+            match options.iter().find_map(is_named) {
+                Some("") => said.extend([word].into_iter().chain(words.next())),
+                Some(rest) if rest.starts_with('=') => said.push(word),
+                _ => {}
+            }
+        }
+        let matches = command.try_get_matches_from(said).ok()?;
+        InstanceArgs::from_arg_matches(&matches).ok()
+    }
+
     pub(crate) fn instance(&self) -> Result<Instance, InvalidInstance> {
         let name = match &self.instance {
             Some(name) => name.clone(),
@@ -220,12 +252,18 @@ impl From<serde_json::Error> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
-        let kind = if error.is_unreachable() {
-            Kind::Unreachable
-        } else {
-            Kind::Failed
+        let kind = match error {
+            ConnectError::InvalidInstance(_) => Kind::Usage,
+            _ if error.is_unreachable() => Kind::Unreachable,
+            _ => Kind::Failed,
         };
         Failure::Said(kind, error.to_string())
+    }
+}
+
+impl From<InvalidInstance> for Failure {
+    fn from(error: InvalidInstance) -> Failure {
+        Failure::Said(Kind::Usage, error.to_string())
     }
 }
 
@@ -233,6 +271,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         match error {
             OpenError::Connect(error) => error.into(),
+            OpenError::InvalidName(error) => Failure::Said(Kind::Usage, error.to_string()),
             error => error.to_string().into(),
         }
     }
@@ -254,7 +293,6 @@ failure_from!(
     ledger_client::AppendError,
     ledger_client::Corrupt,
     ledger_shm::Refused,
-    InvalidInstance,
 );
 
 impl Command {
@@ -304,9 +342,13 @@ pub fn main() -> ExitCode {
     CompleteEnv::with_factory(Cli::command)
         .var(COMPLETE_VARIABLE)
         .complete();
-    let matches = Cli::command().get_matches();
-    let Cli { instance, command } =
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let (matches, Cli { instance, command }) = match parsed() {
+        Ok(parsed) => parsed,
+        Err(error) if error.use_stderr() && asks_for_json(std::env::args_os()) => {
+            return fail(true, Kind::Usage, error.to_string().trim_end());
+        }
+        Err(error) => error.exit(),
+    };
     let matches = matches.subcommand().map_or(&matches, |(_, of)| of);
     let wants_json = command.wants_json();
     let outcome = match command {
@@ -328,16 +370,41 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
-        Err(Failure::Said(kind, message)) => {
-            let error = ErrorLine {
-                error: &message,
-                kind,
-            };
-            match serde_json::to_string(&error) {
-                Ok(line) if wants_json => complain(&line),
-                _ => say(&message),
-            }
-            ExitCode::from(kind.code())
-        }
+        Err(Failure::Said(kind, message)) => fail(wants_json, kind, &message),
     }
+}
+
+fn parsed() -> Result<(ArgMatches, Cli), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((matches, cli))
+}
+
+/// Whether arguments that cannot be parsed say how errors are to look.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let words: Vec<_> = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let is_json = |format: &str| matches!(format, "json" | "jsonl");
+    let is_option = |word: &str| matches!(word, "-o" | "--output");
+    let apart = words
+        .windows(2)
+        .any(|two| is_option(&two[0]) && is_json(&two[1]));
+    let in_one = |word: &String| {
+        let format = word.strip_prefix("--output=").or(word.strip_prefix("-o"));
+        format.is_some_and(|format| is_json(format.trim_start_matches('=')))
+    };
+    apart || words.iter().any(in_one)
+}
+
+fn fail(wants_json: bool, kind: Kind, message: &str) -> ExitCode {
+    let error = ErrorLine {
+        error: message,
+        kind,
+    };
+    match serde_json::to_string(&error) {
+        Ok(line) if wants_json => complain(&line),
+        _ => say(message),
+    }
+    ExitCode::from(kind.code())
 }

@@ -290,6 +290,7 @@ impl Log {
         }
         live.control.set_state(State::Idle);
         self.state = State::Idle;
+        tracing::debug!(context = self.name, "a context is closed for idleness");
         self.withdraw_spares(instance)
     }
 

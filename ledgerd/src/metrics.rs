@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use ledger_client::Ledger;
 use ledger_client::wire::Status;
+use ledger_client::{Builder, Ledger};
 use ledger_shm::object::Instance;
 use tiny_http::{Header, Method, Response, Server};
 
@@ -42,16 +42,14 @@ impl Metrics {
         let unheard = |error| io::Error::other(format!("cannot listen at {address}: {error}"));
         let server = Arc::new(Server::http(address).map_err(unheard)?);
         let runtime_dir = daemon.socket().parent().map(ToOwned::to_owned);
-        let ledger = Ledger::builder()
+        let builder = Ledger::builder()
             .instance(instance.name())
             .runtime_dir(runtime_dir.unwrap_or_default())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect()
-            .map_err(io::Error::other)?;
+            .connect_timeout(CONNECT_TIMEOUT);
         let thread = std::thread::Builder::new().name("ledgerd-metrics".into());
         let thread = thread.spawn({
             let server = Arc::clone(&server);
-            move || answer(&server, &ledger, started)
+            move || answer(&server, &builder, started)
         })?;
         tracing::info!("metrics at http://{}/metrics", server.server_addr());
         Ok(Metrics {
@@ -71,11 +69,12 @@ impl Drop for Metrics {
     }
 }
 
-fn answer(server: &Server, ledger: &Ledger, started: SystemTime) {
+fn answer(server: &Server, builder: &Builder, started: SystemTime) {
     for request in server.incoming_requests() {
-        let is_get = *request.method() == Method::Get;
-        let (code, body) = match request.url() {
-            "/metrics" if is_get => match metrics(ledger, started) {
+        let is_read = matches!(request.method(), Method::Get | Method::Head);
+        let path = request.url().split('?').next();
+        let (code, body) = match path {
+            Some("/metrics") if is_read => match metrics(builder, started) {
                 Ok(Text(text)) => (200, text),
                 Err(error) => (503, format!("{error}\n")),
             },
@@ -88,9 +87,12 @@ fn answer(server: &Server, ledger: &Ledger, started: SystemTime) {
     }
 }
 
-fn metrics(ledger: &Ledger, started: SystemTime) -> Result<Text, Box<dyn Error>> {
+fn metrics(builder: &Builder, started: SystemTime) -> Result<Text, Box<dyn Error>> {
     let mut text = Text::default();
-    add_status(&mut text, &ledger.status()?);
+    let mut status = builder.clone().connect()?.status()?;
+    // Who asks is no client of anybody's.
+    status.clients -= 1;
+    add_status(&mut text, &status);
     process::add_to(&mut text, started)?;
     Ok(text)
 }

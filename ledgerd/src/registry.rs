@@ -163,6 +163,7 @@ impl Registry {
     fn create(&mut self, name: &str, sizes: Sizes) -> Result<Epoch, Refusal> {
         let max = self.options.contexts_max;
         if self.logs.len() >= max {
+            tracing::warn!(contexts_max = max, name, "a context is one too many");
             return Err(Refusal::Limit {
                 what: "contexts_max".into(),
                 max: max as u64,
@@ -199,6 +200,7 @@ impl Registry {
             segment_len: geometry.segment_len,
         });
         self.logs.insert(log);
+        tracing::debug!(context = name, %epoch, "a context begins");
         Ok(epoch)
     }
 

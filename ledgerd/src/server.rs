@@ -165,6 +165,12 @@ impl Server {
             .is_ok()
         {
             self.next_client += 1;
+            tracing::debug!(
+                client = id,
+                pid = peer.pid,
+                uid = peer.uid,
+                "a client connects"
+            );
             self.clients.insert(
                 id,
                 Client {
@@ -195,6 +201,7 @@ impl Server {
     }
 
     fn forget(&mut self, client: Client) {
+        tracing::debug!(client = client.id.number, "a client is gone");
         // Closing the descriptor would do, but for a copy that somebody holds.
         let _ = self.epoll.delete(&client.packets);
         for (epoch, append) in client.open {
@@ -231,9 +238,16 @@ impl Server {
     }
 
     fn handle(&mut self, client: &mut Client, request: Request) -> Result<(), Gone> {
+        tracing::debug!(client = client.id.number, ?request, "is asked");
         // Others may have gone meanwhile.
         client.is_surplus &= self.clients.len() >= self.registry.options.clients_max;
-        if client.is_surplus {
+        // Whoever runs it is told how it does, also then.
+        let may_ask = request == Request::Status && !client.who.is_foreign;
+        if client.is_surplus && !may_ask {
+            tracing::warn!(
+                clients_max = self.registry.options.clients_max,
+                "a client is one too many"
+            );
             let refusal = Refusal::Limit {
                 what: "clients_max".into(),
                 max: self.registry.options.clients_max as u64,

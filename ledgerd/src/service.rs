@@ -3,6 +3,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use ledger_shm::socket;
@@ -12,9 +15,21 @@ use sd_notify::NotifyState;
 use crate::Daemon;
 
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+    if let Err(error) = notify(state) {
         tracing::warn!(%error, "cannot tell the service manager");
     }
+}
+
+/// The crate knows sockets by path only; sd_notify(3) has abstract ones, too.
+fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = socket.as_bytes().strip_prefix(b"@") else {
+        return sd_notify::notify(state);
+    };
+    let lines: String = state.iter().map(|state| format!("{state}\n")).collect();
+    let address = SocketAddr::from_abstract_name(name)?;
+    let sender = UnixDatagram::unbound()?;
+    sender.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
 
 /// Clients and contexts take a descriptor each: as many as are allowed. Programs

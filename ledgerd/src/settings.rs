@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -44,10 +45,10 @@ pub(crate) struct Settings {
     metadata_max: Option<Amount>,
     /// Contexts that there may be at once [default: 1000000]
     #[arg(long, env = "LEDGER_CONTEXTS_MAX", value_name = "COUNT")]
-    contexts_max: Option<u32>,
+    contexts_max: Option<NonZeroU32>,
     /// Clients that may be connected at once [default: 10000]
     #[arg(long, env = "LEDGER_CLIENTS_MAX", value_name = "COUNT")]
-    clients_max: Option<u32>,
+    clients_max: Option<NonZeroU32>,
     /// Bytes that have left the window and that processes of one other uid may
     /// still hold; then they get nothing more [default: 1/8 of the budget]
     #[arg(long, env = "LEDGER_HELD_MAX", value_name = "BYTES")]
@@ -89,10 +90,10 @@ impl Settings {
             options.limits.metadata_len_max = len(max.0);
         }
         if let Some(max) = self.contexts_max {
-            options.contexts_max = max as usize;
+            options.contexts_max = max.get() as usize;
         }
         if let Some(max) = self.clients_max {
-            options.clients_max = max as usize;
+            options.clients_max = max.get() as usize;
         }
         options.held_max = self.held_max.map(|bytes| bytes.0);
         if let Some(pause) = self.idle_close_after {

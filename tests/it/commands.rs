@@ -343,6 +343,15 @@ fn a_shell_completes_commands_options_and_the_names_of_contexts() {
     assert_eq!(completed(&["ins"]), ["inspect"]);
     assert_eq!(completed(&["get", "loan"]), ["loan-7", "loan-8"]);
     assert_eq!(completed(&["tail", "log", "--ti"]), ["--timeout"]);
+    // The instance that the line says, and no name that is not one word.
+    instance.printed(&["append", "loan 9", "k", "v"]);
+    let other = started(&[]);
+    other.printed(&["append", "loan-other", "k", "v"]);
+    let dir = other.runtime_dir().to_str().expect("text");
+    let named = format!("--instance={}", other.name());
+    let line = ["--runtime-dir", dir, &named, "get", "loan"];
+    assert_eq!(completed(&line), ["loan-other"]);
+    assert_eq!(completed(&["get", "loan"]), ["loan-7", "loan-8"]);
 }
 
 #[test]

@@ -148,9 +148,18 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
             "a first segment of 1 bytes is not possible",
         ),
         (
-            "[[rights]]\ncontexts = []\nusers = [\"nobody-here\"]\nright = \"read\"",
+            "[[rights]]\ncontexts = [\"*\"]\nusers = [\"nobody-here\"]\nright = \"read\"",
             "there is no user \"nobody-here\" on this machine",
         ),
+        (
+            "[[rights]]\ncontexts = [\"*\"]\nright = \"read\"",
+            "gives nothing to anybody",
+        ),
+        (
+            "[[rights]]\ncontexts = [\"*\"]\nusers = [-1]\nright = \"read\"",
+            "expected the number or the name",
+        ),
+        ("clients_max = 0", "expected a nonzero"),
         ("memory_budget = 4096", "holds no context"),
         (
             "metrics = \"192.0.2.1:9464\"",
@@ -195,10 +204,15 @@ fn limits_that_are_reached_are_named_and_a_reload_moves_them() {
         "{said}"
     );
 
+    // Who runs it is told how it does, and what only reads looks in memory.
+    let status: Value = printed(&instance, &["status", "-o", "json"]);
+    assert_eq!(status["clients"], 4);
+    assert_eq!(instance.printed(&["get", "one", "-o", "raw"]), "");
+
     // A mistake changes nothing.
-    std::fs::write(&config, "contexts_max = 7\nquux = 1\n").expect("ours");
+    instance.configure("contexts_max = 7\nquux = 1\n");
     instance.reload_daemon();
-    std::fs::write(&config, "contexts_max = 2\nclients_max = 9\n").expect("ours");
+    instance.configure("contexts_max = 2\nclients_max = 9\n");
     instance.reload_daemon();
     eventually("the new limits", || {
         second.context("two").open_or_create().ok()

@@ -189,6 +189,10 @@ fn exit_codes_and_errors_say_what_kind_of_failure_it_was() {
     assert!(!output.stdout.is_empty(), "what there was");
     let endless = ["tail", "log", "-f"];
     ends(&instance, &endless, 2, "usage");
+    ends(&instance, &["append", "log"], 2, "usage");
+    ends(&instance, &["get", "log", "--quux"], 2, "usage");
+    ends(&instance, &["append", "", "k", "v"], 2, "usage");
+    ends(&instance, &["ls", "--instance", "a-b"], 2, "usage");
     let large = "x".repeat(60_000);
     ends(&instance, &["append", "log", "k", &large], 1, "failed");
     let late = ["append", "log", "k", &large, "--timeout", "2"];

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 
 use ledger_client::NewEntry;
@@ -45,6 +46,21 @@ fn a_service_manager_is_told_what_the_daemon_is_doing() {
     assert!(instance.stop_daemon().success());
     let last = std::iter::repeat_with(hear).find(|said| said != "WATCHDOG=1\n");
     assert_eq!(last.as_deref(), Some("STOPPING=1\n"));
+}
+
+#[test]
+fn a_service_manager_can_listen_at_an_abstract_socket() {
+    let mut instance = Instance::new(PROGRAMS);
+    let name = format!("ledger-notify-{}", instance.name());
+    let address = SocketAddr::from_abstract_name(&name).expect("short");
+    let manager = UnixDatagram::bind_addr(&address).expect("nobody else's");
+    manager
+        .set_read_timeout(Some(ledger_tests::PATIENCE))
+        .expect("a socket");
+    instance.start_in(&[("NOTIFY_SOCKET", &format!("@{name}"))], &[]);
+    let mut text = [0; 1000];
+    let len = manager.recv(&mut text).expect("it is told");
+    assert!(text[..len].starts_with(b"READY=1\nSTATUS=instance "));
 }
 
 /// In mounts of its own: the journal's socket has one place.
@@ -226,6 +242,7 @@ fn a_scraper_is_told_how_the_daemon_does() {
     let age = now.expect("after 1970").as_secs_f64() - value(body, "process_start_time_seconds ");
     assert!((0.0..60.0).contains(&age), "{age}");
     assert!(scraped(address, "/").starts_with("HTTP/1.1 404 "));
+    assert!(scraped(address, "/metrics?of=ledger").starts_with("HTTP/1.1 200 "));
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.ended().success());
 }

@@ -297,8 +297,11 @@ impl Instance {
         std::fs::set_permissions(&self.runtime_dir, Permissions::from_mode(0o711))
             .expect("our directory");
         let path = self.runtime_dir.join("config.toml");
-        std::fs::write(&path, toml).expect("our directory");
-        chown(&path, Some(self.uid), None).expect("root may");
+        // At once: a daemon may be reading the one before.
+        let beside = self.runtime_dir.join("config.toml.new");
+        std::fs::write(&beside, toml).expect("our directory");
+        chown(&beside, Some(self.uid), None).expect("root may");
+        std::fs::rename(&beside, &path).expect("our directory");
         path
     }
 

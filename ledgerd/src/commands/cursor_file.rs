@@ -36,8 +36,8 @@ impl CursorFile {
             return Ok(Some(place.next_seq));
         }
         let message = format!(
-            "{path} belongs to epoch {}, and the context has {epoch}: it was made anew since; \
-             remove the file to begin with what there is",
+            "{path} belongs to epoch {}, and the context has {epoch}: it is another one, or was \
+             made anew since; remove the file to begin with what there is",
             place.epoch
         );
         Err(message.into())

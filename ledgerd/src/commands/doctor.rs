@@ -1,24 +1,17 @@
 //! `ledgerd doctor`: what on this machine stands in the way, and what to do.
 
+mod host;
+
 use std::fs;
 use std::path::Path;
 
 use ledger_client::place;
 use ledger_shm::object::{self, Instance, MEMORY_DIR};
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::print::Printer;
 use crate::commands::{READER_CONNECT_TIMEOUT, builder, connect_to_read};
-
-/// Half of what the daemon's defaults work with.
-const MEMORY_MIN: u64 = 32 << 20;
-/// A descriptor for each client and each context in use.
-const DESCRIPTORS_MIN: u64 = 4096;
-/// The kernel's default.
-const MAPPINGS_MIN: u64 = 65_530;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,14 +58,23 @@ impl Finding {
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
     let place = instance.instance()?;
-    let mut findings = vec![memory()];
-    findings.extend(control_group());
-    findings.extend([descriptors()?, mappings(), swap(), login_manager(&place)]);
+    let mut findings = vec![
+        host::memory(),
+        host::control_group(),
+        host::descriptors()?,
+        host::mappings(),
+        host::swap(),
+        host::login_manager(&place),
+    ];
     findings.push(runtime_dir(&instance.runtime_dir(&place), place.uid()));
     let daemon = daemon(instance)?;
     let is_served = daemon.verdict == Verdict::Ok;
     findings.push(daemon);
-    findings.extend(objects(instance, &place, is_served)?);
+    if place.may_open_by_name() {
+        findings.extend(objects(instance, &place, is_served)?);
+    } else if is_served {
+        findings.push(rights(instance)?);
+    }
 
     let mut printer = Printer::new(args.output());
     for finding in &findings {
@@ -101,117 +103,6 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
-}
-
-/// A file of the kernel's or the system's; nothing if there is none.
-fn text(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
-fn memory() -> Finding {
-    let check = "shared memory";
-    let found = match statfs(MEMORY_DIR) {
-        Ok(found) => found,
-        Err(error) => {
-            let remedy = format!("mount a tmpfs there: mount -t tmpfs tmpfs {MEMORY_DIR}");
-            let found = Finding::new(check, format!("{MEMORY_DIR}: {error}"));
-            return found.but(Verdict::Bad, true, remedy);
-        }
-    };
-    let block_len = u64::try_from(found.block_size()).unwrap_or(1);
-    let free = found.blocks_available() * block_len;
-    let total = mib(found.blocks() * block_len);
-    Finding::new(
-        check,
-        format!("{MEMORY_DIR} has {} of {total} free", mib(free)),
-    )
-    .but(
-        Verdict::Warning,
-        free < MEMORY_MIN,
-        format!("enlarge it: mount -o remount,size=1G {MEMORY_DIR}; of a container --shm-size=1g"),
-    )
-    .but(
-        Verdict::Bad,
-        found.filesystem_type() != TMPFS_MAGIC,
-        "it is no tmpfs, and what is written there goes to a disk: mount one",
-    )
-}
-
-/// Pages of a tmpfs count for the group of who touches them first: the daemon.
-fn control_group() -> Option<Finding> {
-    let groups = text("/proc/self/cgroup");
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let limit = text(format!("/sys/fs/cgroup{group}/memory.max"));
-    let limit: u64 = limit.trim().parse().ok()?;
-    let budget = object::free_len().unwrap_or(0) / 2;
-    let found = format!("this control group may use {}", mib(limit));
-    Some(Finding::new("memory limit", found).but(
-        Verdict::Warning,
-        limit < budget,
-        "less than the daemon's default budget, and who goes beyond it is killed: set --memory-budget below it",
-    ))
-}
-
-fn descriptors() -> Result<Finding, Failure> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
-    let found = format!("{soft}, and {hard} for who asks, as the daemon does");
-    Ok(Finding::new("descriptors", found).but(
-        Verdict::Warning,
-        hard < DESCRIPTORS_MIN,
-        "each client and each context in use takes one: raise the limit (ulimit -Hn, LimitNOFILE= in a unit)",
-    ))
-}
-
-fn mappings() -> Finding {
-    let most: u64 = text("/proc/sys/vm/max_map_count")
-        .trim()
-        .parse()
-        .unwrap_or(0);
-    Finding::new("mappings", format!("{most} for each process")).but(
-        Verdict::Warning,
-        most < MAPPINGS_MIN,
-        format!("who appends to a context maps four: sysctl vm.max_map_count={MAPPINGS_MIN}"),
-    )
-}
-
-fn swap() -> Finding {
-    let areas = text("/proc/swaps").lines().skip(1).count();
-    Finding::new("swap", format!("{areas} areas")).but(
-        Verdict::Warning,
-        areas > 0,
-        format!(
-            "shared memory can be swapped out, and who touches it then waits for the disk: \
-             mount {MEMORY_DIR} with noswap (Linux 6.4), or swapoff"
-        ),
-    )
-}
-
-/// What systemd-logind removes at a user's last logout (logind.conf(5), RemoveIPC):
-/// not that of system users, and not that of users who linger.
-fn login_manager(instance: &Instance) -> Finding {
-    let check = "login manager";
-    if !Path::new("/run/systemd/seats").exists() {
-        return Finding::new(check, "none that removes shared memory");
-    }
-    let mut configuration = text("/etc/systemd/logind.conf");
-    let more = fs::read_dir("/etc/systemd/logind.conf.d");
-    for file in more.into_iter().flatten().flatten() {
-        configuration += &text(file.path());
-    }
-    let is_said = |line: &str| line.trim().strip_prefix("RemoveIPC=").map(str::to_owned);
-    let last = configuration.lines().rev().find_map(is_said);
-    let keeps = last.is_some_and(|value| ["no", "false", "0", "off"].contains(&value.trim()));
-    let is_spared = instance.uid() < 1000;
-    let found = match (keeps, is_spared) {
-        (true, _) => "keeps shared memory",
-        (false, true) => "keeps the shared memory of system users, as this is one",
-        (false, false) => "removes a user's shared memory at the last logout",
-    };
-    Finding::new(check, found).but(
-        Verdict::Warning,
-        !keeps && !is_spared,
-        "loginctl enable-linger for this user, or RemoveIPC=no in /etc/systemd/logind.conf",
-    )
 }
 
 fn runtime_dir(dir: &Path, uid: u32) -> Finding {
@@ -244,10 +135,25 @@ fn daemon(instance: &InstanceArgs) -> Result<Finding, Failure> {
             } else {
                 Verdict::Bad
             };
-            let remedy = "nothing can be opened for appending until that is mended";
-            Finding::new("daemon", error.to_string()).but(verdict, true, remedy)
+            let error = error.to_string();
+            let (found, remedy) = error.rsplit_once("; ").unwrap_or((
+                &error,
+                "nothing can be opened for appending until that is mended",
+            ));
+            Finding::new("daemon", found).but(verdict, true, remedy)
         }
     })
+}
+
+/// What this uid may do in an instance of another.
+fn rights(instance: &InstanceArgs) -> Result<Finding, Failure> {
+    let count = connect_to_read(instance)?.contexts()?.readable.len();
+    let found = format!("this uid may read {count} of the contexts there are");
+    Ok(Finding::new("rights", found).but(
+        Verdict::Warning,
+        count == 0,
+        "the instance's owner gives rights in the daemon's configuration, `[[rights]]`",
+    ))
 }
 
 /// What lies in memory, and what of it cannot be read.

@@ -80,9 +80,20 @@ pub(super) fn append_all(
             let message = format!("line {number}: {why}; what comes before it is appended");
             Failure::Said(kind, message)
         };
-        let usage = |why| failed(Kind::Usage, why);
-        let line: Line = serde_json::from_slice(text).map_err(|error| usage(error.to_string()))?;
-        let payload = line.payload().map_err(usage)?;
+        let wrong = |why| failed(Kind::Failed, why);
+        let line: Line = serde_json::from_slice(text).map_err(|error| {
+            let mut why = error.to_string();
+            if let Some(end) = why.rfind(" at line 1 column ") {
+                why.truncate(end);
+            }
+            match text {
+                [b'[', ..] => wrong(format!(
+                    "{why}; an array is no line, `-o jsonl` prints some"
+                )),
+                _ => wrong(format!("{why} at column {}", error.column())),
+            }
+        })?;
+        let payload = line.payload().map_err(wrong)?;
         let pairs = line.metadata.iter();
         let metadata: Vec<_> = pairs.map(|(key, value)| (&**key, &**value)).collect();
         let entry = NewEntry::new(&line.key, &payload)

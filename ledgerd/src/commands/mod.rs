@@ -41,19 +41,19 @@ pub(crate) struct ContextArg {
     name: String,
 }
 
-/// Those in memory, for a shell that completes a name. Which instance is known
-/// from the environment only.
+/// Those in memory, for a shell that completes a name.
 fn contexts(begun: &OsStr) -> Vec<CompletionCandidate> {
-    let ledger = Ledger::builder()
-        .daemon_optional(true)
-        .connect_timeout(READER_CONNECT_TIMEOUT)
-        .connect();
-    let found = ledger.ok().and_then(|ledger| ledger.contexts().ok());
+    let instance = InstanceArgs::of_line(std::env::args_os());
+    let ledger = instance.and_then(|instance| connect_to_read(&instance).ok());
+    let found = ledger.and_then(|ledger| ledger.contexts().ok());
     let readable = found.map_or_else(Vec::new, |found| found.readable);
     let names = readable.iter().map(ContextSummary::name);
     let begun = begun.to_string_lossy();
+    // A shell would take others for several arguments, or act on them.
+    let is_word = |name: &&str| !name.contains(|c: char| c.is_whitespace() || c.is_control());
     names
         .filter(|name| name.starts_with(&*begun))
+        .filter(is_word)
         .map(CompletionCandidate::new)
         .collect()
 }

@@ -32,6 +32,12 @@ fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// Whether an entry is as it was appended.
+pub(super) fn verify(entry: &Entry<'_>) -> Result<(), Failure> {
+    let verified = entry.verify();
+    verified.map_err(|corrupt| format!("entry {}: {corrupt}", entry.seq()).into())
+}
+
 /// Prints many things of a kind to standard output.
 pub(super) struct Printer {
     out: BufWriter<StdoutLock<'static>>,
@@ -73,9 +79,7 @@ impl Printer {
 
     /// Verifies one entry and prints it.
     pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
-        if let Err(corrupt) = entry.verify() {
-            return Err(format!("entry {}: {corrupt}", entry.seq()).into());
-        }
+        verify(entry)?;
         let text = std::str::from_utf8(entry.payload()).ok();
         match self.output {
             Output::Raw => self.out.write_all(entry.payload())?,

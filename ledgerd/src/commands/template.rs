@@ -2,7 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use ledger_client::{Corrupt, Entry};
+use ledger_client::Entry;
+
+use crate::cli::Failure;
+use crate::commands::print::verify;
 
 #[derive(Clone, Debug)]
 pub(super) struct Template(Vec<Piece>);
@@ -47,8 +50,8 @@ impl Template {
     }
 
     /// An entry in these words, once it is verified.
-    pub(super) fn of(&self, entry: &Entry<'_>) -> Result<String, Corrupt> {
-        entry.verify()?;
+    pub(super) fn of(&self, entry: &Entry<'_>) -> Result<String, Failure> {
+        verify(entry)?;
         Ok(self.0.iter().map(|piece| piece.of(entry)).collect())
     }
 }

@@ -43,6 +43,8 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         error: toml::de::Error,
     },
+    #[error("{}: a `[[rights]]` gives nothing to anybody; it needs `contexts`, and `users` or `groups`", path.display())]
+    NoEffect { path: PathBuf },
     #[error("{}: there is no {what} {name:?} on this machine; use the number, or make one", path.display())]
     Nobody {
         path: PathBuf,
@@ -60,7 +62,7 @@ const CONTEXTS: (&str, &[&str]) = (
 
 /// A user or group.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected the number or the name of one")]
 enum Id {
     Number(u32),
     Name(String),
@@ -204,6 +206,12 @@ impl File {
             },
         };
         let grant = |table: &RightsTable| {
+            let has_somebody = !(table.users.is_empty() && table.groups.is_empty());
+            if !has_somebody || table.contexts.is_empty() {
+                return Err(ConfigError::NoEffect {
+                    path: self.path.clone(),
+                });
+            }
             let uids: Vec<u32> = table.users.iter().map(uid).collect::<Result<_, _>>()?;
             let gids: Vec<u32> = table.groups.iter().map(gid).collect::<Result<_, _>>()?;
             let grant = Grant::new(table.right, &table.contexts);

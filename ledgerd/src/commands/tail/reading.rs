@@ -114,6 +114,8 @@ impl<'a> Reading<'a> {
     /// Prints until the end. What was printed is delivered and remembered,
     /// whatever ends it.
     pub(super) fn run(mut self) -> Result<(), Failure> {
+        // Before anything is printed: whether it can be remembered at all.
+        self.deliver()?;
         let ended = self.read();
         let kept = self.deliver();
         ended.and(kept)?;
