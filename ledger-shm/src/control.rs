@@ -22,6 +22,8 @@ use crate::sync::{AtomicU64, Label, Ordering};
 
 pub use self::facts::Facts;
 pub(crate) use self::facts::Words;
+#[cfg(not(loom))]
+pub(crate) use self::facts::check_name_len;
 pub use self::name::InvalidName;
 pub use self::sizes::{FIRST_LEN_MAX, InvalidSizes, Sizes};
 

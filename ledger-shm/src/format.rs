@@ -16,6 +16,10 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// First word of a segment.
 pub const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"LEDGSEG\x01");
+/// First word of a file.
+pub const FILE_MAGIC: u64 = u64::from_le_bytes(*b"LEDGARC\x01");
+/// Last word of a finished file.
+pub const FINISHED_MAGIC: u64 = u64::from_le_bytes(*b"LEDGFIN\x01");
 /// First word of a control object.
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"LEDGCTL\x01");
 
@@ -131,6 +135,94 @@ pub struct RecordHeader {
 
 /// Bytes of a record before its archive.
 pub const RECORD_HEADER_LEN: usize = size_of::<RecordHeader>();
+
+/// The head of a file in which entries outlive their memory, written once, before
+/// anything else in it; the name follows, filled up to a multiple of
+/// [`RECORD_ALIGN`] with zeros, and then the records.
+///
+/// What a segment's header says at the same offsets is said there, too, so that
+/// a finished file can be read as one.
+#[derive(Debug)]
+#[repr(C)]
+pub struct FileHeader {
+    /// [`FILE_MAGIC`].
+    pub magic: u64,
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// [`ARCHIVE_FORMAT`].
+    pub archive_format: u32,
+    /// The context's, when this was written.
+    pub epoch: [u8; 16],
+    /// Wall clock when the context was created, nanoseconds since 1970.
+    pub created_at_ns: u64,
+    /// As in the control object.
+    pub payload_len_max: u64,
+    /// As in the control object.
+    pub metadata_len_max: u64,
+    /// Bytes of the name.
+    pub name_len: u32,
+    /// As in the control object.
+    pub foreign_writers: u32,
+    /// As in the control object, like the next three.
+    pub first_len: u64,
+    /// As in the control object.
+    pub spare_len_min: u64,
+    /// As in the control object.
+    pub spare_len_max: u64,
+    /// As in the control object.
+    pub window_len: u64,
+    /// Wall clock when this file was begun, nanoseconds since 1970.
+    pub begun_at_ns: u64,
+    /// Zero.
+    pub reserved_facts: [u8; 24],
+    /// Lamport time of the entry before the first one here.
+    pub base_lamport: u64,
+    /// Seq of the first entry here, also if there is none yet.
+    pub first_seq: u64,
+    /// Zero: a file has no successor of its own.
+    pub reserved_successor: u64,
+    /// Zero.
+    pub reserved: [u8; 96],
+    /// CRC32C over this header, this field counted as zero, and the name with its
+    /// zeros.
+    pub header_crc: u32,
+    /// Zero.
+    pub reserved_end: u32,
+}
+
+/// Bytes of a file before the name.
+pub const FILE_HEADER_LEN: usize = size_of::<FileHeader>();
+
+/// The last bytes of a finished file. Before them lies an index of slots as in a
+/// segment, one more than there are entries; the last one says CLOSED.
+#[derive(Debug)]
+#[repr(C)]
+pub struct FileTrailer {
+    /// Entries in the file.
+    pub count: u64,
+    /// Where the slot index starts, which is where the records end.
+    pub index_offset: u64,
+    /// Bytes of the whole file.
+    pub file_len: u64,
+    /// Lamport time of the last entry; without one, of the one before.
+    pub last_lamport: u64,
+    /// 1 if the log was closed behind the last entry: nothing was ever appended
+    /// behind it that is in no later file.
+    pub is_complete: u32,
+    /// CRC32C over the index.
+    pub index_crc: u32,
+    /// Zero.
+    pub reserved: [u8; 72],
+    /// CRC32C over all of this trailer before this field.
+    pub trailer_crc: u32,
+    /// Zero.
+    pub reserved_end: u32,
+    /// [`FINISHED_MAGIC`].
+    pub magic: u64,
+}
+
+/// Bytes of a finished file's end.
+pub const FILE_TRAILER_LEN: usize = size_of::<FileTrailer>();
 
 /// What the daemon tells everybody about one context. Only the daemon writes.
 #[derive(Debug)]
@@ -270,6 +362,21 @@ const _: () = {
     assert!(offset_of!(RecordHeader, reserved) == 36);
     assert!(offset_of!(RecordHeader, header_crc) == 40);
     assert!(offset_of!(RecordHeader, reserved_end) == 44);
+
+    assert!(FILE_HEADER_LEN == 256 && FILE_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
+    assert!(offset_of!(FileHeader, epoch) == offset_of!(SegmentHeader, epoch));
+    assert!(offset_of!(FileHeader, base_lamport) == offset_of!(SegmentHeader, base_lamport_word));
+    assert!(offset_of!(FileHeader, first_seq) == offset_of!(SegmentHeader, base_seq_word));
+    assert!(
+        offset_of!(FileHeader, reserved_successor) == offset_of!(SegmentHeader, successor_word)
+    );
+    assert!(offset_of!(FileHeader, name_len) == 56);
+    assert!(offset_of!(FileHeader, begun_at_ns) == 96);
+    assert!(offset_of!(FileHeader, header_crc) == 248);
+    assert!(FILE_TRAILER_LEN == 128 && FILE_TRAILER_LEN.is_multiple_of(RECORD_ALIGN));
+    assert!(offset_of!(FileTrailer, is_complete) == 32);
+    assert!(offset_of!(FileTrailer, trailer_crc) == 112);
+    assert!(offset_of!(FileTrailer, magic) == 120);
 
     assert!(CONTROL_LEN == PAGE_LEN);
     assert!(offset_of!(ControlHeader, created_at_ns) == 32);

@@ -16,8 +16,9 @@
 //! 7. [`bell`]: park and ring, alone or at many at once; who watches;
 //! 8. [`control`]: what the daemon tells everybody about one log;
 //! 9. [`object`]: named memory, from creation to unlinking;
-//! 10. [`socket`]: packets and descriptors between a client and the daemon;
-//! 11. [`fork`], `region`, [`sync`] and `sys`: what all of it rests on.
+//! 10. `file`: entries on disk, in an archive or a snapshot;
+//! 11. [`socket`]: packets and descriptors between a client and the daemon;
+//! 12. [`fork`], `region`, [`sync`] and `sys`: what all of it rests on.
 
 #![cfg_attr(loom, allow(dead_code))]
 
@@ -34,6 +35,8 @@ pub mod bell;
 pub mod control;
 pub mod entry;
 pub mod error;
+#[cfg(not(loom))]
+pub mod file;
 pub mod fork;
 pub mod format;
 pub mod object;

@@ -5,6 +5,8 @@
 //! checked against this process's copy of it, never against the header again.
 #![allow(unsafe_code, reason = "published bytes become references here")]
 
+#[cfg(not(loom))]
+mod file;
 mod geometry;
 #[cfg(not(loom))]
 mod glance;
@@ -14,8 +16,7 @@ use std::mem::offset_of;
 
 use crate::error::Corrupt;
 use crate::format::{
-    PAGE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader,
-    WITHDRAWN,
+    PAGE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SegmentHeader, WITHDRAWN,
 };
 use crate::region::Region;
 use crate::slot::{Extent, Slot};
@@ -86,7 +87,7 @@ impl Segment {
             self.geometry.slot_capacity
         );
         self.region
-            .word(SEGMENT_HEADER_LEN + index * size_of::<u64>())
+            .word(self.geometry.index_offset + index * size_of::<u64>())
     }
 
     #[inline]

@@ -5,9 +5,9 @@ use std::mem::{offset_of, size_of};
 use ledger_client::wire::{Hello, WIRE_VERSION};
 use ledger_shm::control::State;
 use ledger_shm::format::{
-    ARCHIVE_FORMAT, BellHeader, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, RecordHeader,
-    RosterEntry, SEGMENT_MAGIC, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
-    SegmentHeader,
+    ARCHIVE_FORMAT, BellHeader, CONTROL_MAGIC, ControlHeader, FILE_MAGIC, FINISHED_MAGIC,
+    FORMAT_VERSION, FileHeader, FileTrailer, RecordHeader, RosterEntry, SEGMENT_MAGIC,
+    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED, SegmentHeader,
 };
 use ledger_shm::object::{Epoch, Instance, Name};
 use ledger_shm::slot::{Extent, Slot};
@@ -77,6 +77,14 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
     let bell = fields!(BellHeader: parked_word, reserved_parked, count_word, reserved_count,
         relayed_word, reserved_relayed, unlisted_word, reserved_unlisted, roster);
     compare("Bell", &bell, size_of::<BellHeader>());
+    let head = fields!(FileHeader: magic, version, archive_format, epoch, created_at_ns,
+        payload_len_max, metadata_len_max, name_len, foreign_writers, first_len, spare_len_min,
+        spare_len_max, window_len, begun_at_ns, reserved_facts, base_lamport, first_seq,
+        reserved_successor, reserved, header_crc, reserved_end);
+    compare("File header", &head, size_of::<FileHeader>());
+    let trailer = fields!(FileTrailer: count, index_offset, file_len, last_lamport, is_complete,
+        index_crc, reserved, trailer_crc, reserved_end, magic);
+    compare("File trailer", &trailer, size_of::<FileTrailer>());
     let entry = fields!(RosterEntry: client_word, next_seq_word, reserved);
     compare("Roster entry", &entry, size_of::<RosterEntry>());
 }
@@ -86,6 +94,8 @@ fn the_numbers_of_the_document_are_the_codes() {
     for (magic, text) in [
         (SEGMENT_MAGIC, r"`LEDGSEG\x01`"),
         (CONTROL_MAGIC, r"`LEDGCTL\x01`"),
+        (FILE_MAGIC, r"`LEDGARC\x01`"),
+        (FINISHED_MAGIC, r"`LEDGFIN\x01`"),
     ] {
         let bytes = magic.to_le_bytes();
         let escaped = format!("`{}`", bytes.escape_ascii());

@@ -18,6 +18,8 @@ use crate::format::{
 pub struct Geometry {
     /// Bytes of the whole object.
     pub segment_len: usize,
+    /// Where the index starts.
+    pub index_offset: usize,
     /// Entries the index has room for.
     pub slot_capacity: usize,
     /// Where the data area starts.
@@ -49,6 +51,7 @@ impl Geometry {
         let data_offset = (SEGMENT_HEADER_LEN + index_len).next_multiple_of(LINE_LEN);
         Geometry {
             segment_len,
+            index_offset: SEGMENT_HEADER_LEN,
             slot_capacity,
             data_offset,
             data_len: segment_len - data_offset,

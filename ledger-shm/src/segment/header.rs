@@ -53,6 +53,7 @@ impl Segment {
         )?;
         let geometry = Geometry {
             segment_len: word(offset_of!(SegmentHeader, segment_len)) as usize,
+            index_offset: SEGMENT_HEADER_LEN,
             slot_capacity: word(offset_of!(SegmentHeader, slot_capacity)) as usize,
             data_offset: word(offset_of!(SegmentHeader, data_offset)) as usize,
             data_len: word(offset_of!(SegmentHeader, data_len)) as usize,

@@ -1,0 +1,183 @@
+//! A file in which entries outlive their memory: an archive's, or a snapshot.
+//!
+//! ```text
+//!  0        256    data_offset      index_offset                  file_len
+//!  +--------+------+----------------+--------------------+---------+
+//!  | header | name | records in seq | index: slots, the  | trailer |
+//!  |        |      | order          | last says CLOSED   |         |
+//!  +--------+------+----------------+--------------------+---------+
+//! ```
+//!
+//! It is written front to back and never changed. Until its trailer is there it
+//! is unfinished: whoever finds it so [scans](Scan) it for the longest valid
+//! prefix. A finished one is [mapped](crate::Segment::map_file) and read as a
+//! segment, in place.
+
+mod head;
+mod scan;
+mod trailer;
+mod verify;
+mod writer;
+
+pub use self::head::Head;
+pub use self::scan::Scan;
+pub use self::trailer::Trailer;
+pub use self::verify::{Damage, verify};
+pub use self::writer::FileWriter;
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use super::*;
+    use crate::control::{Facts, Sizes};
+    use crate::entry::{Entry, Limits};
+    use crate::format::{RECORD_HEADER_LEN, RecordHeader};
+    use crate::object::{Epoch, MapError};
+    use crate::record::{crc32c, scratch_len, write_body};
+
+    fn head(first_seq: u64) -> Head {
+        Head {
+            facts: Facts {
+                name: "loan-7".into(),
+                epoch: Epoch([7; 16]),
+                limits: Limits::default(),
+                sizes: Sizes {
+                    first_len: Some(0),
+                    spare_len_min: Some(1 << 20),
+                    spare_len_max: Some(0),
+                    window_len: Some(0),
+                },
+                has_foreign_writers: false,
+                created_at_ns: 17,
+            },
+            first_seq,
+            base_lamport: first_seq - 1,
+            begun_at_ns: 18,
+        }
+    }
+
+    /// A record with a payload of this length, that is all of its number.
+    fn record(seq: u64, payload_len: usize) -> Vec<u8> {
+        let payload = vec![seq as u8; payload_len];
+        let mut body = vec![0; payload_len + 200];
+        let mut scratch = vec![MaybeUninit::uninit(); scratch_len(1)];
+        let pairs = [("agent", "a longer value")];
+        let payload = &payload[..];
+        let len = write_body(Some(&mut body), &payload, "key", &pairs, &mut scratch)
+            .expect("room for it");
+        body.truncate(len.body);
+        let header = RecordHeader {
+            body_len: body.len() as u32,
+            body_crc: crc32c(&body),
+            seq,
+            appended_at_ns: 1000 + seq,
+            lamport: seq,
+            key_hash: crc32c(b"key"),
+            reserved: 0,
+            header_crc: 0,
+            reserved_end: 0,
+        };
+        let mut record = vec![0; RECORD_HEADER_LEN];
+        header.write_to(record.first_chunk_mut().expect("a header"));
+        record.extend(body);
+        record
+    }
+
+    fn file(first_seq: u64, count: u64) -> Vec<u8> {
+        let mut writer = FileWriter::begin(Vec::new(), &head(first_seq)).expect("memory");
+        for seq in first_seq..first_seq + count {
+            writer
+                .push(&record(seq, seq as usize % 40))
+                .expect("memory");
+        }
+        assert_eq!(
+            (writer.count(), writer.next_seq()),
+            (count, first_seq + count)
+        );
+        writer.finish(true).expect("memory")
+    }
+
+    #[test]
+    fn a_finished_file_verifies_and_says_what_it_holds() {
+        for count in [0, 1, 9] {
+            let bytes = file(5, count);
+            let (found, trailer) = verify(&bytes).expect("as it was written");
+            assert_eq!(found, head(5));
+            assert_eq!(trailer.count, count);
+            assert!(trailer.is_complete);
+            assert_eq!(trailer.last_lamport, 4 + count);
+        }
+    }
+
+    #[test]
+    fn every_bit_and_every_length_counts() {
+        let whole = file(1, 4);
+        let mut bytes = whole.clone();
+        for bit in 0..whole.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for len in 0..whole.len() {
+            assert!(verify(&whole[..len]).is_err(), "{len} bytes");
+        }
+        bytes.push(0);
+        assert!(verify(&bytes).is_err(), "one byte more");
+        // The end of another file, and records in another order.
+        let other = file(1, 5);
+        bytes = whole.clone();
+        bytes.truncate(whole.len() - 128);
+        bytes.extend(&other[other.len() - 128..]);
+        assert!(verify(&bytes).is_err(), "another trailer");
+    }
+
+    #[test]
+    fn what_is_torn_ends_with_its_last_whole_record() {
+        let head = head(1);
+        let mut writer = FileWriter::begin(Vec::new(), &head).expect("memory");
+        let mut ends = vec![(writer.len(), 0)];
+        for seq in 1..=5 {
+            writer.push(&record(seq, 3 * seq as usize)).expect("memory");
+            ends.push((writer.len(), seq));
+        }
+        let bytes = std::mem::take(writer.target());
+        for len in 0..=bytes.len() {
+            let scan = Scan::of(&bytes[..len]);
+            if len < head.data_offset() {
+                assert!(matches!(scan, Err(MapError::Unfinished)), "{len} bytes");
+                continue;
+            }
+            let (valid_len, last_seq) = *ends
+                .iter()
+                .rfind(|(end, _)| *end <= len)
+                .expect("the head is there");
+            let scan = scan.expect("a head");
+            assert_eq!((scan.valid_len, scan.last_seq()), (valid_len, last_seq));
+        }
+        // It can be gone on with, and comes out as if nothing had happened.
+        let scan = Scan::of(&bytes[..bytes.len() - 1]).expect("a head");
+        let mut writer = FileWriter::resume(bytes[..scan.valid_len].to_vec(), scan);
+        writer.push(&record(5, 15)).expect("memory");
+        let resumed = writer.finish(false).expect("memory");
+        let (_, trailer) = verify(&resumed).expect("whole again");
+        assert_eq!((trailer.count, trailer.is_complete), (5, false));
+        assert_eq!(resumed[..bytes.len()], bytes);
+    }
+
+    #[test]
+    fn damage_is_named_by_the_first_entry_that_it_hit() {
+        let mut bytes = file(3, 6);
+        let before = head(3).data_offset() + 3 * record(3, 3).len();
+        let at = bytes[before..]
+            .windows(8)
+            .position(|word| word == 6_u64.to_le_bytes())
+            .expect("the fourth record's seq");
+        bytes[before + at] ^= 4;
+        match verify(&bytes) {
+            Err(Damage::Entry { seq, .. }) => assert_eq!(seq, 6),
+            other => panic!("{other:?}"),
+        }
+        assert!(Entry::from_bytes(&record(1, 1)).is_ok());
+    }
+}

@@ -1,0 +1,149 @@
+//! What a file says before its records.
+
+use std::mem::offset_of;
+
+use crate::control::{Facts, Words, check_name_len};
+use crate::error::Corrupt;
+use crate::format::{
+    ARCHIVE_FORMAT, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, FileHeader, RECORD_ALIGN, SEQ_MAX,
+};
+use crate::object::{Epoch, MapError};
+use crate::record::crc32c;
+
+/// What a file says before its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Which context, and what was fixed when that was created.
+    pub facts: Facts,
+    /// Seq of the first entry here, also if there is none yet.
+    pub first_seq: u64,
+    /// Lamport time of the entry before that one.
+    pub base_lamport: u64,
+    /// Wall clock when this file was begun, nanoseconds since 1970.
+    pub begun_at_ns: u64,
+}
+
+const CRC_AT: usize = offset_of!(FileHeader, header_crc);
+
+impl Head {
+    /// Bytes of a file before its records.
+    pub fn data_offset(&self) -> usize {
+        data_offset(self.facts.name.len())
+    }
+
+    /// The bytes of a file before its records.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.data_offset()];
+        let Words {
+            created_at_ns,
+            payload_len_max,
+            metadata_len_max,
+            sizes,
+            foreign_writers,
+        } = self.facts.words();
+        let name = self.facts.name.as_bytes();
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        for (at, word) in [
+            (offset_of!(FileHeader, magic), FILE_MAGIC),
+            (
+                offset_of!(FileHeader, version),
+                pair(FORMAT_VERSION, ARCHIVE_FORMAT),
+            ),
+            (offset_of!(FileHeader, created_at_ns), created_at_ns),
+            (offset_of!(FileHeader, payload_len_max), payload_len_max),
+            (offset_of!(FileHeader, metadata_len_max), metadata_len_max),
+            (
+                offset_of!(FileHeader, name_len),
+                pair(name.len() as u32, foreign_writers),
+            ),
+            (offset_of!(FileHeader, begun_at_ns), self.begun_at_ns),
+            (offset_of!(FileHeader, base_lamport), self.base_lamport),
+            (offset_of!(FileHeader, first_seq), self.first_seq),
+        ] {
+            put(&mut bytes, at, &word.to_le_bytes());
+        }
+        for (at, len) in SIZES_AT.into_iter().zip(sizes) {
+            put(&mut bytes, at, &len.to_le_bytes());
+        }
+        put(
+            &mut bytes,
+            offset_of!(FileHeader, epoch),
+            &self.facts.epoch.0,
+        );
+        put(&mut bytes, FILE_HEADER_LEN, name);
+        let crc = crc(&bytes);
+        put(&mut bytes, CRC_AT, &crc.to_le_bytes());
+        bytes
+    }
+
+    /// The head at the beginning of these bytes, which hold all of it or the file
+    /// ends before.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Unfinished`] if the file ends before; what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Head, MapError> {
+        let header = bytes.get(..FILE_HEADER_LEN).ok_or(MapError::Unfinished)?;
+        let word = |at: usize| word(header, at);
+        Corrupt::check(
+            "file magic",
+            word(offset_of!(FileHeader, magic)),
+            FILE_MAGIC,
+        )?;
+        MapError::check_formats(word(offset_of!(FileHeader, version)))?;
+        let name_len = word(offset_of!(FileHeader, name_len));
+        let (name_len, foreign_writers) = (name_len as u32, (name_len >> 32) as u32);
+        let name_len = check_name_len(name_len)?;
+        let bytes = bytes.get(..data_offset(name_len));
+        let bytes = bytes.ok_or(MapError::Unfinished)?;
+        let found = word(CRC_AT);
+        Corrupt::check("file header checksum", found, crc(bytes).into())?;
+        let epoch = offset_of!(FileHeader, epoch);
+        let epoch = header[epoch..].first_chunk().expect("inside the header");
+        let words = Words {
+            created_at_ns: word(offset_of!(FileHeader, created_at_ns)),
+            payload_len_max: word(offset_of!(FileHeader, payload_len_max)),
+            metadata_len_max: word(offset_of!(FileHeader, metadata_len_max)),
+            sizes: SIZES_AT.map(word),
+            foreign_writers,
+        };
+        let name = &bytes[FILE_HEADER_LEN..FILE_HEADER_LEN + name_len];
+        let first_seq = word(offset_of!(FileHeader, first_seq));
+        if !(1..=SEQ_MAX).contains(&first_seq) {
+            return Err(Corrupt::new("first seq of a file", first_seq, 1).into());
+        }
+        Ok(Head {
+            facts: words.facts(Epoch(*epoch), name)?,
+            first_seq,
+            base_lamport: word(offset_of!(FileHeader, base_lamport)),
+            begun_at_ns: word(offset_of!(FileHeader, begun_at_ns)),
+        })
+    }
+}
+
+const SIZES_AT: [usize; 4] = [
+    offset_of!(FileHeader, first_len),
+    offset_of!(FileHeader, spare_len_min),
+    offset_of!(FileHeader, spare_len_max),
+    offset_of!(FileHeader, window_len),
+];
+
+fn data_offset(name_len: usize) -> usize {
+    (FILE_HEADER_LEN + name_len).next_multiple_of(RECORD_ALIGN)
+}
+
+/// Over everything before the records but the checksum and what follows it in the
+/// header, which has to be zero and is counted as if.
+fn crc(bytes: &[u8]) -> u32 {
+    let mut covered = bytes.to_vec();
+    covered[CRC_AT..CRC_AT + 4].fill(0);
+    crc32c(&covered)
+}
+
+pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside a header"))
+}
