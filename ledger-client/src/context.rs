@@ -170,9 +170,7 @@ impl Context {
         }
         let mut sealed = None;
         loop {
-            let (core, control) = (&self.shared.core, &self.shared.control);
-            let (Located::In(link) | Located::Closed(link)) =
-                self.shared.chain.locate(core, control, seq)?;
+            let (Located::In(link) | Located::Closed(link)) = self.shared.locate(seq)?;
             let part = link.segment.part();
             match link.get(seq)? {
                 Ok(entry) => return Ok(Some(entry)),
@@ -256,8 +254,8 @@ impl Context {
         Ok(link.base_seq + entries - 1)
     }
 
-    /// The seq of the oldest entry in memory, or of the next one if there is
-    /// none.
+    /// The seq of the oldest entry there is, in memory or in the archive, or of the
+    /// next one if there is none.
     ///
     /// # Errors
     ///
@@ -270,8 +268,6 @@ impl Context {
     /// # Ok(()) });
     /// ```
     pub fn first_available(&self) -> Result<u64, ReadError> {
-        self.shared
-            .chain
-            .first_available(&self.shared.core, &self.shared.control)
+        self.shared.first_available()
     }
 }

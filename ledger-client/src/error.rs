@@ -425,6 +425,37 @@ impl AppendError {
     }
 }
 
+/// Why it is not known that an entry is on stable storage.
+///
+/// ```
+/// use ledger_client::DurableError;
+///
+/// let error = DurableError::TimedOut { seq: 9, durable_seq: 4 };
+/// assert!(error.to_string().contains("up to entry 4"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurableError {
+    /// The context is kept in memory only.
+    #[error(
+        "the context is kept in memory only; run the daemon with `--durability archive` before it is made"
+    )]
+    MemoryOnly,
+    /// It was not in time.
+    #[error(
+        "entry {seq} is not on stable storage yet, everything up to entry {durable_seq} is; see `ledgerd info` and the daemon's reports"
+    )]
+    TimedOut {
+        /// What was waited for.
+        seq: u64,
+        /// What is on stable storage.
+        durable_seq: u64,
+    },
+    /// The context was dropped.
+    #[error("the context was dropped; who opens its name again begins a new one")]
+    Closed,
+}
+
 /// Why an entry could not be read.
 ///
 /// ```

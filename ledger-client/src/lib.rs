@@ -12,7 +12,8 @@
 //! 3. [`Appender`] appends;
 //! 4. [`Range`] and [`Watcher`] read, the second one without an end: blocking, in
 //!    an event loop, or (feature `tokio`) as a future and a stream;
-//! 5. `chain` finds the segment that holds a seq;
+//! 5. `chain` finds the segment that holds a seq, `archive` the file that does;
+//!    `durable` waits for the disk;
 //! 6. `shared` is what one process knows of one context;
 //! 7. `provision` is the thread that fetches memory before it is needed,
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
@@ -35,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod appender;
+mod archive;
 #[cfg(feature = "tokio")]
 mod async_watcher;
 mod chain;
@@ -44,6 +46,7 @@ mod contexts;
 #[cfg(feature = "converge")]
 pub mod converge;
 mod dispatch;
+mod durable;
 mod error;
 pub mod inspect;
 mod ledger;
@@ -61,7 +64,7 @@ pub use appender::{Appender, BatchError};
 pub use async_watcher::AsyncWatcher;
 pub use context::Context;
 pub use contexts::{ContextSummary, Contexts};
-pub use error::{AppendError, ConnectError, Held, OpenError, ReadError};
+pub use error::{AppendError, ConnectError, DurableError, Held, OpenError, ReadError};
 pub use ledger::{Builder, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
 pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};

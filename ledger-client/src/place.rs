@@ -55,11 +55,6 @@ pub fn instance_name() -> Result<String, InvalidInstance> {
 pub fn runtime_dir(uid: u32) -> PathBuf {
     let dir = |variable| named(variable).map(PathBuf::from);
     let own = || {
-        // There may be several, parted by colons (systemd.exec(5)).
-        let first = |dirs: OsString| {
-            let first = dirs.as_bytes().split(|byte| *byte == b':').next();
-            PathBuf::from(OsStr::from_bytes(first.unwrap_or_default()))
-        };
         named("RUNTIME_DIRECTORY")
             .map(first)
             .or_else(|| dir("XDG_RUNTIME_DIR").map(|dir| dir.join("ledgerd")))
@@ -68,6 +63,51 @@ pub fn runtime_dir(uid: u32) -> PathBuf {
     dir("LEDGER_RUNTIME_DIR")
         .or_else(own)
         .unwrap_or_else(|| PathBuf::from(format!("/tmp/ledgerd-{uid}")))
+}
+
+/// There may be several, parted by colons (systemd.exec(5)).
+fn first(dirs: OsString) -> PathBuf {
+    let first = dirs.as_bytes().split(|byte| *byte == b':').next();
+    PathBuf::from(OsStr::from_bytes(first.unwrap_or_default()))
+}
+
+/// The directory of the archives: `$LEDGER_STATE_DIR`, else the first of
+/// `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/ledgerd`, else
+/// `$HOME/.local/state/ledgerd`, else `/var/lib/ledgerd`.
+///
+/// ```
+/// println!("{}", ledger_client::place::state_dir().display());
+/// ```
+pub fn state_dir() -> PathBuf {
+    let dir = |variable| named(variable).map(PathBuf::from);
+    dir("LEDGER_STATE_DIR")
+        .or_else(|| named("STATE_DIRECTORY").map(first))
+        .or_else(|| dir("XDG_STATE_HOME").map(|dir| dir.join("ledgerd")))
+        .or_else(|| dir("HOME").map(|home| home.join(".local/state/ledgerd")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/ledgerd"))
+}
+
+/// The directory in which all files of an instance are.
+///
+/// ```
+/// use std::path::Path;
+/// use ledger_client::place::archive_dir;
+/// use ledger_shm::object::Instance;
+///
+/// let instance = Instance::new(1000, "tests")?;
+/// let dir = archive_dir(Path::new("/var/lib/ledgerd"), &instance);
+/// assert_eq!(dir, Path::new("/var/lib/ledgerd/tests"));
+/// # Ok::<(), ledger_shm::object::InvalidInstance>(())
+/// ```
+pub fn archive_dir(state_dir: &Path, instance: &Instance) -> PathBuf {
+    state_dir.join(instance.name())
+}
+
+/// The directory in what a daemon has written into the object that it locks: behind
+/// the first newline, up to the next.
+pub(crate) fn archive_dir_said(said: &[u8]) -> Option<PathBuf> {
+    let dir = said.split(|byte| *byte == b'\n').nth(1)?;
+    (!dir.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(dir)))
 }
 
 /// The socket of an instance in its runtime directory.
@@ -115,6 +155,31 @@ pub fn prepare_runtime_dir(dir: &Path, uid: u32, is_for_others: bool) -> io::Res
     }
 }
 
+/// Makes a directory for archives if it is missing, with mode 0700, and checks it as
+/// [`check_runtime_dir`] does.
+///
+/// # Errors
+///
+/// The kernel's, or `PermissionDenied` with what is wrong with the directory.
+///
+/// ```
+/// # use std::os::unix::fs::MetadataExt;
+/// use ledger_client::place::prepare_archive_dir;
+///
+/// let dir = std::env::temp_dir().join(format!("ledger-doc-state-{}", std::process::id()));
+/// # let uid = std::fs::metadata("/proc/self")?.uid();
+/// prepare_archive_dir(&dir, uid)?;
+/// # std::fs::remove_dir(&dir)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn prepare_archive_dir(dir: &Path, uid: u32) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    match builder.recursive(true).mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => check_dir("archive", "LEDGER_STATE_DIR", dir, uid),
+    }
+}
+
 /// Checks that nobody else could have prepared the runtime directory, or could
 /// change it: our own, no symlink, not writable by others.
 ///
@@ -131,6 +196,10 @@ pub fn prepare_runtime_dir(dir: &Path, uid: u32, is_for_others: bool) -> io::Res
 /// assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
 /// ```
 pub fn check_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
+    check_dir("runtime", "LEDGER_RUNTIME_DIR", dir, uid)
+}
+
+fn check_dir(what: &str, variable: &str, dir: &Path, uid: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(dir)?;
     let fault = if found.is_symlink() {
         "is a symbolic link".to_owned()
@@ -147,7 +216,7 @@ pub fn check_runtime_dir(dir: &Path, uid: u32) -> io::Result<()> {
         return Ok(());
     };
     let message = format!(
-        "runtime directory {} {fault}; name another with LEDGER_RUNTIME_DIR",
+        "{what} directory {} {fault}; name another with {variable}",
         dir.display()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))

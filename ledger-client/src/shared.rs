@@ -15,8 +15,9 @@ use ledger_shm::read::{Found, Link};
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
-use crate::chain::Chain;
-use crate::error::OpenError;
+use crate::archive::Archive;
+use crate::chain::{Chain, Located};
+use crate::error::{OpenError, ReadError};
 use crate::ledger::{Core, Released};
 
 /// One context as this process sees it.
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
     pub(crate) control: Control,
     pub(crate) chain: Chain,
+    archive: Archive,
     /// What may be appended to; empty in a context opened for reading.
     pub(crate) parts: WritableParts,
     pub(crate) is_appendable: bool,
@@ -50,6 +52,7 @@ impl Shared {
             core,
             control,
             chain: Chain::default(),
+            archive: Archive::default(),
             parts: WritableParts::default(),
             is_appendable,
             unpopulated: Mutex::default(),
@@ -61,6 +64,36 @@ impl Shared {
             wanted: Wanted::default(),
             arrivals: Arrivals::default(),
         }
+    }
+
+    /// Where a seq is, in memory or in a file.
+    pub(crate) fn locate(&self, seq: u64) -> Result<Located, ReadError> {
+        let (core, control) = (&self.core, &self.control);
+        match self.chain.locate(core, control, seq) {
+            Err(ReadError::Evicted {
+                first_available, ..
+            }) if control.home().is_some() => {
+                if let Some(link) = self.archive.locate(core, control, seq)? {
+                    return Ok(Located::In(link));
+                }
+                let first_seq = self.archive.first_seq(core, control)?;
+                Err(ReadError::Evicted {
+                    seq,
+                    first_available: first_seq.unwrap_or(first_available),
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The first seq that there is, in a file or in memory.
+    pub(crate) fn first_available(&self) -> Result<u64, ReadError> {
+        let in_memory = self.chain.first_available(&self.core, &self.control)?;
+        if in_memory == 1 || self.control.home().is_none() {
+            return Ok(in_memory);
+        }
+        let first_seq = self.archive.first_seq(&self.core, &self.control)?;
+        Ok(first_seq.unwrap_or(in_memory).min(in_memory))
     }
 
     /// The bell; none in a fork's child, which has not mapped it.

@@ -12,7 +12,7 @@ use crossbeam_utils::Backoff;
 use ledger_shm::bell::SLEEP_MAX;
 use ledger_shm::bell::roster::Listed;
 use ledger_shm::control::State;
-use ledger_shm::read::{Cursor, Filter, Found};
+use ledger_shm::read::{Cursor, Filter, Found, Link};
 use ledger_shm::{Corrupt, Entry};
 
 use crate::chain::Located;
@@ -372,10 +372,7 @@ impl Watcher {
     fn locate(&mut self) -> Result<(), ReadError> {
         let shared = self.context.shared();
         shared.notice_retired();
-        let (Located::In(link) | Located::Closed(link)) =
-            shared
-                .chain
-                .locate(&shared.core, &shared.control, self.first_seq)?;
+        let (Located::In(link) | Located::Closed(link)) = shared.locate(self.first_seq)?;
         self.filter.set_first_seq(self.first_seq);
         let frontier = link.base_seq + link.segment.frontier()? as u64;
         self.cursor = Some(Cursor::new(link, self.first_seq.min(frontier)));
@@ -392,13 +389,14 @@ impl Watcher {
             .cursor
             .as_ref()
             .map_or(self.first_seq, Cursor::next_seq);
-        match shared.chain.locate(&shared.core, &shared.control, at)? {
+        let is_here = |cursor: &Cursor, link: &Link| {
+            let here = cursor.link();
+            (here.base_seq, here.segment.part()) == (link.base_seq, link.segment.part())
+        };
+        match shared.locate(at)? {
             Located::In(link) => {
-                let here = self
-                    .cursor
-                    .as_ref()
-                    .map(|cursor| cursor.link().segment.part());
-                let is_new = here != Some(link.segment.part());
+                let cursor = self.cursor.as_ref();
+                let is_new = !cursor.is_some_and(|cursor| is_here(cursor, &link));
                 if let Found::Seal(to) = end
                     && !is_new
                 {
@@ -412,7 +410,14 @@ impl Watcher {
             Located::Closed(_) if shared.control.state()? == State::Dropped => {
                 Err(ReadError::Closed)
             }
-            Located::Closed(_) => Ok(false),
+            Located::Closed(link) => {
+                // Where it will go on; it may come from a file.
+                match &mut self.cursor {
+                    Some(cursor) if !is_here(cursor, &link) => cursor.follow(link),
+                    _ => {}
+                }
+                Ok(false)
+            }
         }
     }
 

@@ -138,6 +138,19 @@ pub enum Request {
         /// For writing.
         append: bool,
     },
+    /// The finished file of a context that the client opened that begins at, or last
+    /// before, this seq is wanted by descriptor; for 0 the first one.
+    File {
+        /// Which context.
+        epoch: [u8; 16],
+        /// Which entry.
+        seq: u64,
+    },
+    /// What is in a context now is to be on stable storage soon.
+    Sync {
+        /// Which context.
+        epoch: [u8; 16],
+    },
     /// The names of contexts that the client may read, in order.
     List {
         /// Those after this one.
@@ -185,6 +198,15 @@ pub enum Reply {
     },
     /// The object's descriptor comes with it.
     Object,
+    /// The file's descriptor comes with it.
+    File {
+        /// The seq of its first entry.
+        first_seq: u64,
+    },
+    /// There is no such file.
+    NoFile,
+    /// It will be.
+    Syncing,
     /// Some of the names; ask for those after the last one until there is none.
     Names(Vec<String>),
     /// How the daemon does.

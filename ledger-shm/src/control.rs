@@ -88,21 +88,28 @@ const SIZES_AT: [usize; 4] = [
 pub struct Control {
     region: Region,
     facts: Facts,
+    home: Option<Epoch>,
 }
 
 impl Control {
     /// Creates a control object, everything but its magic, in a daemon's
-    /// generation.
+    /// generation. Files of the context, if there are to be any, are in the
+    /// directory that `home` names.
     ///
     /// # Errors
     ///
     /// The kernel's; nothing is left behind.
-    pub fn create(instance: &Instance, facts: Facts, generation: u64) -> Result<Control, MapError> {
+    pub fn create(
+        instance: &Instance,
+        facts: Facts,
+        home: Option<Epoch>,
+        generation: u64,
+    ) -> Result<Control, MapError> {
         let object = Object::create(instance, Name::Control(facts.epoch), CONTROL_LEN)?;
-        Ok(Control::write(object.map(true)?, facts, generation))
+        Ok(Control::write(object.map(true)?, facts, home, generation))
     }
 
-    fn write(region: Region, facts: Facts, generation: u64) -> Control {
+    fn write(region: Region, facts: Facts, home: Option<Epoch>, generation: u64) -> Control {
         let set = |at, value: u64| region.word(at).store(value, Ordering::Relaxed);
         let words = facts.words();
         set(
@@ -134,7 +141,13 @@ impl Control {
         set(offset_of!(ControlHeader, generation_word), generation);
         let name_at = offset_of!(ControlHeader, name);
         set_bytes(&region, name_at, facts.name.as_bytes());
-        Control { region, facts }
+        let home_at = offset_of!(ControlHeader, home);
+        set_bytes(&region, home_at, &home.map_or([0; 16], |home| home.0));
+        Control {
+            region,
+            facts,
+            home,
+        }
     }
 
     /// Writes the magic: from here on the context exists.
@@ -197,7 +210,14 @@ impl Control {
             foreign_writers: (name_len >> 32) as u32,
         };
         let facts = words.facts(epoch, &name)?;
-        Ok(Control { region, facts })
+        let halves = [0, 8].map(|at| word(offset_of!(ControlHeader, home) + at).to_le_bytes());
+        let mut home = [0; 16];
+        home.as_chunks_mut::<8>().0.copy_from_slice(&halves);
+        Ok(Control {
+            region,
+            facts,
+            home: (home != [0; 16]).then_some(Epoch(home)),
+        })
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -220,6 +240,12 @@ impl Control {
     /// What was fixed when the context was created.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What the directory of its files is called; none if it is kept in memory
+    /// only.
+    pub fn home(&self) -> Option<Epoch> {
+        self.home
     }
 
     /// The context's epoch.
@@ -292,6 +318,41 @@ impl Control {
     }
 }
 
+/// How far a context has come into its files.
+#[cfg(not(loom))]
+impl Control {
+    /// Every entry up to this one is in a file, though it may be lost with the
+    /// host's power.
+    pub fn archived_seq(&self) -> u64 {
+        self.get(offset_of!(ControlHeader, archived_seq_word))
+    }
+
+    /// Every entry up to this one is on stable storage.
+    pub fn durable_seq(&self) -> u64 {
+        self.get(DURABLE_AT)
+    }
+
+    /// Says how far it has come, and wakes who waits for that.
+    pub fn set_archived(&self, archived_seq: u64, durable_seq: u64) {
+        self.set(offset_of!(ControlHeader, archived_seq_word), archived_seq);
+        if self.get(DURABLE_AT) != durable_seq {
+            self.set(DURABLE_AT, durable_seq);
+            crate::sys::futex_wake(self.region.word32(DURABLE_AT), i32::MAX);
+        }
+    }
+
+    /// Sleeps until more than `durable_seq` is on stable storage, or for `timeout`;
+    /// sometimes less.
+    pub fn wait_durable(&self, durable_seq: u64, timeout: std::time::Duration) {
+        // The lower half: whoever misses 2^32 entries waits once more. A word that
+        // may only be read can be slept at (futex(2)).
+        crate::sys::futex_wait(self.region.word32(DURABLE_AT), durable_seq as u32, timeout);
+    }
+}
+
+#[cfg(not(loom))]
+const DURABLE_AT: usize = offset_of!(ControlHeader, durable_seq_word);
+
 /// The memory of one control object in a model.
 #[cfg(loom)]
 #[derive(Clone, Debug)]
@@ -308,7 +369,7 @@ impl Memory {
 
     /// As [`Control::create`].
     pub fn create(&self, facts: Facts, generation: u64) -> Control {
-        Control::write(self.0.clone(), facts, generation)
+        Control::write(self.0.clone(), facts, None, generation)
     }
 
     /// As [`Control::open`].

@@ -50,8 +50,20 @@ impl Corrupt {
         )
     }
 
+    /// Whether `found` is what belongs there.
+    ///
+    /// # Errors
+    ///
+    /// That it is not.
+    ///
+    /// ```
+    /// use ledger_shm::Corrupt;
+    ///
+    /// assert!(Corrupt::check("seal", 2, 2).is_ok());
+    /// assert_eq!(Corrupt::check("seal", 9, 2), Err(Corrupt::new("seal", 9, 2)));
+    /// ```
     #[inline]
-    pub(crate) fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Corrupt> {
+    pub fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Corrupt> {
         if found == expected {
             Ok(())
         } else {

@@ -14,12 +14,14 @@
 //! segment, in place.
 
 mod head;
+mod name;
 mod scan;
 mod trailer;
 mod verify;
 mod writer;
 
 pub use self::head::Head;
+pub use self::name::FileName;
 pub use self::scan::Scan;
 pub use self::trailer::Trailer;
 pub use self::verify::{Damage, verify};

@@ -255,8 +255,10 @@ pub struct ControlHeader {
     pub spare_len_max: u64,
     /// Bytes of sealed segments that it keeps in memory.
     pub window_len: u64,
+    /// What the directory of its files is called; zero if it is kept in memory only.
+    pub home: [u8; 16],
     /// Zero.
-    pub reserved_facts: [u8; 32],
+    pub reserved_facts: [u8; 16],
     /// One of the `STATE_` values.
     pub state_word: u64,
     /// The lowest part number that was never used. Raised before a part is made.
@@ -388,6 +390,7 @@ const _: () = {
     assert!(offset_of!(ControlHeader, spare_len_min) == 72);
     assert!(offset_of!(ControlHeader, spare_len_max) == 80);
     assert!(offset_of!(ControlHeader, window_len) == 88);
+    assert!(offset_of!(ControlHeader, home) == 96);
     assert!(offset_of!(ControlHeader, state_word) == 128);
     assert!(offset_of!(ControlHeader, next_part_word) == 136);
     assert!(offset_of!(ControlHeader, first_part_word) == 144);

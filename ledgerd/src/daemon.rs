@@ -16,9 +16,10 @@ use ledger_shm::object::{self, Instance, InvalidInstance, MEMORY_DIR};
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::archive::{Archiver, StateLock};
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
-use crate::options::Options;
+use crate::options::{Durability, Options};
 use crate::recover::recover;
 use crate::registry::Registry;
 use crate::server::Server;
@@ -80,6 +81,20 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The directory of the archive cannot be used.
+    #[error("cannot keep an archive in {}: {source}", dir.display())]
+    Archive {
+        /// Where.
+        dir: PathBuf,
+        /// What the kernel said, or what is wrong with the directory.
+        source: io::Error,
+    },
+    /// Another daemon keeps its archive there.
+    #[error("another daemon keeps its archive in {}; stop it, or choose another directory with --state-dir", dir.display())]
+    ArchiveInUse {
+        /// Where.
+        dir: PathBuf,
+    },
     /// The memory file system does not do what is needed.
     #[error("cannot use shared memory: {source}")]
     Memory {
@@ -122,6 +137,7 @@ pub struct Daemon {
     options: Options,
     next: Arc<Mutex<Option<Options>>>,
     thread: Option<JoinHandle<io::Result<()>>>,
+    state_lock: Option<StateLock>,
     /// Released last.
     _lock: Lock,
 }
@@ -189,6 +205,14 @@ impl Daemon {
             );
         }
 
+        let archive_dir = place::archive_dir(&options.state_dir, &instance);
+        let has_files = options.durability == Durability::Archive
+            || found.logs.iter().any(|log| log.home.is_some());
+        let state_lock = has_files
+            .then(|| lock_archive(&archive_dir, &instance))
+            .transpose()?;
+        lock.tell_archive(&archive_dir).map_err(memory)?;
+
         let is_passed = passed.is_some();
         let (socket, listener) = match passed {
             Some(listener) => {
@@ -204,6 +228,11 @@ impl Daemon {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
+        let archiver = state_lock.is_some().then(|| {
+            Archiver::start(instance.clone(), archive_dir.clone(), Arc::clone(&wake))
+                .map(|archiver| (archive_dir, archiver))
+        });
+        let archive = archiver.transpose().map_err(memory)?;
         let owner_uid = instance.uid();
         let leftover_count = found.leftovers;
         let next = Arc::default();
@@ -214,6 +243,7 @@ impl Daemon {
             generation,
             made_in,
             maker,
+            archive,
         );
         for log in found.logs {
             registry.adopt(log);
@@ -253,6 +283,7 @@ impl Daemon {
             options,
             next,
             thread: Some(thread),
+            state_lock,
             _lock: lock,
         })
     }
@@ -351,6 +382,12 @@ impl Daemon {
         if options.runtime_dir != self.options.runtime_dir {
             unchanged.push("runtime_dir");
         }
+        if options.state_dir != self.options.state_dir {
+            unchanged.push("state_dir");
+        }
+        if options.durability != Durability::Memory && self.state_lock.is_none() {
+            unchanged.push("durability");
+        }
         if options.memory_budget.is_none() && self.options.memory_budget.is_some() {
             unchanged.push("memory_budget, to be as if it were not set");
         }
@@ -423,6 +460,18 @@ impl Daemon {
         }
         outcome.and(remove_socket(&self.socket))
     }
+}
+
+/// Keeps other daemons away from the instance's files.
+fn lock_archive(dir: &Path, instance: &Instance) -> Result<StateLock, StartError> {
+    let archive = |source| StartError::Archive {
+        dir: dir.to_owned(),
+        source,
+    };
+    let taken = StateLock::take(dir, instance.uid()).map_err(archive)?;
+    taken.ok_or_else(|| StartError::ArchiveInUse {
+        dir: dir.to_owned(),
+    })
 }
 
 /// Makes the socket where clients look for it.

@@ -15,18 +15,20 @@
 //! 7. `logs`: all contexts and their sums;
 //! 8. `log`: one context's parts: follow, retire, close, reopen;
 //! 9. `maker`: the thread that commits and frees memory;
-//! 10. `recover`: finding everything again after a death;
-//! 11. `lock`: one daemon per instance;
-//! 12. `held`: memory that nobody can ask for and somebody still maps; `lent`:
+//! 10. `archive`: the thread that writes contexts behind, into files;
+//! 11. `recover`: finding everything again after a death;
+//! 12. `lock`: one daemon per instance;
+//! 13. `held`: memory that nobody can ask for and somebody still maps; `lent`:
 //!     what of it other uids were given;
-//! 13. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
-//! 14. `service`: what a service manager is told; `report` and `metrics`: what
+//! 14. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
+//! 15. `service`: what a service manager is told; `report` and `metrics`: what
 //!     operators are.
 
 #![forbid(unsafe_code)]
 // These panic where nobody reads any more.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod archive;
 pub mod cli;
 mod commands;
 mod config;
@@ -51,7 +53,7 @@ mod spares;
 
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
-pub use options::{ContextSizes, Options};
+pub use options::{ContextSizes, Durability, Options};
 pub use rights::{Grant, Right};
 
 /// The front page's example, run as it stands there.

@@ -3,11 +3,13 @@
 //! The lock is the kernel's and ends with its holder, however that ends. The
 //! object is only unlinked by `purge`, which holds the lock then; whoever has
 //! got a lock checks that the name still means what it locked. It holds the
-//! process id of who locked it last, for people to read: nothing follows from it.
+//! process id of who locked it last, for people to read: nothing follows from it; and
+//! where the archive is, for those who read without the daemon.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +28,7 @@ use crate::log;
 /// The lock of an instance, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _flock: Flock<File>,
+    flock: Flock<File>,
 }
 
 impl Lock {
@@ -66,9 +68,20 @@ impl Lock {
                 let pid = std::process::id().to_string();
                 let _ = flock.set_len(0);
                 let _ = flock.write_at(pid.as_bytes(), 0);
-                return Ok(Lock { _flock: flock });
+                return Ok(Lock { flock });
             }
         }
+    }
+}
+
+impl Lock {
+    /// Says where the instance's files are, to who may open this.
+    pub(crate) fn tell_archive(&self, archive_dir: &Path) -> io::Result<()> {
+        let mut said = format!("{}\n", std::process::id()).into_bytes();
+        said.extend(archive_dir.as_os_str().as_bytes());
+        said.push(b'\n');
+        self.flock.write_all_at(&said, 0)?;
+        self.flock.set_len(said.len() as u64)
     }
 }
 
@@ -80,7 +93,8 @@ fn path(instance: &Instance, name: Name) -> PathBuf {
 fn holder(lock: &File) -> Option<u32> {
     let mut digits = [0; 10];
     let len = lock.read_at(&mut digits, 0).ok()?;
-    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
+    let line = digits[..len].split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.parse().ok()
 }
 
 /// Has clients that are still attached find out: they would append to memory

@@ -16,6 +16,7 @@ use ledger_shm::segment::Geometry;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Corrupt, Segment, Tail};
 
+use crate::archive::Marks;
 use crate::maker::make;
 use crate::options::{Lengths, Options};
 
@@ -60,6 +61,10 @@ pub(crate) struct Log {
     pub(crate) appender_count: usize,
     pub(crate) idle_since: Instant,
     pub(crate) live: Option<Live>,
+    /// What the directory of its files is called, if it has some.
+    pub(crate) home: Option<Epoch>,
+    /// How far it has come into them.
+    pub(crate) marks: Option<Arc<Marks>>,
 }
 
 /// Maps a part of a context for the daemon's own use.
@@ -96,7 +101,19 @@ impl Log {
             appender_count: 0,
             idle_since: Instant::now(),
             live: None,
+            home: control.home(),
+            marks: control.home().map(|_| Arc::default()),
         }
+    }
+
+    /// The last seq of the oldest part, if that is sealed and not yet in finished
+    /// files.
+    pub(crate) fn unfinished_seq(&self, instance: &Instance) -> Result<Option<u64>, MapError> {
+        let (Some(marks), Some(next)) = (&self.marks, self.chain.get(1)) else {
+            return Ok(None);
+        };
+        let last_seq = map(instance, self.epoch, next.number)?.base_seq() - 1;
+        Ok((last_seq > marks.finished_seq()).then_some(last_seq))
     }
 
     /// Bytes of memory that this context has committed or is about to.

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ledger_client::place;
 use ledger_shm::control::{FIRST_LEN_MAX, Sizes};
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use ledger_shm::format::{CONTROL_LEN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use ledger_shm::segment::Geometry;
+use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 use crate::StartError;
@@ -33,6 +35,11 @@ pub struct Options {
     pub instance: String,
     /// Where the socket lies. Default: [`place::runtime_dir`].
     pub runtime_dir: PathBuf,
+    /// Whether contexts that are made from now on outlive their memory. Default: no.
+    pub durability: Durability,
+    /// Where archives lie, each instance's in a directory of its name. Default:
+    /// [`place::state_dir`].
+    pub state_dir: PathBuf,
     /// Bytes of memory the instance may commit. Default: half of what the
     /// memory file system has free when the daemon starts.
     pub memory_budget: Option<u64>,
@@ -109,6 +116,8 @@ impl Options {
         Options {
             instance: instance.into(),
             runtime_dir: place::runtime_dir(uid),
+            durability: Durability::Memory,
+            state_dir: place::state_dir(),
             memory_budget: None,
             sizes: Sizes::default(),
             context_sizes: Vec::new(),
@@ -120,6 +129,26 @@ impl Options {
             idle_close_after: Duration::from_secs(60),
         }
     }
+}
+
+/// Whether a context outlives its memory.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use ledgerd::{Daemon, Durability};
+///
+/// options.durability = Durability::Archive;
+/// let daemon = Daemon::start(options)?;
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Durability {
+    /// It is in memory only.
+    Memory,
+    /// It is written to files, a moment later than it is appended.
+    Archive,
 }
 
 /// How large the segments of some contexts are.

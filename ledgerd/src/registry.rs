@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ledger_client::wire::{Refusal, Reply};
@@ -14,11 +16,12 @@ use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::segment::Geometry;
 use ledger_shm::socket::PACKET_LEN_MAX;
 
+use crate::archive::{Archiver, Home, Marks, Order, Report};
 use crate::lent::Lent;
 use crate::log::{Log, Part};
 use crate::logs::Logs;
 use crate::maker::{Maker, is_out_of_memory, make};
-use crate::options::{Lengths, Options};
+use crate::options::{Durability, Lengths, Options};
 use crate::rights::{Right, Who, has_foreign_writers};
 
 /// Bytes of names in one answer, well below those of a packet.
@@ -39,6 +42,8 @@ pub(crate) struct Registry {
     /// Contexts to close, and when, if nobody appends to them then.
     pub(crate) to_close: VecDeque<(Instant, Epoch)>,
     pub(crate) maker: Maker,
+    /// There if any context has files, or could get some.
+    archive: Option<(PathBuf, Archiver)>,
 }
 
 impl Registry {
@@ -49,6 +54,7 @@ impl Registry {
         generation: u64,
         made_in: Generation,
         maker: Maker,
+        archive: Option<(PathBuf, Archiver)>,
     ) -> Registry {
         let window_len = budget / 4;
         Registry {
@@ -62,6 +68,7 @@ impl Registry {
             lent: Lent::default(),
             to_close: VecDeque::new(),
             maker,
+            archive,
         }
     }
 
@@ -79,7 +86,49 @@ impl Registry {
         if log.may_close_later() {
             self.close_later(log.epoch);
         }
+        let (epoch, has_more) = (log.epoch, log.state == State::Open);
         self.logs.insert(log);
+        // What was appended while nobody wrote it behind.
+        if has_more {
+            self.archive(epoch, |epoch, marks| Order::Leave { epoch, marks });
+        }
+    }
+
+    /// Has something done with the files of a context, if it has some.
+    pub(crate) fn archive(&self, epoch: Epoch, order: impl FnOnce(Epoch, Arc<Marks>) -> Order) {
+        let marks = self.logs.get(epoch).and_then(|log| log.marks.clone());
+        if let (Some((_, archiver)), Some(marks)) = (&self.archive, marks) {
+            archiver.give(order(epoch, marks));
+        }
+    }
+
+    /// Takes over what came of it.
+    pub(crate) fn look_at_reports(&mut self) {
+        loop {
+            let report = self.archive.as_ref();
+            match report.and_then(|(_, archiver)| archiver.take_report()) {
+                None => return,
+                Some(Report::Finished(epoch)) => self.keep_window(epoch),
+                Some(Report::Damaged(epoch, error)) => {
+                    self.logs.change(epoch, |log| {
+                        log.visit(&self.instance, |_, _| Err(error));
+                    });
+                }
+            }
+        }
+    }
+
+    /// The finished file of a context that begins at, or last before, a seq.
+    pub(crate) fn file(&self, epoch: Epoch, seq: u64) -> Result<(Reply, Option<OwnedFd>), Refusal> {
+        let home = self.logs.get(epoch).and_then(|log| log.home);
+        let (Some((dir, _)), Some(home)) = (&self.archive, home) else {
+            return Ok((Reply::NoFile, None));
+        };
+        match Home::new(dir.join(home.to_string())).file_of(seq) {
+            Ok(Some((first_seq, file))) => Ok((Reply::File { first_seq }, Some(file.into()))),
+            Ok(None) => Ok((Reply::NoFile, None)),
+            Err(error) => Err(refusal(error.into())),
+        }
     }
 
     pub(crate) fn context_count(&self) -> usize {
@@ -130,9 +179,12 @@ impl Registry {
             }
             log.attached_count += 1;
             log.appender_count += usize::from(append);
-            Ok((log.state, bell))
+            Ok((log.state, bell, append && log.appender_count == 1))
         });
-        let (state, bell) = attached.ok_or(Refusal::UnknownContext)??;
+        let (state, bell, is_first) = attached.ok_or(Refusal::UnknownContext)??;
+        if is_first {
+            self.archive(epoch, |epoch, marks| Order::Follow { epoch, marks });
+        }
         if append && state == State::Idle {
             self.reopen(epoch)
                 .inspect_err(|_| self.release(epoch, append))?;
@@ -184,7 +236,10 @@ impl Registry {
             has_foreign_writers: has_foreign_writers(name, &self.options.rights),
             created_at_ns: now_ns(),
         };
-        let control = Control::create(&self.instance, facts, self.generation).map_err(refusal)?;
+        let has_files = self.archive.is_some() && self.options.durability == Durability::Archive;
+        let home = has_files.then_some(epoch);
+        let control =
+            Control::create(&self.instance, facts, home, self.generation).map_err(refusal)?;
         let number = control
             .take_part_number()
             .map_err(|corrupt| refusal(corrupt.into()))?;
@@ -296,6 +351,13 @@ impl Registry {
         });
         if append {
             self.close_later(epoch);
+            if self
+                .logs
+                .get(epoch)
+                .is_some_and(|log| log.appender_count == 0)
+            {
+                self.archive(epoch, |epoch, marks| Order::Leave { epoch, marks });
+            }
         }
     }
 }

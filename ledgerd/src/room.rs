@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ledger_shm::control::State;
 use ledger_shm::object::Epoch;
 
+use crate::archive::Order;
 use crate::log::Log;
 use crate::maker::Job;
 use crate::registry::Registry;
@@ -86,15 +87,22 @@ impl Registry {
 
     /// Evicts the oldest part of a context; false if there is none to evict.
     fn evict(&mut self, epoch: Epoch) -> bool {
+        let mut unfinished = None;
         let retired = self.logs.change(epoch, |log| {
             let mut retired = None;
             log.visit(&self.instance, |log, instance| {
                 log.follow(instance)?;
-                retired = log.retire_oldest();
+                unfinished = log.unfinished_seq(instance)?;
+                if unfinished.is_none() {
+                    retired = log.retire_oldest();
+                }
                 Ok(())
             });
             retired
         });
+        if let Some(seq) = unfinished {
+            self.archive(epoch, |epoch, marks| Order::Finish { epoch, marks, seq });
+        }
         let Some(part) = retired.flatten() else {
             return false;
         };

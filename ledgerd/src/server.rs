@@ -15,6 +15,7 @@ use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use crate::archive::Order;
 use crate::options::Options;
 use crate::registry::Registry;
 use crate::rights::Who;
@@ -312,6 +313,27 @@ impl Server {
                     Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
                 }
             }
+            Request::File { epoch, seq } => {
+                let epoch = Epoch(epoch);
+                let is_open = client.open.iter().any(|(of, _)| *of == epoch);
+                let found = if is_open {
+                    self.registry.file(epoch, seq)
+                } else {
+                    Err(Refusal::UnknownContext)
+                };
+                match found {
+                    Ok((reply, file)) => send(client, &reply.encode(), file),
+                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                }
+            }
+            Request::Sync { epoch } => {
+                let epoch = Epoch(epoch);
+                if client.open.iter().any(|(of, _)| *of == epoch) {
+                    self.registry
+                        .archive(epoch, |epoch, marks| Order::Sync { epoch, marks });
+                }
+                send(client, &Reply::Syncing.encode(), None)
+            }
             Request::List { after } => {
                 let names = self.registry.names_after(&client.who, &after);
                 send(client, &Reply::Names(names).encode(), None)
@@ -358,6 +380,7 @@ impl Server {
             self.registry.go_on_with(options);
         }
         drop(next);
+        self.registry.look_at_reports();
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {
                 continue;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,13 +12,21 @@ use clap::Args;
 use ledger_shm::control::Sizes;
 use serde::{Deserialize, Serialize};
 
-use crate::Options;
 use crate::report::Level;
+use crate::{Durability, Options};
 
 /// What is `None` is not set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Settings {
+    /// Whether contexts made from now on outlive their memory: `archive` writes
+    /// them to files, a moment later than they are appended [default: memory]
+    #[arg(long, env = "LEDGER_DURABILITY", value_name = "HOW", value_enum)]
+    durability: Option<Durability>,
+    /// The directory of the archives [default: $STATE_DIRECTORY,
+    /// $XDG_STATE_HOME/ledgerd or ~/.local/state/ledgerd]
+    #[arg(long, env = "LEDGER_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Bytes of memory to commit at most, e.g. 512M [default: half of what
     /// the memory file system has free]
     #[arg(long, env = "LEDGER_MEMORY_BUDGET", value_name = "BYTES")]
@@ -76,6 +85,12 @@ impl Settings {
     /// Sets what these say.
     pub(crate) fn apply(&self, options: &mut Options) {
         let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        if let Some(durability) = self.durability {
+            options.durability = durability;
+        }
+        if let Some(dir) = &self.state_dir {
+            options.state_dir.clone_from(dir);
+        }
         options.memory_budget = self.memory_budget.map(|bytes| bytes.0);
         options.sizes = Sizes {
             first_len: self.first_segment.map(|bytes| bytes.0),

@@ -70,7 +70,7 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
     compare("Record", &record, size_of::<RecordHeader>());
     let control = fields!(ControlHeader: magic_word, version, archive_format, epoch, created_at_ns,
         payload_len_max, metadata_len_max, name_len, foreign_writers, first_len, spare_len_min,
-        spare_len_max, window_len, reserved_facts, state_word, next_part_word,
+        spare_len_max, window_len, home, reserved_facts, state_word, next_part_word,
         first_part_word, generation_word, archived_seq_word, durable_seq_word, reserved_state,
         name, reserved_end);
     compare("Control object", &control, size_of::<ControlHeader>());

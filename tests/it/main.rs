@@ -5,6 +5,7 @@
 
 mod abandoned;
 mod appenders;
+mod archive;
 mod commands;
 mod configuration;
 mod crowd;

@@ -35,6 +35,7 @@ pub fn daemon_example(run: impl FnOnce(Options) -> Result<(), Box<dyn Error>>) {
     let name = sweep::name(NEXT.fetch_add(1, Ordering::Relaxed));
     let mut options = Options::new(&name);
     options.runtime_dir = sweep::runtime_dir(&name);
+    options.state_dir = options.runtime_dir.join("state");
     let instance = Removed(options.clone());
     let outcome = run(options);
     drop(instance);

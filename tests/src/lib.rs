@@ -104,6 +104,11 @@ impl Instance {
         &self.runtime_dir
     }
 
+    /// Where its archive lies, if it keeps one.
+    pub fn state_dir(&self) -> PathBuf {
+        self.runtime_dir.join("state")
+    }
+
     /// The instance as names in memory have it.
     pub fn objects(&self) -> object::Instance {
         object::Instance::new(self.uid, &self.name).expect("a valid name")
@@ -129,6 +134,7 @@ impl Instance {
         command
             .env("LEDGER_INSTANCE", &self.name)
             .env("LEDGER_RUNTIME_DIR", &self.runtime_dir)
+            .env("LEDGER_STATE_DIR", self.state_dir())
             .env("XDG_CONFIG_HOME", &self.runtime_dir)
             .env(OWNER, self.uid.to_string());
         command

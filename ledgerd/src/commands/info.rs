@@ -13,6 +13,10 @@ use crate::held::Held;
 struct Description {
     #[serde(flatten)]
     summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archived: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<u64>,
     payload_len_max: usize,
     metadata_len_max: usize,
     /// Bytes that have left the window and that somebody still maps.
@@ -33,6 +37,8 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let held = Held::of(context.ledger().instance(), context.epoch())?;
     let description = Description {
         summary: Summary::of(&context.summary()),
+        archived: context.archived_seq(),
+        durable: context.durable_seq(),
         payload_len_max: context.limits().payload_len_max,
         metadata_len_max: context.limits().metadata_len_max,
         retired_mapped_len: held.len,
@@ -64,6 +70,10 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             format!("{} bytes", description.metadata_len_max),
         ),
     ];
+    if let (Some(archived), Some(durable)) = (description.archived, description.durable) {
+        rows.push(("archived", archived.to_string()));
+        rows.push(("durable", durable.to_string()));
+    }
     if description.retired_mapped_len > 0 {
         rows.push(("retired, mapped", retired));
     }

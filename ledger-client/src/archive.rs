@@ -1,0 +1,178 @@
+//! What has left memory, in files that are read in place.
+//!
+//! The daemon unlinks a part only once its entries are in finished files, so what is
+//! before the first part in memory is here, unless retention has removed it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ledger_shm::file::FileName;
+use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name, Object};
+use ledger_shm::read::Link;
+use ledger_shm::{Control, Segment};
+use std::sync::Arc;
+
+use crate::error::{ObjectError, ReadError};
+use crate::ledger::Core;
+use crate::place;
+use crate::wire::{Reply, Request};
+
+/// Files that stay mapped after they were read; what is read holds its own longer.
+const MAPPED_MAX: usize = 8;
+
+/// The files of one context, as one process knows them.
+#[derive(Debug, Default)]
+pub(crate) struct Archive {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Where they are, once that was asked.
+    dir: Option<PathBuf>,
+    /// First seqs of finished files, in order.
+    first_seqs: Vec<u64>,
+    /// The last ones used, latest last, and the seq behind each.
+    mapped: Vec<(Link, u64)>,
+}
+
+impl Archive {
+    /// The file that holds this entry, if there is one.
+    pub(crate) fn locate(
+        &self,
+        core: &Core,
+        control: &Control,
+        seq: u64,
+    ) -> Result<Option<Link>, ReadError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |(link, end): &(Link, u64)| (link.base_seq..*end).contains(&seq);
+        if let Some(index) = known.mapped.iter().position(holds) {
+            let used = known.mapped.remove(index);
+            known.mapped.push(used.clone());
+            return Ok(Some(used.0));
+        }
+        let Some(object) = known.open(core, control, seq)? else {
+            return Ok(None);
+        };
+        let (segment, head, trailer) = Segment::map_file(&object)?;
+        let (base_seq, end) = (head.first_seq, head.first_seq + trailer.count);
+        let link = Link {
+            segment: Arc::new(segment),
+            base_seq,
+        };
+        if !(base_seq..end).contains(&seq) {
+            return Ok(None);
+        }
+        if known.mapped.len() == MAPPED_MAX {
+            known.mapped.remove(0);
+        }
+        known.mapped.push((link.clone(), end));
+        Ok(Some(link))
+    }
+
+    /// The seq of the first entry that is in a file.
+    pub(crate) fn first_seq(
+        &self,
+        core: &Core,
+        control: &Control,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !core.instance.may_open_by_name() {
+            let file = ask(core, control.epoch(), 0)?;
+            return Ok(file.map(|(first_seq, _)| first_seq));
+        }
+        known.list(core, control).map_err(ObjectError::from)?;
+        Ok(known.first_seqs.first().copied())
+    }
+}
+
+impl Known {
+    /// The finished file that begins at or last before a seq.
+    fn open(
+        &mut self,
+        core: &Core,
+        control: &Control,
+        seq: u64,
+    ) -> Result<Option<Object>, ObjectError> {
+        if core.instance.may_open_by_name() {
+            if !self.is_before_last(seq) {
+                self.list(core, control)?;
+            }
+            // What retention has removed since is not there.
+            for _ in 0..2 {
+                let Some(dir) = &self.dir else { break };
+                let after = self.first_seqs.partition_point(|first| *first <= seq);
+                let Some(index) = after.checked_sub(1) else {
+                    return Ok(None);
+                };
+                let name = FileName::Finished(self.first_seqs[index]).to_string();
+                match File::open(dir.join(name)) {
+                    Ok(file) => return Ok(Some(Object::received(&core.instance, file.into())?)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.list(core, control)?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let found = ask(core, control.epoch(), seq)?;
+        Ok(found.map(|(_, object)| object))
+    }
+
+    /// Whether a file that is known holds this entry for sure.
+    fn is_before_last(&self, seq: u64) -> bool {
+        self.first_seqs.last().is_some_and(|last| seq < *last)
+    }
+
+    /// Looks which files there are.
+    fn list(&mut self, core: &Core, control: &Control) -> io::Result<()> {
+        self.first_seqs.clear();
+        let Some(home) = control.home() else {
+            return Ok(());
+        };
+        if self.dir.is_none() {
+            self.dir = archive_dir(&core.instance)?.map(|dir| dir.join(home.to_string()));
+        }
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            if let Some(FileName::Finished(seq)) =
+                entry?.file_name().to_str().and_then(FileName::parse)
+            {
+                self.first_seqs.push(seq);
+            }
+        }
+        self.first_seqs.sort_unstable();
+        Ok(())
+    }
+}
+
+/// Where the instance's files are, as its daemon said in the object that it locks.
+fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
+    let lock = Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance));
+    let said = std::fs::read(lock)?;
+    Ok(place::archive_dir_said(&said))
+}
+
+/// The finished file that begins at or last before a seq, or the first one, from the
+/// daemon.
+fn ask(core: &Core, epoch: Epoch, seq: u64) -> Result<Option<(u64, Object)>, ObjectError> {
+    let request = Request::File {
+        epoch: epoch.0,
+        seq,
+    };
+    let answer = core.ask(&request).map_err(ObjectError::Connect)?;
+    match (answer.reply, answer.fd) {
+        (Reply::File { first_seq }, Some(fd)) => {
+            Ok(Some((first_seq, Object::received(&core.instance, fd)?)))
+        }
+        (Reply::NoFile, _) => Ok(None),
+        (Reply::Refused(refusal), _) => Err(ObjectError::Refused(refusal)),
+        _ => Err(io::Error::other("the daemon answered another question").into()),
+    }
+}

@@ -1,0 +1,99 @@
+//! How far a context has come into its files, and waiting for that.
+
+use std::time::{Duration, Instant};
+
+use ledger_shm::control::State;
+
+use crate::context::Context;
+use crate::error::DurableError;
+use crate::wire::Request;
+
+/// No sleep is longer: a daemon may have died that would have ended it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Context {
+    /// Every entry up to this one is in a file, though the host may lose it with its
+    /// power; none if the context is kept in memory only.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// assert_eq!(context.archived_seq(), None); // that daemon keeps no archive
+    /// # Ok(()) });
+    /// ```
+    pub fn archived_seq(&self) -> Option<u64> {
+        let control = &self.shared().control;
+        control.home().map(|_| control.archived_seq())
+    }
+
+    /// Every entry up to this one is on stable storage; none if the context is kept in
+    /// memory only.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// assert!(context.durable_seq() <= context.archived_seq());
+    /// # Ok(()) });
+    /// ```
+    pub fn durable_seq(&self) -> Option<u64> {
+        let control = &self.shared().control;
+        control.home().map(|_| control.durable_seq())
+    }
+
+    /// Waits until every entry up to this one is on stable storage, at most for
+    /// `timeout`. The daemon is asked to hurry, and this sleeps until it has; what is
+    /// on stable storage already is told without asking.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError::MemoryOnly`] if that can never be; [`DurableError::TimedOut`]
+    /// if it is not in time, because no daemon runs, because the disk is full or slow,
+    /// or because there is no such entry yet; [`DurableError::Closed`] if the context
+    /// was dropped.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use std::time::Duration;
+    /// use ledger_client::{DurableError, NewEntry};
+    ///
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let appended = context.appender()?.append(&NewEntry::new("facts", "income: 4200"))?;
+    /// match context.wait_durable(appended.seq, Duration::from_secs(1)) {
+    ///     Ok(()) => println!("it survives a loss of power"),
+    ///     Err(DurableError::MemoryOnly) => println!("that daemon keeps no archive"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn wait_durable(&self, seq: u64, timeout: Duration) -> Result<(), DurableError> {
+        let shared = self.shared();
+        let control = &shared.control;
+        if control.home().is_none() {
+            return Err(DurableError::MemoryOnly);
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let mut is_asked = false;
+        loop {
+            let durable_seq = control.durable_seq();
+            if durable_seq >= seq {
+                return Ok(());
+            }
+            if control.state() == Ok(State::Dropped) {
+                return Err(DurableError::Closed);
+            }
+            let left = deadline.map_or(LOOK_AGAIN, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return Err(DurableError::TimedOut { seq, durable_seq });
+            }
+            if !is_asked {
+                // It comes to it by itself, only later.
+                let epoch = control.epoch().0;
+                is_asked = shared.core.ask(&Request::Sync { epoch }).is_ok();
+                continue;
+            }
+            control.wait_durable(durable_seq, left.min(LOOK_AGAIN));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Contexts whose entries outlive their memory.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ledger_client::{Context, DurableError, NewEntry};
+use ledger_shm::file::{FileName, verify};
+use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
+
+use crate::{PROGRAMS, started};
+
+/// A window that a few thousand entries are larger than.
+const SMALL: [&str; 8] = [
+    "--durability",
+    "archive",
+    "--window",
+    "64K",
+    "--spare-min",
+    "64K",
+    "--spare-max",
+    "64K",
+];
+
+fn append(context: &Context, seqs: std::ops::RangeInclusive<u64>) {
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    for seq in seqs {
+        let payload = payload(seq);
+        let appended = appender.append(&NewEntry::new("k", &payload));
+        assert_eq!(appended.expect("room").seq, seq);
+    }
+}
+
+fn payload(seq: u64) -> Vec<u8> {
+    vec![seq as u8; 100 + seq as usize % 7]
+}
+
+/// What a fresh reader sees from the first entry on.
+fn check_all(instance: &Instance, latest: u64) {
+    let reader = instance.connect().context("log").open_read_only();
+    let context = reader.expect("a context");
+    assert_eq!(context.first_available().expect("readable"), 1);
+    assert_eq!(context.latest().expect("readable"), latest);
+    let mut range = context.range(1);
+    for seq in 1..=latest {
+        let entry = range.next_entry().expect("readable").expect("it is there");
+        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+        entry.verify().expect("as it was appended");
+    }
+    assert!(range.next_entry().expect("readable").is_none());
+    for seq in [1, latest / 3, latest / 2, latest] {
+        let entry = context.get(seq).expect("readable").expect("it is there");
+        assert_eq!(entry.payload(), payload(seq));
+    }
+}
+
+/// Where a context's files are.
+fn home(instance: &Instance, context: &Context) -> PathBuf {
+    let dir = instance.state_dir().join(instance.name());
+    dir.join(context.epoch().to_string())
+}
+
+fn files(instance: &Instance, context: &Context) -> Vec<FileName> {
+    let entries = std::fs::read_dir(home(instance, context)).expect("a home");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut files: Vec<_> = names
+        .filter_map(|name| FileName::parse(name.to_str().expect("text")))
+        .collect();
+    files.sort_by_key(|name| name.first_seq());
+    files
+}
+
+#[test]
+fn what_has_left_memory_is_read_from_files() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=1000);
+    let mut behind = context.watch(1);
+    let mut follower = context.watch(1001);
+    std::thread::scope(|scope| {
+        scope.spawn(|| append(&context, 1001..=20_000));
+        for seq in 1001..=20_000 {
+            let entry = follower.next_timeout(PATIENCE).expect("readable");
+            assert_eq!(entry.expect("it comes").seq(), seq);
+        }
+    });
+    eventually("the window moves", || {
+        let first_part = instance.printed(&["inspect", "log"]);
+        (!first_part.contains("part 1 ")).then_some(())
+    });
+    for seq in 1..=20_000 {
+        let entry = behind.try_next().expect("readable").expect("it is there");
+        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+    }
+    assert!(behind.try_next().expect("readable").is_none());
+    append(&context, 20_001..=20_001);
+    let entry = behind.next_timeout(PATIENCE).expect("readable");
+    assert_eq!(entry.expect("it comes").seq(), 20_001);
+    check_all(&instance, 20_001);
+    for name in files(&instance, &context) {
+        if let FileName::Finished(_) = name {
+            let path = home(&instance, &context).join(name.to_string());
+            verify(&std::fs::read(path).expect("ours")).expect("whole");
+        }
+    }
+}
+
+#[test]
+fn an_archive_goes_on_with_the_next_daemon() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    for round in 1..=3_u64 {
+        let appender = context.appender().expect("an appender");
+        assert!(appender.wait_ready(PATIENCE), "a spare");
+        instance.kill_daemon();
+        // Without one, as far as the spares go.
+        append(&context, round * 5000 + 1..=round * 5000 + 50);
+        instance.start(&SMALL);
+        append(&context, round * 5000 + 51..=(round + 1) * 5000);
+    }
+    check_all(&instance, 20_000);
+    instance.stop_daemon();
+    check_files_reach(&instance, &context, 20_000);
+    instance.start(&SMALL);
+    check_all(&instance, 20_000);
+}
+
+/// Whether finished and open files hold everything, each entry once.
+fn check_files_reach(instance: &Instance, context: &Context, latest: u64) {
+    let mut next_seq = 1;
+    for name in files(instance, context) {
+        assert_eq!(name.first_seq(), next_seq, "{name}");
+        let bytes = std::fs::read(home(instance, context).join(name.to_string())).expect("ours");
+        next_seq = match name {
+            FileName::Finished(_) => next_seq + verify(&bytes).expect("whole").1.count,
+            _ => {
+                let scan = ledger_shm::file::Scan::of(&bytes).expect("a head");
+                assert_eq!(scan.valid_len, bytes.len());
+                scan.last_seq() + 1
+            }
+        };
+    }
+    assert_eq!(next_seq, latest + 1);
+}
+
+#[test]
+fn who_waits_for_stable_storage_is_told() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=1000);
+    context.wait_durable(1000, PATIENCE).expect("a disk");
+    assert_eq!(context.durable_seq(), Some(1000));
+    let later = context.wait_durable(1001, Duration::from_millis(1));
+    let expected = DurableError::TimedOut {
+        seq: 1001,
+        durable_seq: 1000,
+    };
+    assert_eq!(later, Err(expected));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| context.wait_durable(1001, PATIENCE));
+        append(&context, 1001..=1001);
+        waiting.join().expect("no panic").expect("a disk");
+    });
+    let info = instance.printed(&["info", "log", "-o", "short"]);
+    assert!(info.contains("durable          1001"), "{info}");
+    // What was said stays so, whatever becomes of the daemon.
+    instance.kill_daemon();
+    assert_eq!(context.wait_durable(1001, PATIENCE), Ok(()));
+    instance.start(&["--durability", "archive"]);
+    append(&context, 1002..=1002);
+    context.wait_durable(1002, PATIENCE).expect("a disk");
+
+    let memory = started(&[]).context("log");
+    assert_eq!(
+        memory.wait_durable(1, PATIENCE),
+        Err(DurableError::MemoryOnly)
+    );
+}
+
+#[test]
+fn a_torn_end_is_kept_aside_and_never_served() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    instance.stop_daemon();
+    let home = home(&instance, &context);
+    let open = home.join(FileName::Open(1).to_string());
+    let mut file = OpenOptions::new().append(true).open(&open).expect("ours");
+    file.write_all(b"half a record").expect("ours");
+    let with_torn_end = std::fs::read(&open).expect("ours").len();
+    instance.start(&["--durability", "archive"]);
+    append(&context, 101..=200);
+    context.wait_durable(200, PATIENCE).expect("a disk");
+    let torn = home.join("00000000000000000001.open.torn-0");
+    assert_eq!(std::fs::read(torn).expect("kept"), b"half a record");
+    instance.stop_daemon();
+    assert!(std::fs::read(&open).expect("ours").len() > with_torn_end);
+    check_files_reach(&instance, &context, 200);
+}
+
+#[test]
+fn a_reader_of_another_uid_gets_files_from_the_daemon() {
+    if !may_be_others() {
+        return;
+    }
+    const READER: u32 = 1008;
+    let mut instance = Instance::new(PROGRAMS);
+    let rights = format!("[[rights]]\ncontexts = [\"*\"]\nusers = [{READER}]\nright = \"read\"\n");
+    let config = instance.configure(&rights);
+    let config = ["--config", config.to_str().expect("text")];
+    instance.start(&[&SMALL[..], &config].concat());
+    let context = instance.context("log");
+    append(&context, 1..=10_000);
+    let mut own = instance.peer();
+    own.must("read log");
+    let mut reader = instance.peer_as(READER);
+    reader.must("read log");
+    assert_eq!(reader.must("digest"), own.must("digest"));
+}
+
+#[test]
+fn two_daemons_keep_no_archive_in_one_place() {
+    let instance = started(&["--durability", "archive"]);
+    let other = Instance::new(PROGRAMS);
+    let dir = instance.state_dir().join(instance.name());
+    // As if the other one had the same name on a machine that shares the disk.
+    let theirs = other.state_dir();
+    std::fs::create_dir_all(&theirs).expect("ours");
+    std::os::unix::fs::symlink(&dir, theirs.join(other.name())).expect("ours");
+    let said = other.complained(&["run", "--durability", "archive"]);
+    assert!(said.contains("is a symbolic link"), "{said}");
+    std::fs::remove_file(theirs.join(other.name())).expect("ours");
+    std::fs::create_dir(theirs.join(other.name())).expect("ours");
+    let lock = theirs.join(other.name()).join("lock");
+    std::fs::hard_link(dir.join("lock"), lock).expect("one disk");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(theirs.join(other.name()), mode).expect("ours");
+    let said = other.complained(&["run", "--durability", "archive"]);
+    assert!(said.contains("another daemon keeps its archive"), "{said}");
+}
