@@ -3,16 +3,17 @@
 //! The daemon unlinks a part only once its entries are in finished files, so what is
 //! before the first part in memory is here, unless retention has removed it.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ledger_shm::file::FileName;
-use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name, Object};
+use ledger_shm::control::Facts;
+use ledger_shm::file::{FileName, Head, Scan, Trailer};
+use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Control, Segment};
-use std::sync::Arc;
 
 use crate::error::{ObjectError, ReadError};
 use crate::ledger::Core;
@@ -152,11 +153,89 @@ impl Known {
     }
 }
 
-/// Where the instance's files are, as its daemon said in the object that it locks.
+/// Where the instance's files are, as its daemon said in the object that it locks; the
+/// default if none has since memory was lost.
 fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
     let lock = Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance));
-    let said = std::fs::read(lock)?;
-    Ok(place::archive_dir_said(&said))
+    match std::fs::read(lock) {
+        Ok(said) => Ok(place::archive_dir_said(&said)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(place::archive_dir(&place::state_dir(), instance)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A context that is in files only.
+#[derive(Debug)]
+pub(crate) struct Archived {
+    pub(crate) facts: Facts,
+    pub(crate) first_seq: u64,
+    pub(crate) latest: u64,
+}
+
+/// The contexts that have files and are not in memory, and those whose files cannot be
+/// read.
+pub(crate) fn archived(
+    instance: &Instance,
+    in_memory: &HashSet<Epoch>,
+) -> io::Result<Vec<(Epoch, Result<Archived, MapError>)>> {
+    let Some(dir) = archive_dir(instance)? else {
+        return Ok(Vec::new());
+    };
+    let entries = match std::fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let home = name.to_str().filter(|name| name.len() == 32);
+        let Some(home) = home.and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if !in_memory.contains(&home) {
+            let archived = look_at(&dir.join(&name)).transpose();
+            found.extend(archived.map(|archived| (home, archived)));
+        }
+    }
+    Ok(found)
+}
+
+/// What the files in a directory hold; none if there is nothing yet.
+fn look_at(home: &Path) -> Result<Option<Archived>, MapError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(home)? {
+        names.extend(entry?.file_name().to_str().and_then(FileName::parse));
+    }
+    names.sort_by_key(|name| name.first_seq());
+    let Some(first_seq) = names.first().map(|name| name.first_seq()) else {
+        return Ok(None);
+    };
+    let mut archived = None;
+    for name in names.into_iter().rev() {
+        let file = File::open(home.join(name.to_string()))?;
+        let last = match name {
+            FileName::Finished(first_seq) => {
+                let head = Head::read(&file)?;
+                let latest = first_seq + Trailer::read(&file)?.count - 1;
+                Some((head.facts, latest))
+            }
+            // Of one that has no head nothing is known.
+            _ => Scan::of(&std::fs::read(home.join(name.to_string()))?)
+                .ok()
+                .map(|scan| (scan.head.facts.clone(), scan.last_seq())),
+        };
+        if let Some((facts, latest)) = last {
+            archived = Some(Archived {
+                facts,
+                first_seq,
+                latest,
+            });
+            break;
+        }
+    }
+    Ok(archived)
 }
 
 /// The finished file that begins at or last before a seq, or the first one, from the

@@ -1,17 +1,21 @@
-//! All contexts in memory, and what there is to say about each at one moment.
+//! All contexts, in memory and in files only, and what there is to say about each at one
+//! moment.
+
+use std::collections::HashSet;
 
 use ledger_shm::control::State;
 use ledger_shm::object::{Epoch, MapError, Name, Object};
 use ledger_shm::segment::Glance;
 use ledger_shm::{Control, Segment};
 
+use crate::archive::{Archived, archived};
 use crate::context::Context;
 use crate::error::{OpenError, ReadError};
 use crate::ledger::Ledger;
 
 impl Ledger {
-    /// All contexts in memory, for reading, found without the daemon: it does
-    /// not learn that somebody looks. In another uid's instance, those that the
+    /// All contexts, in memory and in files only, for reading, found without the
+    /// daemon: it does not learn that somebody looks. In another uid's instance, those that the
     /// daemon lets this uid read.
     ///
     /// # Errors
@@ -52,6 +56,13 @@ impl Ledger {
         let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         found.readable.extend(more.readable);
         found.unreadable.extend(more.unreadable);
+        found.homes.extend(more.homes);
+        for (home, archived) in archived(self.instance(), &found.homes)? {
+            match archived {
+                Ok(archived) => found.readable.push(ContextSummary::in_files(archived)),
+                Err(error) => found.unreadable.push((home, error)),
+            }
+        }
         found.readable.sort_by(|a, b| a.name().cmp(b.name()));
         Ok(found)
     }
@@ -62,7 +73,10 @@ impl Ledger {
         let mut found = Contexts::default();
         for epoch in epochs {
             match Control::look(self.instance(), *epoch) {
-                Ok(control) => found.readable.push(self.summary(control)),
+                Ok(control) => {
+                    found.homes.extend(control.home());
+                    found.readable.push(self.summary(control));
+                }
                 Err(error) if error.is_not_found() => {}
                 Err(error) => found.unreadable.push((*epoch, error)),
             }
@@ -88,7 +102,7 @@ impl Ledger {
     }
 }
 
-/// The contexts in memory.
+/// The contexts there are.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {
@@ -104,6 +118,8 @@ pub struct Contexts {
     pub readable: Vec<ContextSummary>,
     /// Those that cannot, and why.
     pub unreadable: Vec<(Epoch, MapError)>,
+    /// Of those in memory, what the directories of their files are called.
+    homes: HashSet<Epoch>,
 }
 
 /// A context as it was at one moment. Damage only hides what it damaged.
@@ -127,6 +143,17 @@ pub struct ContextSummary {
 }
 
 impl ContextSummary {
+    /// Of a context that is in files only.
+    fn in_files(archived: Archived) -> ContextSummary {
+        ContextSummary {
+            name: archived.facts.name,
+            epoch: archived.facts.epoch,
+            state: Ok(State::Archived),
+            first_available: Ok(archived.first_seq),
+            latest: Ok(archived.latest),
+        }
+    }
+
     /// Of a context that has its first part only, seen to be sound.
     pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
         let is_whole = glance.was_last(control.epoch().0, control.first_part());
@@ -141,7 +168,8 @@ impl ContextSummary {
     }
 
     /// Opens it for reading: this one, whatever has its name by now. The daemon
-    /// need not answer, and does not learn of it where it need not be asked.
+    /// need not answer, and does not learn of it where it need not be asked; one that
+    /// is in files only is brought back into memory by it, under the name.
     ///
     /// # Errors
     ///
@@ -160,6 +188,9 @@ impl ContextSummary {
         let core = ledger.core();
         if !core.instance.may_open_by_name() {
             return ledger.context(&self.name).open_epoch(self.epoch);
+        }
+        if matches!(self.state, Ok(State::Archived)) {
+            return ledger.context(&self.name).open_read_only();
         }
         let control = Control::open(&core.instance, self.epoch, false)?;
         Ok(Context::in_memory(ledger, control))

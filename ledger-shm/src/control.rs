@@ -12,8 +12,8 @@ use std::mem::offset_of;
 use crate::entry::Limits;
 use crate::error::Corrupt;
 use crate::format::{
-    ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, STATE_DROPPED,
-    STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+    ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, STATE_ARCHIVED,
+    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
 };
 use crate::object::{Epoch, Instance, MapError, Name, Object};
 use crate::region::Region;
@@ -48,6 +48,8 @@ pub enum State {
     Quarantined,
     /// Gone for good.
     Dropped,
+    /// In files only; comes back to memory when it is opened.
+    Archived,
 }
 
 impl State {
@@ -62,6 +64,7 @@ impl State {
             State::Idle => "idle",
             State::Quarantined => "quarantined",
             State::Dropped => "dropped",
+            State::Archived => "archived",
         }
     }
 
@@ -71,6 +74,7 @@ impl State {
             State::Idle => STATE_IDLE,
             State::Quarantined => STATE_QUARANTINED,
             State::Dropped => STATE_DROPPED,
+            State::Archived => STATE_ARCHIVED,
         }
     }
 }
@@ -274,6 +278,7 @@ impl Control {
             STATE_IDLE => Ok(State::Idle),
             STATE_QUARANTINED => Ok(State::Quarantined),
             STATE_DROPPED => Ok(State::Dropped),
+            STATE_ARCHIVED => Ok(State::Archived),
             other => Err(Corrupt::new("context state", other, STATE_OPEN)),
         }
     }

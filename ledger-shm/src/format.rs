@@ -294,6 +294,8 @@ pub const STATE_IDLE: u64 = 2;
 pub const STATE_QUARANTINED: u64 = 3;
 /// Gone for good.
 pub const STATE_DROPPED: u64 = 4;
+/// In files only, this object included: opened again, it has another one.
+pub const STATE_ARCHIVED: u64 = 5;
 
 /// The words parked watchers sleep on, each on a line of its own. Watchers of
 /// any uid may write all of it, so no word here is ever believed.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
 pub(crate) use self::disk::StateLock;
-pub(crate) use self::home::Home;
+pub(crate) use self::home::{Home, Recovered};
 
 /// How far a context has come, as its archiver says and the server asks.
 #[derive(Debug, Default)]

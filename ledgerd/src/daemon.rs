@@ -20,7 +20,7 @@ use crate::archive::{Archiver, StateLock};
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
 use crate::options::{Durability, Options};
-use crate::recover::recover;
+use crate::recover::{archived, recover};
 use crate::registry::Registry;
 use crate::server::Server;
 
@@ -206,12 +206,19 @@ impl Daemon {
         }
 
         let archive_dir = place::archive_dir(&options.state_dir, &instance);
-        let has_files = options.durability == Durability::Archive
-            || found.logs.iter().any(|log| log.home.is_some());
+        let has_files = options.durability == Durability::Archive || archive_dir.exists();
         let state_lock = has_files
             .then(|| lock_archive(&archive_dir, &instance))
             .transpose()?;
         lock.tell_archive(&archive_dir).map_err(memory)?;
+        let archived = match &state_lock {
+            Some(_) => archived(&archive_dir, &options, &found.logs),
+            None => Ok(Vec::new()),
+        };
+        let archived = archived.map_err(|source| StartError::Archive {
+            dir: archive_dir.clone(),
+            source,
+        })?;
 
         let is_passed = passed.is_some();
         let (socket, listener) = match passed {
@@ -245,6 +252,10 @@ impl Daemon {
             maker,
             archive,
         );
+        for log in archived {
+            registry.adopt(log);
+        }
+        // Of two of one name that in memory is served.
         for log in found.logs {
             registry.adopt(log);
         }

@@ -16,7 +16,8 @@
 //! 8. `log`: one context's parts: follow, retire, close, reopen;
 //! 9. `maker`: the thread that commits and frees memory;
 //! 10. `archive`: the thread that writes contexts behind, into files;
-//! 11. `recover`: finding everything again after a death;
+//! 11. `recover`: finding everything again after a death, and `revive`: bringing back
+//!     what is in files only;
 //! 12. `lock`: one daemon per instance;
 //! 13. `held`: memory that nobody can ask for and somebody still maps; `lent`:
 //!     what of it other uids were given;
@@ -44,6 +45,7 @@ mod options;
 mod recover;
 mod registry;
 mod report;
+mod revive;
 mod rights;
 mod room;
 mod server;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ledger_client::wire::Refusal;
-use ledger_shm::control::State;
+use ledger_shm::control::{Facts, State};
 use ledger_shm::fork::Generation;
 use ledger_shm::format::{BELL_LEN, CONTROL_LEN, SEQ_MAX, WITHDRAWN};
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
@@ -84,10 +84,14 @@ pub(crate) fn map(
 impl Log {
     /// A context of which no part is known yet.
     pub(crate) fn new(control: &Control, options: &Options) -> Log {
-        let lengths = Lengths::new(control.facts().sizes, options);
+        Log::of(control.facts(), control.home(), options)
+    }
+
+    fn of(facts: &Facts, home: Option<Epoch>, options: &Options) -> Log {
+        let lengths = Lengths::new(facts.sizes, options);
         Log {
-            name: control.name().to_owned(),
-            epoch: control.epoch(),
+            name: facts.name.clone(),
+            epoch: facts.epoch,
             state: State::Open,
             damage: None,
             trouble: None,
@@ -101,9 +105,16 @@ impl Log {
             appender_count: 0,
             idle_since: Instant::now(),
             live: None,
-            home: control.home(),
-            marks: control.home().map(|_| Arc::default()),
+            home,
+            marks: home.map(|_| Arc::default()),
         }
+    }
+
+    /// A context that is in files only.
+    pub(crate) fn archived(facts: &Facts, home: Epoch, options: &Options) -> Log {
+        let mut log = Log::of(facts, Some(home), options);
+        log.state = State::Archived;
+        log
     }
 
     /// The last seq of the oldest part, if that is sealed and not yet in finished
@@ -118,6 +129,9 @@ impl Log {
 
     /// Bytes of memory that this context has committed or is about to.
     pub(crate) fn committed_len(&self) -> u64 {
+        if self.state == State::Archived {
+            return 0;
+        }
         let parts = self.chain.iter().chain(&self.spares).chain(&self.making);
         let bell_len = if self.live.is_some() { BELL_LEN } else { 0 };
         parts.map(|part| part.segment_len as u64).sum::<u64>() + (CONTROL_LEN + bell_len) as u64

@@ -29,6 +29,18 @@ impl Logs {
         self.count(epoch, 0);
     }
 
+    /// Takes a context out.
+    pub(crate) fn remove(&mut self, epoch: Epoch) {
+        let Some(log) = self.by_epoch.remove(&epoch) else {
+            return;
+        };
+        self.committed_len -= log.committed_len();
+        self.active.remove(&epoch);
+        if self.by_name.get(&log.name) == Some(&epoch) {
+            self.by_name.remove(&log.name);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_epoch.len()
     }

@@ -5,7 +5,8 @@
 //! it, a base seq of 0 means a spare, which stays, because an appender that was
 //! stopped for an hour may still name it; anything else is a leftover.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
@@ -14,6 +15,7 @@ use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Segment};
 
+use crate::archive::Home;
 use crate::log::{Log, Part, is_spare, map};
 use crate::options::Options;
 
@@ -66,6 +68,34 @@ pub(crate) fn recover(
     // Of two contexts of one name the newer one is served.
     found.logs.sort_by_key(|log| created_at.get(&log.epoch));
     Ok(found)
+}
+
+/// The contexts that are in files only, the oldest first.
+pub(crate) fn archived(
+    archive_dir: &Path,
+    options: &Options,
+    in_memory: &[Log],
+) -> std::io::Result<Vec<Log>> {
+    let in_memory: HashSet<Epoch> = in_memory.iter().filter_map(|log| log.home).collect();
+    let mut found = Vec::new();
+    for (name, home) in Home::all(archive_dir)? {
+        if in_memory.contains(&name) {
+            continue;
+        }
+        match home.facts() {
+            Ok(Some(facts)) => {
+                let created_at_ns = facts.created_at_ns;
+                found.push((created_at_ns, Log::archived(&facts, name, options)));
+            }
+            // Its first file was never begun.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(home = %name, %error, "the files of a context cannot be read");
+            }
+        }
+    }
+    found.sort_by_key(|(created_at_ns, _)| *created_at_ns);
+    Ok(found.into_iter().map(|(_, log)| log).collect())
 }
 
 fn unlink_all(instance: &Instance, epoch: Epoch, numbers: Vec<u64>) -> std::io::Result<usize> {

@@ -94,6 +94,12 @@ impl Registry {
         }
     }
 
+    /// The directory of that name.
+    pub(crate) fn home(&self, name: Epoch) -> Option<Home> {
+        let (dir, _) = self.archive.as_ref()?;
+        Some(Home::new(dir.join(name.to_string())))
+    }
+
     /// Has something done with the files of a context, if it has some.
     pub(crate) fn archive(&self, epoch: Epoch, order: impl FnOnce(Epoch, Arc<Marks>) -> Order) {
         let marks = self.logs.get(epoch).and_then(|log| log.marks.clone());
@@ -120,11 +126,11 @@ impl Registry {
 
     /// The finished file of a context that begins at, or last before, a seq.
     pub(crate) fn file(&self, epoch: Epoch, seq: u64) -> Result<(Reply, Option<OwnedFd>), Refusal> {
-        let home = self.logs.get(epoch).and_then(|log| log.home);
-        let (Some((dir, _)), Some(home)) = (&self.archive, home) else {
+        let name = self.logs.get(epoch).and_then(|log| log.home);
+        let Some(home) = name.and_then(|name| self.home(name)) else {
             return Ok((Reply::NoFile, None));
         };
-        match Home::new(dir.join(home.to_string())).file_of(seq) {
+        match home.file_of(seq) {
             Ok(Some((first_seq, file))) => Ok((Reply::File { first_seq }, Some(file.into()))),
             Ok(None) => Ok((Reply::NoFile, None)),
             Err(error) => Err(refusal(error.into())),
@@ -159,6 +165,17 @@ impl Registry {
             });
         }
         let is_named = |log: &&Log| log.name == name;
+        let is_archived = |log: &&Log| log.state == State::Archived;
+        if let Some(found) = epoch.or(self.logs.named(name))
+            && self
+                .logs
+                .get(found)
+                .filter(is_archived)
+                .filter(is_named)
+                .is_some()
+        {
+            self.revive(found)?;
+        }
         let (epoch, created) = match (epoch, self.logs.named(name), create) {
             (Some(wanted), ..) if self.logs.get(wanted).filter(is_named).is_some() => {
                 (wanted, false)
@@ -226,8 +243,7 @@ impl Registry {
         if !self.has_room((geometry.segment_len + CONTROL_LEN) as u64) {
             return Err(Refusal::Budget);
         }
-        let mut epoch = Epoch([0; 16]);
-        getrandom::fill(&mut epoch.0).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let epoch = random_epoch()?;
         let facts = Facts {
             name: name.to_owned(),
             epoch,
@@ -402,7 +418,13 @@ pub(crate) fn refusal(error: MapError) -> Refusal {
     }
 }
 
-fn now_ns() -> u64 {
+pub(crate) fn random_epoch() -> Result<Epoch, Refusal> {
+    let mut epoch = Epoch([0; 16]);
+    getrandom::fill(&mut epoch.0).map_err(|error| Refusal::Internal(error.to_string()))?;
+    Ok(epoch)
+}
+
+pub(crate) fn now_ns() -> u64 {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

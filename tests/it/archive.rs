@@ -242,3 +242,79 @@ fn two_daemons_keep_no_archive_in_one_place() {
     let said = other.complained(&["run", "--durability", "archive"]);
     assert!(said.contains("another daemon keeps its archive"), "{said}");
 }
+
+/// As after a loss of power, or a removal of all memory: only files are left.
+fn lose_memory(instance: &mut Instance) {
+    instance.kill_daemon();
+    instance.printed(&["purge"]);
+}
+
+#[test]
+fn a_context_comes_back_when_all_memory_is_lost() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=10_000);
+    context.wait_durable(10_000, PATIENCE).expect("a disk");
+    let before = context.epoch();
+    let mut watcher = context.watch(10_001);
+    assert!(watcher.try_next().expect("readable").is_none());
+    lose_memory(&mut instance);
+    let listed = instance.printed(&["ls", "-o", "jsonl"]);
+    assert!(
+        listed.contains("\"archived\",\"first_available\":1,\"latest\":10000"),
+        "{listed}"
+    );
+    instance.start(&SMALL);
+    check_all(&instance, 10_000);
+    // Something may have been appended behind that, and somebody may have seen it.
+    let again = instance.context("log");
+    assert_ne!(again.epoch(), before);
+    let told = eventually("who has it open is told", || watcher.try_next().err());
+    assert!(told.is_closed(), "{told}");
+    let lamport = again
+        .get(10_000)
+        .expect("readable")
+        .expect("there")
+        .lamport();
+    append(&again, 10_001..=20_000);
+    let next = again.get(10_001).expect("readable").expect("there");
+    assert_eq!(next.lamport(), lamport + 1);
+    again.wait_durable(20_000, PATIENCE).expect("a disk");
+    lose_memory(&mut instance);
+    instance.start(&SMALL);
+    check_all(&instance, 20_000);
+    check_files_reach(&instance, &context, 20_000);
+}
+
+#[test]
+fn what_was_reported_durable_survives_whatever_else_is_lost() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=50);
+    context.wait_durable(50, PATIENCE).expect("a disk");
+    let open = home(&instance, &context).join(FileName::Open(1).to_string());
+    let durable_len = std::fs::metadata(&open).expect("ours").len();
+    append(&context, 51..=90);
+    lose_memory(&mut instance);
+    // Of what was not durable, any part may be there, and anything behind it.
+    let file = OpenOptions::new().write(true).open(&open).expect("ours");
+    file.set_len(durable_len + 100).expect("ours");
+    file.set_len(durable_len + 4000).expect("ours");
+    instance.start(&["--durability", "archive"]);
+    let again = instance.context("log");
+    let latest = again.latest().expect("readable");
+    assert_eq!(latest, 50);
+    append(&again, 51..=60);
+    check_all(&instance, 60);
+}
+
+#[test]
+fn contexts_without_an_entry_are_no_archive() {
+    let mut instance = started(&["--durability", "archive"]);
+    drop(instance.context("empty"));
+    lose_memory(&mut instance);
+    instance.start(&["--durability", "archive"]);
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "");
+    append(&instance.context("log"), 1..=3);
+    check_all(&instance, 3);
+}

@@ -7,7 +7,7 @@ use ledger_shm::control::State;
 use ledger_shm::format::{
     ARCHIVE_FORMAT, BellHeader, CONTROL_MAGIC, ControlHeader, FILE_MAGIC, FINISHED_MAGIC,
     FORMAT_VERSION, FileHeader, FileTrailer, RecordHeader, RosterEntry, SEGMENT_MAGIC,
-    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED, SegmentHeader,
+    STATE_ARCHIVED, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED, SegmentHeader,
 };
 use ledger_shm::object::{Epoch, Instance, Name};
 use ledger_shm::slot::{Extent, Slot};
@@ -144,6 +144,7 @@ fn the_states_of_the_document_are_the_codes() {
         (STATE_IDLE, State::Idle),
         (STATE_QUARANTINED, State::Quarantined),
         (STATE_DROPPED, State::Dropped),
+        (STATE_ARCHIVED, State::Archived),
     ]
     .map(|(word, state)| format!("{word} {}", state.as_str()));
     assert_eq!(row[3], states.join(", "));

@@ -1,11 +1,14 @@
 //! What a file says before its records.
 
+use std::fs::File;
 use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
 
 use crate::control::{Facts, Words, check_name_len};
 use crate::error::Corrupt;
 use crate::format::{
-    ARCHIVE_FORMAT, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, FileHeader, RECORD_ALIGN, SEQ_MAX,
+    ARCHIVE_FORMAT, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, FileHeader, NAME_LEN_MAX,
+    RECORD_ALIGN, SEQ_MAX,
 };
 use crate::object::{Epoch, MapError};
 use crate::record::crc32c;
@@ -26,6 +29,23 @@ pub struct Head {
 const CRC_AT: usize = offset_of!(FileHeader, header_crc);
 
 impl Head {
+    /// Reads that of a file.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or as [`decode`](Self::decode).
+    pub fn read(file: &File) -> Result<Head, MapError> {
+        let mut bytes = vec![0; FILE_HEADER_LEN + NAME_LEN_MAX];
+        let mut len = 0;
+        while len < bytes.len() {
+            match file.read_at(&mut bytes[len..], len as u64)? {
+                0 => break,
+                count => len += count,
+            }
+        }
+        Head::decode(&bytes[..len])
+    }
+
     /// Bytes of a file before its records.
     pub fn data_offset(&self) -> usize {
         data_offset(self.facts.name.len())

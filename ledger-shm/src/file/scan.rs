@@ -72,6 +72,11 @@ impl Scan {
         self.head.first_seq + self.count - 1
     }
 
+    /// Lamport time of the last entry that is valid; without one, of the one before.
+    pub fn last_lamport(&self) -> u64 {
+        self.last_lamport
+    }
+
     /// Length and Lamport time of the next record, and what lies behind it.
     fn next<'a>(&self, rest: &'a [u8]) -> Result<((usize, u64), &'a [u8]), Corrupt> {
         let short = || Corrupt::short_record(rest.len());

@@ -1,6 +1,8 @@
 //! What a finished file says behind its records.
 
+use std::fs::File;
 use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
 
 use crate::error::Corrupt;
 use crate::format::{FILE_TRAILER_LEN, FINISHED_MAGIC, FileTrailer};
@@ -32,6 +34,19 @@ impl Trailer {
     /// Bytes of an index of this many entries.
     pub(crate) fn index_len(count: u64) -> Option<u64> {
         count.checked_add(1)?.checked_mul(size_of::<u64>() as u64)
+    }
+
+    /// Reads that of a file; where its records begin is not checked.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or as [`decode`](Self::decode).
+    pub fn read(file: &File) -> Result<Trailer, MapError> {
+        let len = file.metadata()?.len();
+        let at = len.checked_sub(FILE_TRAILER_LEN as u64);
+        let mut bytes = [0; FILE_TRAILER_LEN];
+        file.read_exact_at(&mut bytes, at.ok_or(MapError::Unfinished)?)?;
+        Trailer::decode(&bytes, len, 0)
     }
 
     /// Its bytes.

@@ -127,6 +127,11 @@ impl<W: Write> FileWriter<W> {
         Ok(self.target)
     }
 
+    /// What it writes to, unfinished as it is.
+    pub fn into_target(self) -> W {
+        self.target
+    }
+
     /// What it writes to.
     pub fn target(&mut self) -> &mut W {
         &mut self.target

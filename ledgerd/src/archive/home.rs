@@ -1,12 +1,12 @@
 //! The directory of one context: which files are there, and what the last ones hold.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use ledger_shm::file::{FileName, Scan, Trailer};
-use ledger_shm::format::FILE_TRAILER_LEN;
-use ledger_shm::object::MapError;
+use ledger_shm::control::Facts;
+use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer};
+use ledger_shm::object::{Epoch, MapError};
 
 use super::disk;
 
@@ -94,13 +94,125 @@ impl Home {
     }
 }
 
-/// The trailer of a finished file.
+/// What of a context its files still hold.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// As the last file has them.
+    pub(crate) facts: Facts,
+    pub(crate) last_seq: u64,
+    pub(crate) last_lamport: u64,
+    /// Nothing was ever appended behind that.
+    pub(crate) is_complete: bool,
+}
+
+impl Home {
+    /// The directories of all contexts of an instance, by name.
+    pub(crate) fn all(archive_dir: &Path) -> io::Result<Vec<(Epoch, Home)>> {
+        let mut homes = Vec::new();
+        for entry in std::fs::read_dir(archive_dir)? {
+            let name = entry?.file_name();
+            let epoch = name.to_str().filter(|name| name.len() == 32);
+            if let Some(epoch) = epoch.and_then(|name| name.parse().ok()) {
+                homes.push((epoch, Home::new(archive_dir.join(name))));
+            }
+        }
+        Ok(homes)
+    }
+
+    /// What is said about the context in the last of its files that says anything;
+    /// none if there is no such file.
+    pub(crate) fn facts(&self) -> Result<Option<Facts>, MapError> {
+        let mut damage = None;
+        for name in self.files()?.into_iter().rev() {
+            match head(&self.dir.join(name.to_string())) {
+                Ok(head) => return Ok(Some(head.facts)),
+                Err(MapError::Unfinished) => {}
+                Err(error) => damage = Some(error),
+            }
+        }
+        damage.map_or(Ok(None), Err)
+    }
+
+    /// Of a context whose memory is lost: finishes what is unfinished, as far as it is
+    /// valid, and says what there is. What was cut short before can be done again.
+    pub(crate) fn recover(&self) -> Result<Recovered, MapError> {
+        let finished = self.finished()?.pop();
+        let last = finished.map(|first_seq| {
+            let path = self.dir.join(FileName::Finished(first_seq).to_string());
+            Ok::<_, MapError>((head(&path)?, trailer(&path)?))
+        });
+        let last = last.transpose()?;
+        let of_trailer = |(head, trailer): &(Head, Trailer)| head.first_seq + trailer.count - 1;
+        let finished_seq = last.as_ref().map_or(0, of_trailer);
+        let open = FileName::Open(finished_seq + 1);
+        let failed = self.unfinished(FileName::Failed(finished_seq + 1))?;
+        let reaches = |unfinished: &Unfinished| unfinished.scan.last_seq();
+        let best = match (self.unfinished(open)?, failed) {
+            (Some(open), Some(failed)) if reaches(&failed) > reaches(&open) => Some(failed),
+            (None, failed) => failed,
+            (open, _) => open,
+        };
+        match (best, last) {
+            (Some(unfinished), _) => self.end(unfinished),
+            (None, Some((head, trailer))) => Ok(Recovered {
+                facts: head.facts,
+                last_seq: finished_seq,
+                last_lamport: trailer.last_lamport,
+                // A file that was to follow has not even its head.
+                is_complete: trailer.is_complete && !self.files()?.contains(&open),
+            }),
+            (None, None) => Err(MapError::Unfinished),
+        }
+    }
+
+    /// Finishes the valid part of a file.
+    fn end(&self, unfinished: Unfinished) -> Result<Recovered, MapError> {
+        let Unfinished { name, scan, torn } = unfinished;
+        let first_seq = scan.head.first_seq;
+        let recovered = Recovered {
+            facts: scan.head.facts.clone(),
+            last_seq: scan.last_seq(),
+            last_lamport: scan.last_lamport(),
+            is_complete: false,
+        };
+        if scan.count == 0 {
+            return Ok(recovered);
+        }
+        if !torn.is_empty() {
+            tracing::warn!(
+                context = recovered.facts.name,
+                file = %name,
+                torn_len = torn.len(),
+                "the end of a file is torn; it is kept beside it"
+            );
+            disk::cut(&self.dir, name, scan.valid_len, &torn)?;
+        }
+        let file = disk::append(&self.dir, name)?;
+        let file = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        disk::sync(&file)?;
+        disk::rename(&self.dir, name, FileName::Finished(first_seq))?;
+        Ok(recovered)
+    }
+
+    /// Begins the file that follows: from now on something may be appended that is in
+    /// none.
+    pub(crate) fn reopen(&self, head: &Head) -> io::Result<()> {
+        let name = FileName::Open(head.first_seq);
+        match disk::remove(&self.dir, name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = FileWriter::begin(disk::create(&self.dir, name)?, head)?;
+        disk::sync(&file.into_target())?;
+        disk::sync_dir(&self.dir)
+    }
+}
+
+fn head(path: &Path) -> Result<Head, MapError> {
+    Head::read(&File::open(path)?)
+}
+
 fn trailer(path: &Path) -> Result<Trailer, MapError> {
-    use std::os::unix::fs::FileExt;
-    let file = File::open(path)?;
-    let len = file.metadata()?.len();
-    let mut bytes = [0; FILE_TRAILER_LEN];
-    let at = len.checked_sub(bytes.len() as u64);
-    file.read_exact_at(&mut bytes, at.ok_or(MapError::Unfinished)?)?;
-    Trailer::decode(&bytes, len, 0)
+    Trailer::read(&File::open(path)?)
 }

@@ -1,0 +1,91 @@
+//! Bringing a context back into memory that is in files only: because nobody needed it,
+//! or because memory was lost.
+
+use ledger_client::wire::Refusal;
+use ledger_shm::Control;
+use ledger_shm::control::Facts;
+use ledger_shm::file::Head;
+use ledger_shm::format::CONTROL_LEN;
+use ledger_shm::object::{self, Epoch, Name};
+use ledger_shm::segment::Geometry;
+
+use crate::archive::{Home, Recovered};
+use crate::log::{Log, Part};
+use crate::maker::make;
+use crate::options::Lengths;
+use crate::registry::{Registry, now_ns, random_epoch, refusal};
+
+impl Registry {
+    /// Brings a context back, and returns the epoch that it has now: another one if it
+    /// may have lost entries, so that who has seen them is not told others.
+    pub(crate) fn revive(&mut self, epoch: Epoch) -> Result<Epoch, Refusal> {
+        let log = self.logs.get(epoch).ok_or(Refusal::UnknownContext)?;
+        let home_name = log.home.ok_or(Refusal::UnknownContext)?;
+        let first_len = Geometry::of_len(log.lengths.first).segment_len;
+        if !self.has_room((first_len + CONTROL_LEN) as u64) {
+            return Err(Refusal::Budget);
+        }
+        let home = self.home(home_name).ok_or(Refusal::UnknownContext)?;
+        let unusable = |error: ledger_shm::object::MapError| {
+            tracing::error!(%epoch, %error, "a context cannot be brought back");
+            refusal(error)
+        };
+        let recovered = home.recover().map_err(unusable)?;
+        let facts = Facts {
+            epoch: match recovered.is_complete {
+                true => recovered.facts.epoch,
+                false => random_epoch()?,
+            },
+            ..recovered.facts.clone()
+        };
+        let log = self
+            .bring_back(&home, home_name, facts, &recovered)
+            .map_err(unusable)?;
+        let now = log.epoch;
+        if now != epoch {
+            tracing::warn!(
+                context = log.name,
+                before = %epoch,
+                epoch = %now,
+                last_seq = recovered.last_seq,
+                "a context may have lost its last entries with its memory, and has another epoch"
+            );
+        }
+        self.logs.remove(epoch);
+        self.logs.insert(log);
+        Ok(now)
+    }
+
+    fn bring_back(
+        &self,
+        home: &Home,
+        home_name: Epoch,
+        facts: Facts,
+        recovered: &Recovered,
+    ) -> Result<Log, ledger_shm::object::MapError> {
+        let (epoch, base_seq) = (facts.epoch, recovered.last_seq + 1);
+        home.reopen(&Head {
+            facts: facts.clone(),
+            first_seq: base_seq,
+            base_lamport: recovered.last_lamport,
+            begun_at_ns: now_ns(),
+        })?;
+        let sizes = facts.sizes;
+        let control = Control::create(&self.instance, facts, Some(home_name), self.generation)?;
+        let geometry = Geometry::of_len(Lengths::new(sizes, &self.options).first);
+        let number = control.take_part_number()?;
+        let lamport = recovered.last_lamport;
+        make(&self.instance, epoch, number, geometry, base_seq, lamport).inspect_err(|_| {
+            let _ = object::unlink(&self.instance, Name::Control(epoch));
+        })?;
+        control.set_first_part(number);
+        control.set_archived(recovered.last_seq, recovered.last_seq);
+        control.finish();
+        let mut log = Log::new(&control, &self.options);
+        log.chain.push_back(Part {
+            number,
+            segment_len: geometry.segment_len,
+        });
+        Ok(log)
+    }
+}
