@@ -65,6 +65,8 @@ pub(crate) struct Log {
     pub(crate) home: Option<Epoch>,
     /// How far it has come into them.
     pub(crate) marks: Option<Arc<Marks>>,
+    /// Its memory is about to be given up: nobody can open it until that is done.
+    pub(crate) is_leaving: bool,
 }
 
 /// Maps a part of a context for the daemon's own use.
@@ -107,6 +109,7 @@ impl Log {
             live: None,
             home,
             marks: home.map(|_| Arc::default()),
+            is_leaving: false,
         }
     }
 
@@ -147,6 +150,12 @@ impl Log {
     /// Whether it takes more memory than a context that was only created.
     pub(crate) fn is_active(&self) -> bool {
         self.chain.len() > 1 || !self.spares.is_empty() || !self.making.is_empty()
+    }
+
+    /// Whether it may be kept in files only: nobody has it open.
+    pub(crate) fn may_leave(&self) -> bool {
+        let is_usable = matches!(self.state, State::Open | State::Idle);
+        is_usable && self.home.is_some() && self.attached_count == 0 && !self.is_leaving
     }
 
     /// Whether closing it would free something and disturb nobody.

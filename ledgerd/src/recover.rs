@@ -49,7 +49,7 @@ pub(crate) fn recover(
     for epoch in controls {
         let numbers = parts.remove(&epoch).unwrap_or_default();
         match Control::open(instance, epoch, true) {
-            Ok(control) if control.state() == Ok(State::Dropped) => {
+            Ok(control) if matches!(control.state(), Ok(State::Dropped | State::Archived)) => {
                 found.leftovers += unlink_all(instance, epoch, numbers)?;
             }
             Ok(control) => {

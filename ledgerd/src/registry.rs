@@ -83,7 +83,7 @@ impl Registry {
 
     /// Takes over a context that was found in memory.
     pub(crate) fn adopt(&mut self, log: Log) {
-        if log.may_close_later() {
+        if log.may_close_later() || log.may_leave() {
             self.close_later(log.epoch);
         }
         let (epoch, has_more) = (log.epoch, log.state == State::Open);
@@ -115,6 +115,7 @@ impl Registry {
             match report.and_then(|(_, archiver)| archiver.take_report()) {
                 None => return,
                 Some(Report::Finished(epoch)) => self.keep_window(epoch),
+                Some(Report::Complete { epoch, is_done }) => self.left(epoch, is_done),
                 Some(Report::Damaged(epoch, error)) => {
                     self.logs.change(epoch, |log| {
                         log.visit(&self.instance, |_, _| Err(error));
@@ -139,6 +140,13 @@ impl Registry {
 
     pub(crate) fn context_count(&self) -> usize {
         self.logs.len()
+    }
+
+    /// Whether a context cannot be opened for a moment.
+    pub(crate) fn is_leaving(&self, name: &str, epoch: Option<Epoch>) -> bool {
+        let found = epoch.or(self.logs.named(name));
+        let log = found.and_then(|found| self.logs.get(found));
+        log.is_some_and(|log| log.is_leaving)
     }
 
     /// Attaches a client to a context, making it if that was asked for.
@@ -365,15 +373,12 @@ impl Registry {
                 log.asleep();
             }
         });
-        if append {
+        if append || self.logs.get(epoch).is_some_and(Log::may_leave) {
             self.close_later(epoch);
-            if self
-                .logs
-                .get(epoch)
-                .is_some_and(|log| log.appender_count == 0)
-            {
-                self.archive(epoch, |epoch, marks| Order::Leave { epoch, marks });
-            }
+        }
+        let is_last = |log: &Log| append && log.appender_count == 0;
+        if self.logs.get(epoch).is_some_and(is_last) {
+            self.archive(epoch, |epoch, marks| Order::Leave { epoch, marks });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ledger_shm::control::State;
-use ledger_shm::object::Epoch;
+use ledger_shm::object::{self, Epoch, Name};
 
 use crate::archive::Order;
 use crate::log::Log;
@@ -114,6 +114,56 @@ impl Registry {
         true
     }
 
+    /// Begins to give up the memory of a context that nobody has open: closed, it is
+    /// written to its end, and nobody opens it until that is done.
+    fn leave(&mut self, epoch: Epoch) {
+        let has_entries = self.logs.change(epoch, |log| {
+            let mut has_entries = false;
+            log.visit(&self.instance, |log, instance| {
+                has_entries = log.latest(instance).is_some_and(|latest| latest > 0);
+                if has_entries && log.state == State::Open {
+                    log.close(instance, self.made_in)?;
+                }
+                Ok(())
+            });
+            // One without entries has no files.
+            log.is_leaving = has_entries && log.state == State::Idle && log.spares.is_empty();
+            log.is_leaving
+        });
+        if has_entries == Some(true) {
+            self.archive(epoch, |epoch, marks| Order::Complete { epoch, marks });
+        }
+    }
+
+    /// The files of a context that is leaving are complete, or cannot be completed now.
+    pub(crate) fn left(&mut self, epoch: Epoch, is_done: bool) {
+        let mut parts = Vec::new();
+        self.logs.change(epoch, |log| {
+            if !std::mem::take(&mut log.is_leaving) || !is_done {
+                return;
+            }
+            log.visit(&self.instance, |log, instance| {
+                if let Some(live) = &log.live {
+                    live.control.set_state(State::Archived);
+                }
+                // Without it the parts are leftovers, which the next start removes.
+                object::unlink(instance, Name::Control(log.epoch))?;
+                parts = log.chain.drain(..).collect();
+                log.state = State::Archived;
+                log.spare_len = log.lengths.spare_min;
+                Ok(())
+            });
+        });
+        if parts.is_empty() {
+            self.close_later(epoch);
+        }
+        for part in parts {
+            self.lent.retire(&self.instance, epoch, part.number);
+            let part = part.number;
+            self.maker.give(Job::Unlink { epoch, part });
+        }
+    }
+
     fn close(&mut self, epoch: Epoch) {
         self.logs.change(epoch, |log| {
             log.visit(&self.instance, |log, instance| {
@@ -154,6 +204,13 @@ impl Registry {
                 .is_some_and(|log| is_idle(log) && log.can_close())
             {
                 self.close(epoch);
+            }
+            if self
+                .logs
+                .get(epoch)
+                .is_some_and(|log| is_idle(log) && log.may_leave())
+            {
+                self.leave(epoch);
             }
             // What could not be closed now is not forgotten.
             if self

@@ -38,6 +38,8 @@ enum Stage {
     Ready,
     /// It asked for spares that are being made.
     Waiting { epoch: Epoch, record_len: usize },
+    /// It asked for a context that is leaving memory just now.
+    Deferred(Request),
 }
 
 #[derive(Debug)]
@@ -234,7 +236,7 @@ impl Server {
                 self.handle(client, request)
             }
             // One question at a time.
-            Stage::Waiting { .. } => Err(Gone),
+            Stage::Waiting { .. } | Stage::Deferred(_) => Err(Gone),
         }
     }
 
@@ -257,6 +259,12 @@ impl Server {
             return Err(Gone);
         }
         match request {
+            Request::Open {
+                ref name, epoch, ..
+            } if self.registry.is_leaving(name, epoch.map(Epoch)) => {
+                client.stage = Stage::Deferred(request);
+                Ok(())
+            }
             Request::Open {
                 name,
                 epoch,
@@ -353,6 +361,28 @@ impl Server {
         }
     }
 
+    /// What had to wait for a context to leave is tried again.
+    fn try_deferred(&mut self) {
+        let deferred = |(id, client): (&u64, &Client)| {
+            matches!(client.stage, Stage::Deferred(_)).then_some(*id)
+        };
+        let ids: Vec<u64> = self.clients.iter().filter_map(deferred).collect();
+        for id in ids {
+            let Some(mut client) = self.clients.remove(&id) else {
+                continue;
+            };
+            let stage = std::mem::replace(&mut client.stage, Stage::Ready);
+            let outcome = match stage {
+                Stage::Deferred(request) => self.handle(&mut client, request),
+                _ => Ok(()),
+            };
+            match outcome {
+                Ok(()) => drop(self.clients.insert(id, client)),
+                Err(Gone) => self.forget(client),
+            }
+        }
+    }
+
     fn status(&mut self) -> Status {
         let (attached, quarantined) = self.registry.logs.count_states();
         let mut status = Status::default();
@@ -381,6 +411,7 @@ impl Server {
         }
         drop(next);
         self.registry.look_at_reports();
+        self.try_deferred();
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {
                 continue;

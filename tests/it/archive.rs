@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger_client::{Context, DurableError, NewEntry};
 use ledger_shm::file::{FileName, verify};
+use ledger_shm::object::Name;
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
 use crate::{PROGRAMS, started};
@@ -317,4 +318,61 @@ fn contexts_without_an_entry_are_no_archive() {
     assert_eq!(instance.printed(&["ls", "-o", "raw"]), "");
     append(&instance.context("log"), 1..=3);
     check_all(&instance, 3);
+}
+
+#[test]
+fn an_idle_context_gives_up_its_memory_and_comes_back_as_it_was() {
+    let idle = ["--durability", "archive", "--idle-close-after", "0.05"];
+    let mut instance = started(&idle);
+    let context = instance.context("log");
+    let epoch = context.epoch();
+    append(&context, 1..=500);
+    let lamport = context
+        .get(500)
+        .expect("readable")
+        .expect("there")
+        .lamport();
+    drop(context);
+    let objects = |instance: &Instance| {
+        let names = ledger_shm::object::list(&instance.objects()).expect("a memory file system");
+        let is_of_it = |name: &&Name| **name != Name::Lock;
+        names.iter().filter(is_of_it).count()
+    };
+    for round in 1..=3 {
+        eventually("its memory is given up", || {
+            (objects(&instance) == 0).then_some(())
+        });
+        let listed = instance.printed(&["ls", "-o", "jsonl"]);
+        let latest = 499 + round;
+        let expected = format!("\"archived\",\"first_available\":1,\"latest\":{latest}");
+        assert!(listed.contains(&expected), "{listed}");
+        // Nothing was lost, and it is known that nothing was.
+        if round == 2 {
+            instance.kill_daemon();
+            instance.start(&idle);
+        }
+        let again = instance.context("log");
+        assert_eq!(again.epoch(), epoch);
+        append(&again, latest + 1..=latest + 1);
+        let entry = again.get(latest + 1).expect("readable").expect("there");
+        assert_eq!(entry.lamport(), lamport + round);
+        check_all(&instance, latest + 1);
+    }
+}
+
+#[test]
+fn who_opens_a_context_while_it_leaves_finds_it_whole() {
+    let idle = ["--durability", "archive", "--idle-close-after", "0"];
+    let instance = started(&idle);
+    let ledger = instance.connect();
+    for latest in 1..=300 {
+        let context = ledger.context("log").open_or_create().expect("a context");
+        append(&context, latest..=latest);
+        drop(context);
+        if latest % 3 == 0 {
+            let reading = ledger.context("log").open_read_only().expect("a context");
+            assert_eq!(reading.latest().expect("readable"), latest);
+        }
+    }
+    check_all(&instance, 300);
 }

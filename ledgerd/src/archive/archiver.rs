@@ -30,6 +30,8 @@ pub(crate) enum Order {
         marks: Arc<Marks>,
         seq: u64,
     },
+    /// A closed log is to be in finished files, so that its memory can be given up.
+    Complete { epoch: Epoch, marks: Arc<Marks> },
     /// What is there is to be on stable storage at once.
     Sync { epoch: Epoch, marks: Arc<Marks> },
 }
@@ -39,6 +41,8 @@ pub(crate) enum Order {
 pub(crate) enum Report {
     /// More of a context is in finished files.
     Finished(Epoch),
+    /// A closed log is in finished files, or that could not be done.
+    Complete { epoch: Epoch, is_done: bool },
     /// A context's memory is damaged.
     Damaged(Epoch, MapError),
 }
@@ -164,6 +168,16 @@ impl Desk {
             Order::Finish { epoch, marks, seq } => {
                 self.with(epoch, Some(marks), |keeper| keeper.finish(seq));
                 self.let_go(epoch);
+            }
+            Order::Complete { epoch, marks } => {
+                let mut is_done = false;
+                self.with(epoch, Some(marks), |keeper| {
+                    is_done = keeper.complete()?;
+                    Ok(())
+                });
+                // If it is not done, whoever looks after it next begins anew.
+                self.keepers.remove(&epoch);
+                self.report(Report::Complete { epoch, is_done });
             }
             Order::Sync { epoch, marks } => {
                 self.with(epoch, Some(marks), |keeper| keeper.advance(true).map(drop));

@@ -183,6 +183,26 @@ impl Keeper {
         Ok(())
     }
 
+    /// Ends the files of a log that is closed, and says in the last one that nothing was
+    /// ever appended behind it. False if the log has gone on.
+    pub(super) fn complete(&mut self) -> Result<bool, Trouble> {
+        while self.advance(true)? {}
+        let Some(cursor) = &mut self.cursor else {
+            return Ok(false);
+        };
+        if cursor.step(&Filter::default())? != Found::Closed
+            || cursor.link().segment.successor().is_some()
+        {
+            return Ok(false);
+        }
+        if self.open.is_none() {
+            // Without an entry, for what it says.
+            self.create()?;
+        }
+        self.finish_open(true).inspect_err(|_| self.abandon())?;
+        Ok(true)
+    }
+
     /// Whether nothing that was copied waits for stable storage.
     pub(super) fn is_settled(&self) -> bool {
         self.unsynced_since.is_none() && self.retry_at.is_none()
