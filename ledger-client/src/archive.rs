@@ -155,7 +155,7 @@ impl Known {
 
 /// Where the instance's files are, as its daemon said in the object that it locks; the
 /// default if none has since memory was lost.
-fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
+pub(crate) fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
     let lock = Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance));
     match std::fs::read(lock) {
         Ok(said) => Ok(place::archive_dir_said(&said)),
@@ -169,6 +169,7 @@ fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
 /// A context that is in files only.
 #[derive(Debug)]
 pub(crate) struct Archived {
+    pub(crate) dir: PathBuf,
     pub(crate) facts: Facts,
     pub(crate) first_seq: u64,
     pub(crate) latest: u64,
@@ -177,13 +178,13 @@ pub(crate) struct Archived {
 /// The contexts that have files and are not in memory, and those whose files cannot be
 /// read.
 pub(crate) fn archived(
-    instance: &Instance,
+    dir: Option<&Path>,
     in_memory: &HashSet<Epoch>,
 ) -> io::Result<Vec<(Epoch, Result<Archived, MapError>)>> {
-    let Some(dir) = archive_dir(instance)? else {
+    let Some(dir) = dir else {
         return Ok(Vec::new());
     };
-    let entries = match std::fs::read_dir(&dir) {
+    let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -228,6 +229,7 @@ fn look_at(home: &Path) -> Result<Option<Archived>, MapError> {
         };
         if let Some((facts, latest)) = last {
             archived = Some(Archived {
+                dir: home.to_owned(),
                 facts,
                 first_seq,
                 latest,

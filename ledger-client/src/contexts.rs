@@ -2,13 +2,14 @@
 //! moment.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use ledger_shm::control::State;
 use ledger_shm::object::{Epoch, MapError, Name, Object};
 use ledger_shm::segment::Glance;
 use ledger_shm::{Control, Segment};
 
-use crate::archive::{Archived, archived};
+use crate::archive::{Archived, archive_dir, archived};
 use crate::context::Context;
 use crate::error::{OpenError, ReadError};
 use crate::ledger::Ledger;
@@ -47,17 +48,19 @@ impl Ledger {
             return Ok(found);
         }
         let epochs = self.core().epochs()?;
+        let archive_dir = archive_dir(self.instance())?;
         // Each takes a few system calls, which two threads make in half the time.
         let (one, other) = epochs.split_at(epochs.len() / 2);
         let (mut found, more) = std::thread::scope(|scope| {
-            let more = scope.spawn(|| self.look_at(other));
-            (self.look_at(one), more.join())
+            let dir = archive_dir.as_deref();
+            let more = scope.spawn(move || self.look_at(other, dir));
+            (self.look_at(one, dir), more.join())
         });
         let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         found.readable.extend(more.readable);
         found.unreadable.extend(more.unreadable);
         found.homes.extend(more.homes);
-        for (home, archived) in archived(self.instance(), &found.homes)? {
+        for (home, archived) in archived(archive_dir.as_deref(), &found.homes)? {
             match archived {
                 Ok(archived) => found.readable.push(ContextSummary::in_files(archived)),
                 Err(error) => found.unreadable.push((home, error)),
@@ -69,13 +72,17 @@ impl Ledger {
 
     /// One after the other: a process can have some ten thousand mappings, and
     /// there may be more contexts.
-    fn look_at(&self, epochs: &[Epoch]) -> Contexts {
+    fn look_at(&self, epochs: &[Epoch], archive_dir: Option<&Path>) -> Contexts {
         let mut found = Contexts::default();
         for epoch in epochs {
             match Control::look(self.instance(), *epoch) {
                 Ok(control) => {
-                    found.homes.extend(control.home());
-                    found.readable.push(self.summary(control));
+                    let home = control.home();
+                    let mut summary = self.summary(control);
+                    let files_dir = home.zip(archive_dir);
+                    summary.files_dir = files_dir.map(|(home, dir)| dir.join(home.to_string()));
+                    found.homes.extend(home);
+                    found.readable.push(summary);
                 }
                 Err(error) if error.is_not_found() => {}
                 Err(error) => found.unreadable.push((*epoch, error)),
@@ -140,6 +147,7 @@ pub struct ContextSummary {
     state: Result<State, ReadError>,
     first_available: Result<u64, ReadError>,
     latest: Result<u64, ReadError>,
+    files_dir: Option<PathBuf>,
 }
 
 impl ContextSummary {
@@ -151,6 +159,7 @@ impl ContextSummary {
             state: Ok(State::Archived),
             first_available: Ok(archived.first_seq),
             latest: Ok(archived.latest),
+            files_dir: Some(archived.dir),
         }
     }
 
@@ -164,6 +173,7 @@ impl ContextSummary {
             state: Ok(state),
             first_available: Ok(glance.base_seq),
             latest: Ok(glance.base_seq + glance.entries - 1),
+            files_dir: None,
         })
     }
 
@@ -194,6 +204,20 @@ impl ContextSummary {
         }
         let control = Control::open(&core.instance, self.epoch, false)?;
         Ok(Context::in_memory(ledger, control))
+    }
+
+    /// The directory of its files, if it has some and they can be found by path.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # ledger.context("loan-7").open_or_create()?;
+    /// for found in ledger.contexts()?.readable {
+    ///     assert_eq!(found.files_dir(), None); // that daemon keeps no archive
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn files_dir(&self) -> Option<&Path> {
+        self.files_dir.as_deref()
     }
 
     /// As [`Context::name`].
@@ -296,6 +320,7 @@ impl Context {
             state: self.state(),
             first_available: self.first_available(),
             latest: self.latest(),
+            files_dir: None,
         }
     }
 }

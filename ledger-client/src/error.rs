@@ -148,12 +148,20 @@ pub enum OpenError {
         instance: String,
     },
     /// This uid has no right to it.
-    #[error("uid {uid} may not {} this context; its owner gives rights in the daemon's configuration, `[[rights]]`", if *append { "append to" } else { "read" })]
+    #[error(
+        "uid {uid} may not {right} this context; its owner gives rights in the daemon's configuration, `[[rights]]`"
+    )]
     NotAllowed {
         /// Who asked.
         uid: u32,
-        /// Whether for appending.
-        append: bool,
+        /// What for: `read`, `append to` or `drop`.
+        right: String,
+    },
+    /// Somebody has it open.
+    #[error("{count} have the context open; `ledgerd watchers` knows who watches it")]
+    InUse {
+        /// How many.
+        count: u64,
     },
     /// This uid's processes hold too much already.
     #[error(transparent)]
@@ -204,7 +212,8 @@ impl OpenError {
     pub(crate) fn refused(name: &str, instance: &Instance, refusal: Refusal) -> OpenError {
         match refusal {
             Refusal::UnknownContext => OpenError::unknown(name, instance),
-            Refusal::NotAllowed { uid, append } => OpenError::NotAllowed { uid, append },
+            Refusal::NotAllowed { uid, right } => OpenError::NotAllowed { uid, right },
+            Refusal::InUse { count } => OpenError::InUse { count },
             Refusal::Held { len, max } => OpenError::Held(Held { len, max }),
             Refusal::UnknownPart => OpenError::Map(not_found()),
             Refusal::Quarantined(reason) => OpenError::Quarantined { reason },
@@ -232,7 +241,8 @@ impl OpenError {
     /// ```
     /// use ledger_client::OpenError;
     ///
-    /// let error = OpenError::NotAllowed { uid: 1001, append: true };
+    /// let right = "append to".to_owned();
+    /// let error = OpenError::NotAllowed { uid: 1001, right };
     /// assert!(error.is_not_allowed());
     /// assert!(error.to_string().starts_with("uid 1001 may not append to this context"));
     /// ```

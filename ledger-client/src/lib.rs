@@ -18,7 +18,7 @@
 //! 7. `provision` is the thread that fetches memory before it is needed,
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
-//! 9. [`inspect`]: the drawing of a context;
+//! 9. [`inspect`]: the drawing of a context; [`admin`]: what is done to whole ones;
 //! 10. `converge` (feature): recording a run of converge-core.
 //!
 //! # Threads
@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod appender;
 mod archive;
 #[cfg(feature = "tokio")]

@@ -156,6 +156,11 @@ pub enum Request {
         /// Those after this one.
         after: String,
     },
+    /// A context is to be gone for good: its memory and its files.
+    Drop {
+        /// Its name.
+        name: String,
+    },
     /// How the daemon does.
     Status,
     /// The client is done with a context that it opened.
@@ -209,6 +214,8 @@ pub enum Reply {
     Syncing,
     /// Some of the names; ask for those after the last one until there is none.
     Names(Vec<String>),
+    /// It is gone.
+    Dropped,
     /// How the daemon does.
     Status(Status),
     /// Done.
@@ -273,8 +280,13 @@ pub enum Refusal {
     NotAllowed {
         /// The uid that the kernel says the client has.
         uid: u32,
-        /// Whether it is about appending, or only about reading.
-        append: bool,
+        /// What it takes to do that, as the configuration calls it.
+        right: String,
+    },
+    /// Somebody has the context open.
+    InUse {
+        /// How many.
+        count: u64,
     },
     /// This uid's processes still map too much that has left the window.
     Held {

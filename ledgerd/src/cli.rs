@@ -134,7 +134,11 @@ enum Command {
     Bench(commands::bench::Args),
     /// Look for what on this machine stands in the way, and say what to do
     Doctor(OutputArgs),
-    /// Free the memory of a stopped instance
+    /// Say what each context takes, in memory and on disk, in bytes
+    Du(OutputArgs),
+    /// Remove a context for good, from memory and from disk
+    Drop(commands::drop::Args),
+    /// Free the memory of a stopped instance; what is on disk stays
     Purge,
     /// Print what a shell sources to complete arguments, context names included
     Completions(commands::completions::Args),
@@ -298,9 +302,10 @@ failure_from!(
 impl Command {
     fn wants_json(&self) -> bool {
         match self {
-            Command::Ls(output) | Command::Status(output) | Command::Doctor(output) => {
-                output.wants_json()
-            }
+            Command::Ls(output)
+            | Command::Du(output)
+            | Command::Status(output)
+            | Command::Doctor(output) => output.wants_json(),
             Command::Bench(args) => args.output.wants_json(),
             Command::Info(args) => args.output.wants_json(),
             Command::Append(args) => args.output.wants_json(),
@@ -364,6 +369,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&instance, args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(&instance, args),
+        Command::Du(args) => commands::du::run(&instance, args),
+        Command::Drop(args) => commands::drop::run(&instance, &args),
         Command::Purge => commands::purge::run(&instance),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man(args) => commands::man::run(&args),

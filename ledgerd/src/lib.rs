@@ -14,6 +14,7 @@
 //! 6. `room`: who keeps what when memory is short;
 //! 7. `logs`: all contexts and their sums;
 //! 8. `log`: one context's parts: follow, retire, close, reopen;
+//!    `drop`: give one up for good;
 //! 9. `maker`: the thread that commits and frees memory;
 //! 10. `archive`: the thread that writes contexts behind, into files;
 //! 11. `recover`: finding everything again after a death, and `revive`: bringing back
@@ -34,6 +35,7 @@ pub mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod drop;
 mod held;
 mod lent;
 mod lock;

@@ -76,6 +76,7 @@ pub(crate) fn archived(
     options: &Options,
     in_memory: &[Log],
 ) -> std::io::Result<Vec<Log>> {
+    Home::remove_dropped(archive_dir)?;
     let in_memory: HashSet<Epoch> = in_memory.iter().filter_map(|log| log.home).collect();
     let mut found = Vec::new();
     for (name, home) in Home::all(archive_dir)? {

@@ -167,10 +167,7 @@ impl Registry {
             Right::Read
         };
         if !who.may(needed, name, &self.options.rights) {
-            return Err(Refusal::NotAllowed {
-                uid: who.uid,
-                append: needed == Right::Append,
-            });
+            return Err(not_allowed(who, needed));
         }
         let is_named = |log: &&Log| log.name == name;
         let is_archived = |log: &&Log| log.state == State::Archived;
@@ -403,6 +400,18 @@ fn attach(log: &mut Log, instance: &Instance, append: bool) -> Result<OwnedFd, R
         }
         refusal
     })
+}
+
+pub(crate) fn not_allowed(who: &Who, needed: Right) -> Refusal {
+    let right = match needed {
+        Right::Read => "read",
+        Right::Append => "append to",
+        Right::Admin => "drop",
+    };
+    Refusal::NotAllowed {
+        uid: who.uid,
+        right: right.into(),
+    }
 }
 
 /// What a client is told of a context that could not be served, which is taken

@@ -21,7 +21,7 @@ pub enum Right {
     /// Append, and create: map its memory for writing. Whoever has this right is
     /// trusted like the daemon with what is in the context.
     Append,
-    /// Administration.
+    /// Administration: drop a context for good.
     Admin,
 }
 

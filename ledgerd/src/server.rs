@@ -346,6 +346,13 @@ impl Server {
                 let names = self.registry.names_after(&client.who, &after);
                 send(client, &Reply::Names(names).encode(), None)
             }
+            Request::Drop { name } => {
+                let reply = match self.registry.drop_context(&client.who, &name) {
+                    Ok(()) => Reply::Dropped,
+                    Err(refusal) => Reply::Refused(refusal),
+                };
+                send(client, &reply.encode(), None)
+            }
             Request::Status => {
                 let status = self.status();
                 send(client, &Reply::Status(status).encode(), None)

@@ -3,11 +3,13 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use ledger_client::{Context, DurableError, NewEntry};
 use ledger_shm::file::{FileName, verify};
 use ledger_shm::object::Name;
+use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
 use crate::{PROGRAMS, started};
@@ -375,4 +377,98 @@ fn who_opens_a_context_while_it_leaves_finds_it_whole() {
         }
     }
     check_all(&instance, 300);
+}
+
+#[test]
+fn a_dropped_context_is_gone_from_memory_and_disk() {
+    let mut instance = started(&["--durability", "archive"]);
+    let said = instance.complained(&["drop", "log", "--yes"]);
+    assert!(said.contains("there is no context \"log\""), "{said}");
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    let home = home(&instance, &context);
+    let du = instance.printed(&["du", "-o", "jsonl"]);
+    assert!(du.contains("\"files\":1}"), "{du}");
+    let said = instance.complained(&["drop", "log", "--yes"]);
+    assert!(said.contains("1 have the context open"), "{said}");
+    let unsure = instance.run(&["drop", "log"]);
+    assert_eq!(unsure.status.code(), Some(2), "{unsure:?}");
+    // Somebody has it mapped without the daemon's knowledge.
+    let listed = instance.connect().contexts().expect("listed");
+    let held = listed.readable[0].open(&instance.connect()).expect("there");
+    drop(context);
+    eventually("nobody has it open", || {
+        let dropped = instance.run(&["drop", "log", "--yes"]);
+        dropped.status.success().then_some(())
+    });
+    eventually("its files are removed", || {
+        let dir = home.parent().expect("an archive");
+        let mut left = std::fs::read_dir(dir).expect("an archive");
+        left.all(|entry| entry.expect("an entry").file_name() == "lock")
+            .then_some(())
+    });
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "");
+    assert_eq!(
+        held.state().expect("readable"),
+        ledger_client::State::Dropped
+    );
+    // Its name is free, also after a loss of memory.
+    append(&instance.context("log"), 1..=5);
+    check_all(&instance, 5);
+    instance.stop_daemon();
+    instance.printed(&["purge"]);
+    instance.start(&["--durability", "archive"]);
+    check_all(&instance, 5);
+}
+
+#[test]
+fn it_takes_a_right_to_drop_a_context() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::new(PROGRAMS);
+    let config = instance.configure(
+        "[[rights]]\ncontexts = [\"*\"]\nusers = [1008]\nright = \"append\"\n\
+         [[rights]]\ncontexts = [\"mine\"]\nusers = [1009]\nright = \"admin\"\n",
+    );
+    instance.start(&["--config", config.to_str().expect("text")]);
+    for name in ["mine", "log"] {
+        instance.printed(&["append", name, "k", "v"]);
+    }
+    let drop = |uid, name| {
+        let mut command = instance.ledgerd_as(uid, &["drop", name, "--yes"]);
+        let output = Process::start(command.stderr(Stdio::piped())).output();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    for (uid, name) in [(1008, "log"), (1008, "mine"), (1009, "log")] {
+        let (is_done, said) = drop(uid, name);
+        assert!(
+            !is_done && said.contains(&format!("uid {uid} may not drop")),
+            "{said}"
+        );
+    }
+    eventually("who appended has left", || {
+        drop(1009, "mine").0.then_some(())
+    });
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\n");
+}
+
+/// A service manager names the directory, as one of several.
+#[test]
+fn an_archive_lies_where_a_service_manager_says() {
+    let instance = Instance::new(PROGRAMS);
+    let dir = instance.runtime_dir().join("var");
+    let dirs = format!("{}:/nonexistent", dir.display());
+    let mut command = instance.ledgerd(&["run", "--durability", "archive"]);
+    command
+        .env_remove("LEDGER_STATE_DIR")
+        .env("STATE_DIRECTORY", dirs)
+        .stderr(Stdio::piped());
+    let mut daemon = Process::start(&mut command);
+    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
+    while !said.line().expect("it starts").contains(" listens at ") {}
+    append(&instance.context("log"), 1..=3);
+    assert!(dir.join(instance.name()).join("lock").exists());
 }

@@ -32,6 +32,8 @@ pub(crate) enum Order {
     },
     /// A closed log is to be in finished files, so that its memory can be given up.
     Complete { epoch: Epoch, marks: Arc<Marks> },
+    /// A context is dropped: its directory is not its own any more, and to be removed.
+    Forget { epoch: Epoch, removed: PathBuf },
     /// What is there is to be on stable storage at once.
     Sync { epoch: Epoch, marks: Arc<Marks> },
 }
@@ -178,6 +180,12 @@ impl Desk {
                 // If it is not done, whoever looks after it next begins anew.
                 self.keepers.remove(&epoch);
                 self.report(Report::Complete { epoch, is_done });
+            }
+            Order::Forget { epoch, removed } => {
+                self.keepers.remove(&epoch);
+                self.said.remove(&epoch);
+                // What is left is removed at the next start.
+                let _ = std::fs::remove_dir_all(removed);
             }
             Order::Sync { epoch, marks } => {
                 self.with(epoch, Some(marks), |keeper| keeper.advance(true).map(drop));

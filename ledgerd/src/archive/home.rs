@@ -94,6 +94,9 @@ impl Home {
     }
 }
 
+/// What the name of a dropped context's directory ends with.
+const DROPPED: &str = "dropped";
+
 /// What of a context its files still hold.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -106,6 +109,33 @@ pub(crate) struct Recovered {
 }
 
 impl Home {
+    /// Takes the directory away from its context, at once and for good; what is in it is
+    /// to be removed then.
+    pub(crate) fn set_aside(&self) -> io::Result<PathBuf> {
+        let mut aside = self.dir.clone();
+        aside.set_extension(DROPPED);
+        match std::fs::rename(&self.dir, &aside) {
+            // Nothing was ever written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(aside),
+            outcome => {
+                outcome?;
+                disk::sync_dir(self.dir.parent().unwrap_or(Path::new("/")))?;
+                Ok(aside)
+            }
+        }
+    }
+
+    /// Removes what was set aside and is still there.
+    pub(crate) fn remove_dropped(archive_dir: &Path) -> io::Result<()> {
+        for entry in std::fs::read_dir(archive_dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|of| of == DROPPED) {
+                std::fs::remove_dir_all(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The directories of all contexts of an instance, by name.
     pub(crate) fn all(archive_dir: &Path) -> io::Result<Vec<(Epoch, Home)>> {
         let mut homes = Vec::new();

@@ -6,6 +6,8 @@ pub(crate) mod completions;
 pub(crate) mod config;
 mod cursor_file;
 pub(crate) mod doctor;
+pub(crate) mod drop;
+pub(crate) mod du;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;

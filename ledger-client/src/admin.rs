@@ -1,0 +1,34 @@
+//! What operators do to whole contexts. No program that appends or reads needs it.
+
+use ledger_shm::control::InvalidName;
+
+use crate::error::OpenError;
+use crate::ledger::Ledger;
+use crate::wire::{Reply, Request};
+
+/// Drops a context for good: its memory and its files. Its name is free then, for
+/// another one. It takes the right `admin`.
+///
+/// # Errors
+///
+/// [`OpenError::InUse`] while somebody has it open; [`OpenError::Unknown`] if there is
+/// none, [`OpenError::NotAllowed`], and whatever keeps the daemon from answering.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::{OpenError, admin};
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// let error = admin::drop_context(&ledger, "loan-7").unwrap_err();
+/// assert!(matches!(error, OpenError::InUse { count: 1 }));
+/// # Ok(()) });
+/// ```
+pub fn drop_context(ledger: &Ledger, name: &str) -> Result<(), OpenError> {
+    let name = InvalidName::check(name.as_bytes())?.to_owned();
+    let core = ledger.core();
+    match core.ask(&Request::Drop { name: name.clone() })?.reply {
+        Reply::Dropped => Ok(()),
+        Reply::Refused(refusal) => Err(OpenError::refused(&name, &core.instance, refusal)),
+        _ => Err(core.line.protocol("an answer to another question").into()),
+    }
+}
