@@ -3,6 +3,7 @@
 //! Payloads are written and read; whoever waits for somebody else does so in
 //! another process, pinned to another core. `--only NAME` runs one row.
 
+mod archive;
 mod instance;
 mod limits;
 mod log;
@@ -43,7 +44,7 @@ fn main() {
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 11] = [
+    let rows: [(&str, Row); 14] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -54,6 +55,9 @@ fn main() {
         ("log/open", log::open),
         ("watch/spinning", watch::spinning),
         ("watch/parked", watch::parked),
+        ("archive/beside", archive::beside),
+        ("archive/keeps-up", archive::keeps_up),
+        ("archive/get", archive::get),
         ("scale/idle-contexts", scale::idle_contexts),
     ];
     for (name, row) in rows {

@@ -5,7 +5,8 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,8 @@ use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Control, Segment};
 
+use nix::fcntl::OFlag;
+
 use crate::error::{ObjectError, ReadError};
 use crate::ledger::Core;
 use crate::place;
@@ -22,6 +25,9 @@ use crate::wire::{Reply, Request};
 
 /// Files that stay mapped after they were read; what is read holds its own longer.
 const MAPPED_MAX: usize = 8;
+
+/// Bytes of what a daemon says in the object that it locks: the longest path, and more.
+const SAID_LEN_MAX: u64 = 8192;
 
 /// The files of one context, as one process knows them.
 #[derive(Debug, Default)]
@@ -98,25 +104,29 @@ impl Known {
         seq: u64,
     ) -> Result<Option<Object>, ObjectError> {
         if core.instance.may_open_by_name() {
-            if !self.is_before_last(seq) {
-                self.list(core, control)?;
-            }
+            let mut is_there = self.is_before_last(seq) || self.list(core, control)?;
             // What retention has removed since is not there.
             for _ in 0..2 {
-                let Some(dir) = &self.dir else { break };
+                let Some(dir) = self.dir.as_ref().filter(|_| is_there) else {
+                    break;
+                };
                 let after = self.first_seqs.partition_point(|first| *first <= seq);
                 let Some(index) = after.checked_sub(1) else {
                     return Ok(None);
                 };
                 let name = FileName::Finished(self.first_seqs[index]).to_string();
-                match File::open(dir.join(name)) {
-                    Ok(file) => return Ok(Some(Object::received(&core.instance, file.into())?)),
+                match own_file(&core.instance, &dir.join(name)) {
+                    Ok((_, object)) => return Ok(Some(object)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.list(core, control)?;
+                        is_there = self.list(core, control)?;
                     }
                     Err(error) => return Err(error.into()),
                 }
             }
+            if is_there {
+                return Ok(None);
+            }
+            // The daemon may see a disk that this process does not.
         }
         let found = ask(core, control.epoch(), seq)?;
         Ok(found.map(|(_, object)| object))
@@ -127,18 +137,19 @@ impl Known {
         self.first_seqs.last().is_some_and(|last| seq < *last)
     }
 
-    /// Looks which files there are.
-    fn list(&mut self, core: &Core, control: &Control) -> io::Result<()> {
+    /// Looks which files there are; false if there is no such directory here.
+    fn list(&mut self, core: &Core, control: &Control) -> io::Result<bool> {
         self.first_seqs.clear();
         let Some(home) = control.home() else {
-            return Ok(());
+            return Ok(false);
         };
-        if self.dir.is_none() {
-            self.dir = archive_dir(&core.instance)?.map(|dir| dir.join(home.to_string()));
-        }
-        let Some(dir) = &self.dir else { return Ok(()) };
+        // Another daemon may keep them elsewhere.
+        self.dir = archive_dir(&core.instance)?.map(|dir| dir.join(home.to_string()));
+        let Some(dir) = &self.dir else {
+            return Ok(false);
+        };
         let entries = match std::fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             entries => entries?,
         };
         for entry in entries {
@@ -149,7 +160,7 @@ impl Known {
             }
         }
         self.first_seqs.sort_unstable();
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -157,13 +168,29 @@ impl Known {
 /// default if none has since memory was lost.
 pub(crate) fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
     let lock = Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance));
-    match std::fs::read(lock) {
-        Ok(said) => Ok(place::archive_dir_said(&said)),
+    match own_file(instance, &lock) {
+        Ok((file, _)) => {
+            let mut said = Vec::new();
+            file.take(SAID_LEN_MAX).read_to_end(&mut said)?;
+            Ok(place::archive_dir_said(&said))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(Some(place::archive_dir(&place::state_dir(), instance)))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Opens a file of the instance's owner that nobody else can change, whatever others
+/// may have put in its place.
+fn own_file(instance: &Instance, path: &Path) -> io::Result<(File, Object)> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)?;
+    let object = Object::received(instance, file.try_clone()?.into())?;
+    Ok((file, object))
 }
 
 /// A context that is in files only.
@@ -178,6 +205,7 @@ pub(crate) struct Archived {
 /// The contexts that have files and are not in memory, and those whose files cannot be
 /// read.
 pub(crate) fn archived(
+    instance: &Instance,
     dir: Option<&Path>,
     in_memory: &HashSet<Epoch>,
 ) -> io::Result<Vec<(Epoch, Result<Archived, MapError>)>> {
@@ -196,7 +224,7 @@ pub(crate) fn archived(
             continue;
         };
         if !in_memory.contains(&home) {
-            let archived = look_at(&dir.join(&name)).transpose();
+            let archived = look_at(instance, &dir.join(&name)).transpose();
             found.extend(archived.map(|archived| (home, archived)));
         }
     }
@@ -204,7 +232,7 @@ pub(crate) fn archived(
 }
 
 /// What the files in a directory hold; none if there is nothing yet.
-fn look_at(home: &Path) -> Result<Option<Archived>, MapError> {
+fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(home)? {
         names.extend(entry?.file_name().to_str().and_then(FileName::parse));
@@ -215,7 +243,7 @@ fn look_at(home: &Path) -> Result<Option<Archived>, MapError> {
     };
     let mut archived = None;
     for name in names.into_iter().rev() {
-        let file = File::open(home.join(name.to_string()))?;
+        let (file, _) = own_file(instance, &home.join(name.to_string()))?;
         let last = match name {
             FileName::Finished(first_seq) => {
                 let head = Head::read(&file)?;
@@ -223,9 +251,12 @@ fn look_at(home: &Path) -> Result<Option<Archived>, MapError> {
                 Some((head.facts, latest))
             }
             // Of one that has no head nothing is known.
-            _ => Scan::of(&std::fs::read(home.join(name.to_string()))?)
-                .ok()
-                .map(|scan| (scan.head.facts.clone(), scan.last_seq())),
+            _ => {
+                let mut bytes = Vec::new();
+                (&file).read_to_end(&mut bytes)?;
+                let scan = Scan::of(&bytes).ok();
+                scan.map(|scan| (scan.head.facts.clone(), scan.last_seq()))
+            }
         };
         if let Some((facts, latest)) = last {
             archived = Some(Archived {

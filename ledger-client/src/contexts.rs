@@ -60,7 +60,7 @@ impl Ledger {
         found.readable.extend(more.readable);
         found.unreadable.extend(more.unreadable);
         found.homes.extend(more.homes);
-        for (home, archived) in archived(archive_dir.as_deref(), &found.homes)? {
+        for (home, archived) in archived(self.instance(), archive_dir.as_deref(), &found.homes)? {
             match archived {
                 Ok(archived) => found.readable.push(ContextSummary::in_files(archived)),
                 Err(error) => found.unreadable.push((home, error)),

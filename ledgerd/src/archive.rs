@@ -5,11 +5,14 @@
 //! appender wakes it and none waits for it. What is in finished files may leave memory.
 
 mod archiver;
+mod behind;
 mod disk;
 mod home;
 mod keeper;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ledger_shm::file::FileName;
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
 pub(crate) use self::disk::StateLock;
@@ -20,6 +23,8 @@ pub(crate) use self::home::{Home, Recovered};
 pub(crate) struct Marks {
     /// Every entry up to this one is in a finished file.
     finished_seq: AtomicU64,
+    /// Somebody waits for stable storage, and the archiver has not begun to see to it.
+    is_sync_wanted: AtomicBool,
 }
 
 impl Marks {
@@ -27,9 +32,28 @@ impl Marks {
         self.finished_seq.load(Ordering::Acquire)
     }
 
+    /// Whether the archiver has to be told: it was not since it last began.
+    pub(crate) fn want_sync(&self) -> bool {
+        !self.is_sync_wanted.swap(true, Ordering::AcqRel)
+    }
+
+    /// What is wanted from now on takes another order.
+    fn begin_sync(&self) {
+        self.is_sync_wanted.store(false, Ordering::Release);
+    }
+
     fn set_finished_seq(&self, seq: u64) {
         // Who sees it unlinks memory, and others then look for the file: it has its
         // name by now.
         self.finished_seq.store(seq, Ordering::Release);
     }
+}
+
+fn say_torn(context: &str, file: FileName, torn_len: usize) {
+    tracing::warn!(
+        context,
+        %file,
+        torn_len,
+        "the end of a file is torn; it is kept beside it"
+    );
 }

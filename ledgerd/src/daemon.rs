@@ -205,14 +205,16 @@ impl Daemon {
             );
         }
 
-        let archive_dir = place::archive_dir(&options.state_dir, &instance);
+        // Clients in other directories look there, too.
+        let state_dir = std::path::absolute(&options.state_dir).map_err(memory)?;
+        let archive_dir = place::archive_dir(&state_dir, &instance);
         let has_files = options.durability == Durability::Archive || archive_dir.exists();
         let state_lock = has_files
             .then(|| lock_archive(&archive_dir, &instance))
             .transpose()?;
         lock.tell_archive(&archive_dir).map_err(memory)?;
         let archived = match &state_lock {
-            Some(_) => archived(&archive_dir, &options, &found.logs),
+            Some(_) => archived(&archive_dir, &options, &found),
             None => Ok(Vec::new()),
         };
         let archived = archived.map_err(|source| StartError::Archive {

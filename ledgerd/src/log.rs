@@ -126,7 +126,9 @@ impl Log {
         let (Some(marks), Some(next)) = (&self.marks, self.chain.get(1)) else {
             return Ok(None);
         };
-        let last_seq = map(instance, self.epoch, next.number)?.base_seq() - 1;
+        let base_seq = map(instance, self.epoch, next.number)?.base_seq();
+        let last_seq = base_seq.checked_sub(1);
+        let last_seq = last_seq.ok_or(Corrupt::new("base seq", base_seq, 1))?;
         Ok((last_seq > marks.finished_seq()).then_some(last_seq))
     }
 

@@ -74,16 +74,20 @@ pub(crate) fn recover(
 pub(crate) fn archived(
     archive_dir: &Path,
     options: &Options,
-    in_memory: &[Log],
+    in_memory: &Found,
 ) -> std::io::Result<Vec<Log>> {
     Home::remove_dropped(archive_dir)?;
-    let in_memory: HashSet<Epoch> = in_memory.iter().filter_map(|log| log.home).collect();
+    let homes = in_memory.logs.iter().filter_map(|log| log.home);
+    // What is in memory and cannot be read may be readable at the next start.
+    let unreadable = in_memory.unreadable.iter().map(|(epoch, _)| *epoch);
+    let in_memory: HashSet<Epoch> = homes.chain(unreadable).collect();
     let mut found = Vec::new();
     for (name, home) in Home::all(archive_dir)? {
         if in_memory.contains(&name) {
             continue;
         }
         match home.facts() {
+            Ok(Some(facts)) if in_memory.contains(&facts.epoch) => {}
             Ok(Some(facts)) => {
                 let created_at_ns = facts.created_at_ns;
                 found.push((created_at_ns, Log::archived(&facts, name, options)));

@@ -86,7 +86,8 @@ impl Registry {
         if log.may_close_later() || log.may_leave() {
             self.close_later(log.epoch);
         }
-        let (epoch, has_more) = (log.epoch, log.state == State::Open);
+        let has_more = matches!(log.state, State::Open | State::Idle);
+        let epoch = log.epoch;
         self.logs.insert(log);
         // What was appended while nobody wrote it behind.
         if has_more {
@@ -105,6 +106,14 @@ impl Registry {
         let marks = self.logs.get(epoch).and_then(|log| log.marks.clone());
         if let (Some((_, archiver)), Some(marks)) = (&self.archive, marks) {
             archiver.give(order(epoch, marks));
+        }
+    }
+
+    /// Has what is in a context on stable storage soon.
+    pub(crate) fn sync(&self, epoch: Epoch) {
+        let marks = self.logs.get(epoch).and_then(|log| log.marks.as_ref());
+        if marks.is_some_and(|marks| marks.want_sync()) {
+            self.archive(epoch, |epoch, marks| Order::Sync { epoch, marks });
         }
     }
 

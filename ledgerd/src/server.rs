@@ -15,7 +15,6 @@ use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use crate::archive::Order;
 use crate::options::Options;
 use crate::registry::Registry;
 use crate::rights::Who;
@@ -337,8 +336,7 @@ impl Server {
             Request::Sync { epoch } => {
                 let epoch = Epoch(epoch);
                 if client.open.iter().any(|(of, _)| *of == epoch) {
-                    self.registry
-                        .archive(epoch, |epoch, marks| Order::Sync { epoch, marks });
+                    self.registry.sync(epoch);
                 }
                 send(client, &Reply::Syncing.encode(), None)
             }

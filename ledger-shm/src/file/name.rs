@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::format::SEQ_MAX;
+
 /// A file of a context. Names sort as their entries do.
 ///
 /// ```
@@ -27,6 +29,9 @@ impl FileName {
     pub fn parse(name: &str) -> Option<FileName> {
         let (digits, kind) = name.split_once('.')?;
         let first_seq = digits.parse().ok()?;
+        if !(1..=SEQ_MAX).contains(&first_seq) {
+            return None;
+        }
         let parsed = match kind {
             "ledger" => FileName::Finished(first_seq),
             "open" => FileName::Open(first_seq),
@@ -63,11 +68,13 @@ mod tests {
     fn names_come_back_and_others_are_none() {
         for name in [
             FileName::Finished(1),
-            FileName::Open(u64::MAX),
+            FileName::Open(1 << 62),
             FileName::Failed(17),
         ] {
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
+        assert_eq!(FileName::parse(&FileName::Open(0).to_string()), None);
+        assert_eq!(FileName::parse(&FileName::Open(u64::MAX).to_string()), None);
         for other in ["1.ledger", "00000000000000000001.ledger.torn", "lock", ""] {
             assert_eq!(FileName::parse(other), None, "{other}");
         }

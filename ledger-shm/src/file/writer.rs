@@ -62,6 +62,11 @@ impl<W: Write> FileWriter<W> {
         (self.index.len() / size_of::<u64>()) as u64
     }
 
+    /// Lamport time of the last entry; without one, of the one before.
+    pub fn last_lamport(&self) -> u64 {
+        self.last_lamport
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.data_offset + self.data_len

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger_shm::object::{Epoch, Instance, MapError};
 use nix::sys::eventfd::EventFd;
@@ -71,7 +71,6 @@ impl Archiver {
             reports: sender,
             done,
             keepers: HashMap::new(),
-            said: HashMap::new(),
         };
         let thread = std::thread::Builder::new()
             .name("ledgerd-archiver".into())
@@ -114,8 +113,6 @@ struct Desk {
     done: Arc<EventFd>,
     /// Of contexts that are appended to, or whose last entries cannot be written yet.
     keepers: HashMap<Epoch, Kept>,
-    /// What was last reported of a context that does not come further.
-    said: HashMap<Epoch, String>,
 }
 
 struct Kept {
@@ -123,6 +120,8 @@ struct Kept {
     marks: Arc<Marks>,
     /// Somebody appends.
     is_followed: bool,
+    /// What was last reported of it.
+    said: Option<String>,
 }
 
 impl Desk {
@@ -138,8 +137,10 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(order) => {
+                    // However many there are, everybody else has a turn.
+                    let begun = Instant::now();
                     self.obey(order);
-                    while let Ok(order) = todo.try_recv() {
+                    for order in todo.try_iter().take_while(|_| begun.elapsed() < LOOK) {
                         self.obey(order);
                     }
                 }
@@ -148,32 +149,29 @@ impl Desk {
         }
         // Also what nobody has looked at yet.
         for epoch in self.keepers.keys().copied().collect::<Vec<_>>() {
-            self.with(epoch, None, Keeper::leave);
+            self.with(epoch, Keeper::leave);
         }
     }
 
     fn obey(&mut self, order: Order) {
         match order {
             Order::Follow { epoch, marks } => {
-                self.with(epoch, Some(marks), |_| Ok(()));
-                if let Some(kept) = self.keepers.get_mut(&epoch) {
-                    kept.is_followed = true;
-                }
+                self.kept(epoch, marks).is_followed = true;
             }
             Order::Leave { epoch, marks } => {
-                self.with(epoch, Some(marks), Keeper::leave);
-                if let Some(kept) = self.keepers.get_mut(&epoch) {
-                    kept.is_followed = false;
-                    self.let_go(epoch);
-                }
+                self.kept(epoch, marks).is_followed = false;
+                self.with(epoch, Keeper::leave);
+                self.let_go(epoch);
             }
             Order::Finish { epoch, marks, seq } => {
-                self.with(epoch, Some(marks), |keeper| keeper.finish(seq));
+                self.kept(epoch, marks);
+                self.with(epoch, |keeper| keeper.finish(seq));
                 self.let_go(epoch);
             }
             Order::Complete { epoch, marks } => {
+                self.kept(epoch, marks);
                 let mut is_done = false;
-                self.with(epoch, Some(marks), |keeper| {
+                self.with(epoch, |keeper| {
                     is_done = keeper.complete()?;
                     Ok(())
                 });
@@ -183,12 +181,13 @@ impl Desk {
             }
             Order::Forget { epoch, removed } => {
                 self.keepers.remove(&epoch);
-                self.said.remove(&epoch);
                 // What is left is removed at the next start.
                 let _ = std::fs::remove_dir_all(removed);
             }
             Order::Sync { epoch, marks } => {
-                self.with(epoch, Some(marks), |keeper| keeper.advance(true).map(drop));
+                marks.begin_sync();
+                self.kept(epoch, marks);
+                self.with(epoch, |keeper| keeper.advance(true).map(drop));
                 self.let_go(epoch);
             }
         }
@@ -198,7 +197,7 @@ impl Desk {
     fn look(&mut self) -> bool {
         let mut has_more = false;
         for epoch in self.keepers.keys().copied().collect::<Vec<_>>() {
-            self.with(epoch, None, |keeper| {
+            self.with(epoch, |keeper| {
                 has_more |= keeper.advance(false)?;
                 Ok(())
             });
@@ -207,48 +206,47 @@ impl Desk {
         has_more
     }
 
-    /// Does something with a context, and reports what came of it.
-    fn with(
-        &mut self,
-        epoch: Epoch,
-        marks: Option<Arc<Marks>>,
-        act: impl FnOnce(&mut Keeper) -> Result<(), Trouble>,
-    ) {
-        let outcome = self.kept(epoch, marks).map(|kept| {
-            let before = kept.marks.finished_seq();
-            let outcome = act(&mut kept.keeper);
-            (outcome, kept.marks.finished_seq() != before)
-        });
-        match outcome {
-            None => {}
-            Some((outcome, is_further)) => {
-                if is_further {
-                    self.report(Report::Finished(epoch));
-                }
-                match outcome {
-                    Ok(()) => drop(self.said.remove(&epoch)),
-                    Err(trouble) => self.complain(epoch, trouble),
-                }
-            }
-        }
+    /// Who looks after a context, from now on if nobody does yet.
+    fn kept(&mut self, epoch: Epoch, marks: Arc<Marks>) -> &mut Kept {
+        self.keepers.entry(epoch).or_insert_with(|| Kept {
+            keeper: Keeper::new(&self.instance, epoch, &self.archive_dir, Arc::clone(&marks)),
+            marks,
+            is_followed: false,
+            said: None,
+        })
     }
 
-    fn kept(&mut self, epoch: Epoch, marks: Option<Arc<Marks>>) -> Option<&mut Kept> {
-        if let (false, Some(marks)) = (self.keepers.contains_key(&epoch), marks) {
-            let keeper = Keeper::new(&self.instance, epoch, &self.archive_dir, Arc::clone(&marks));
-            match keeper {
-                Ok(keeper) => {
-                    let kept = Kept {
-                        keeper,
-                        marks,
-                        is_followed: false,
-                    };
-                    self.keepers.insert(epoch, kept);
+    /// Does something with a context that is looked after, and reports what came of it.
+    fn with(&mut self, epoch: Epoch, act: impl FnOnce(&mut Keeper) -> Result<(), Trouble>) {
+        let Some(kept) = self.keepers.get_mut(&epoch) else {
+            return;
+        };
+        let before = kept.marks.finished_seq();
+        let outcome = act(&mut kept.keeper);
+        let is_further = kept.marks.finished_seq() != before;
+        match outcome {
+            Ok(()) if kept.keeper.is_waiting() => {}
+            Ok(()) => kept.said = None,
+            Err(Trouble::Memory(error)) if matches!(error, MapError::Corrupt(_)) => {
+                self.keepers.remove(&epoch);
+                self.report(Report::Damaged(epoch, error));
+            }
+            // It was dropped, or its memory given up.
+            Err(Trouble::Memory(error)) if error.is_not_found() => {
+                self.keepers.remove(&epoch);
+            }
+            Err(trouble) => {
+                // Said once, however often it is tried.
+                let said = Some(trouble.to_string());
+                if kept.said != said {
+                    tracing::error!(%epoch, error = %trouble, "a context cannot be archived; it is tried again");
+                    kept.said = said;
                 }
-                Err(error) => self.complain(epoch, error.into()),
             }
         }
-        self.keepers.get_mut(&epoch)
+        if is_further {
+            self.report(Report::Finished(epoch));
+        }
     }
 
     /// Forgets a context that nobody appends to and that has everything written.
@@ -256,24 +254,6 @@ impl Desk {
         let is_done = |kept: &Kept| !kept.is_followed && kept.keeper.is_settled();
         if self.keepers.get(&epoch).is_some_and(is_done) {
             self.keepers.remove(&epoch);
-        }
-    }
-
-    fn complain(&mut self, epoch: Epoch, trouble: Trouble) {
-        match trouble {
-            Trouble::Memory(error) if matches!(error, MapError::Corrupt(_)) => {
-                self.keepers.remove(&epoch);
-                self.said.remove(&epoch);
-                self.report(Report::Damaged(epoch, error));
-            }
-            trouble => {
-                // Said once, however often it is tried.
-                let error = trouble.to_string();
-                if self.said.get(&epoch) != Some(&error) {
-                    tracing::error!(%epoch, error, "a context cannot be archived; it is tried again");
-                    self.said.insert(epoch, error);
-                }
-            }
         }
     }
 

@@ -20,6 +20,14 @@ impl StateLock {
     /// Makes the directory if it is missing, and locks it; none if another daemon has.
     pub(crate) fn take(dir: &Path, uid: u32) -> io::Result<Option<StateLock>> {
         place::prepare_archive_dir(dir, uid)?;
+        // It may have been made just now, with some of those above it.
+        for made in dir.ancestors().filter(|made| !made.as_os_str().is_empty()) {
+            match sync_dir(made) {
+                // Then it is not this process's to make.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                outcome => outcome?,
+            }
+        }
         let file = options().create(true).write(true).open(dir.join("lock"))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(flock) => Ok(Some(StateLock { _flock: flock })),
@@ -38,11 +46,17 @@ fn options() -> OpenOptions {
 /// Makes the directory of a context, so that it is there after a loss of power.
 pub(super) fn make_home(home: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(home) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        outcome => {
-            outcome?;
-            sync_dir(home.parent().unwrap_or(Path::new("/")))
-        }
+        // An earlier try may have ended before its name was synced.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(home.parent().unwrap_or(Path::new("/"))),
+    }
+}
+
+/// Has the names in the directory of a context on stable storage, if there is one.
+pub(super) fn sync_home(home: &Path) -> io::Result<()> {
+    match sync_dir(home) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
     }
 }
 
@@ -87,13 +101,18 @@ pub(super) fn remove(home: &Path, name: FileName) -> io::Result<()> {
 /// served an unfinished file.
 pub(super) fn cut(home: &Path, name: FileName, valid_len: usize, torn: &[u8]) -> io::Result<()> {
     let path = free_name(home, name);
-    let mut aside = options().create_new(true).write(true).open(path)?;
-    aside.write_all(torn)?;
-    sync(&aside)?;
+    let keep = || {
+        let mut aside = options().create_new(true).write(true).open(&path)?;
+        aside.write_all(torn)?;
+        sync(&aside)?;
+        sync_dir(home)
+    };
+    keep().inspect_err(|_| {
+        let _ = std::fs::remove_file(&path);
+    })?;
     let file = options().write(true).open(home.join(name.to_string()))?;
     file.set_len(valid_len as u64)?;
-    sync(&file)?;
-    sync_dir(home)
+    sync(&file)
 }
 
 /// Keeps a file aside in which nothing is valid.

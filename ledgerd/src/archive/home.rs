@@ -80,14 +80,17 @@ impl Home {
     }
 
     /// An unfinished file, if it is there and has a head.
-    pub(super) fn unfinished(&self, name: FileName) -> io::Result<Option<Unfinished>> {
+    pub(super) fn unfinished(&self, name: FileName) -> Result<Option<Unfinished>, MapError> {
         let mut bytes = match disk::read(&self.dir, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
         };
-        // Without a head nothing in it is valid.
-        let Ok(scan) = Scan::of(&bytes) else {
-            return Ok(None);
+        let scan = match Scan::of(&bytes) {
+            Ok(scan) => scan,
+            // Without a head nothing in it is valid.
+            Err(MapError::Unfinished | MapError::Corrupt(_)) => return Ok(None),
+            // Whoever wrote it can read it.
+            Err(error) => return Err(error),
         };
         let torn = bytes.split_off(scan.valid_len);
         Ok(Some(Unfinished { name, scan, torn }))
@@ -208,14 +211,13 @@ impl Home {
         if scan.count == 0 {
             return Ok(recovered);
         }
+        if name != FileName::Open(first_seq) && self.files()?.contains(&FileName::Open(first_seq)) {
+            // It holds less, all of which is here as well.
+            disk::set_aside(&self.dir, FileName::Open(first_seq))?;
+        }
         if !torn.is_empty() {
-            tracing::warn!(
-                context = recovered.facts.name,
-                file = %name,
-                torn_len = torn.len(),
-                "the end of a file is torn; it is kept beside it"
-            );
             disk::cut(&self.dir, name, scan.valid_len, &torn)?;
+            super::say_torn(&recovered.facts.name, name, torn.len());
         }
         let file = disk::append(&self.dir, name)?;
         let file = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
@@ -229,9 +231,15 @@ impl Home {
     /// none.
     pub(crate) fn reopen(&self, head: &Head) -> io::Result<()> {
         let name = FileName::Open(head.first_seq);
-        match disk::remove(&self.dir, name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if self.files()?.contains(&name) {
+            let bytes = disk::read(&self.dir, name)?;
+            let is_empty = Scan::of(&bytes).is_ok_and(|scan| scan.valid_len == bytes.len());
+            if is_empty {
+                disk::remove(&self.dir, name)?;
+            } else {
+                // Whatever it is, it is not ours to throw away.
+                disk::set_aside(&self.dir, name)?;
+            }
         }
         let file = FileWriter::begin(disk::create(&self.dir, name)?, head)?;
         disk::sync(&file.into_target())?;

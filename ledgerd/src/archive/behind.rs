@@ -1,0 +1,443 @@
+//! One context, written behind.
+//!
+//! ```text
+//! archived ─ copied into the open file
+//! durable  ─ and on stable storage: fdatasync(2) has returned
+//! finished ─ in files that have their trailer, their name, and are served
+//! ```
+//!
+//! Memory holds everything behind `finished`, so a file that could not be written is
+//! begun again from there, in a new file. `durable` stays where it was meanwhile: what
+//! it tells of is in the file that failed, which is kept until it is elsewhere.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger_shm::file::{FileName, FileWriter, Head};
+use ledger_shm::format::SEQ_MAX;
+use ledger_shm::object::{Instance, MapError, Name, Object};
+use ledger_shm::read::{Cursor, Filter, Found, Link};
+use ledger_shm::{Control, Corrupt, Segment};
+
+use super::home::{Home, Unfinished};
+use super::keeper::Trouble;
+use super::{Marks, disk};
+use crate::registry::now_ns;
+
+/// Bytes of a file after which the next one is begun.
+const FILE_LEN: usize = 64 << 20;
+/// Bytes of a file that is finished when the last appender leaves, so that the next
+/// one's beginning scans no more.
+const FILE_LEN_LEFT: usize = 1 << 20;
+/// Bytes that may wait for stable storage, and for how long.
+const UNSYNCED_LEN_MAX: usize = 1 << 20;
+const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
+/// Bytes copied before other contexts have their turn.
+const TURN_LEN: usize = 8 << 20;
+const BUFFER_LEN: usize = 64 << 10;
+/// How often a part may retire while it is looked for.
+const RETRIES_MAX: usize = 64;
+
+/// One context, from memory into its files.
+pub(super) struct Behind {
+    instance: Instance,
+    control: Control,
+    home: Home,
+    marks: Arc<Marks>,
+    cursor: Cursor,
+    open: Option<FileWriter<BufWriter<File>>>,
+    archived_seq: u64,
+    durable_seq: u64,
+    finished_seq: u64,
+    unsynced_len: usize,
+    unsynced_since: Option<Instant>,
+    /// There is more to copy, as far as it was looked at.
+    has_more: bool,
+}
+
+impl Behind {
+    /// Finds out what the files hold, and goes on in memory behind that.
+    pub(super) fn begin(
+        instance: Instance,
+        control: Control,
+        home: Home,
+        marks: Arc<Marks>,
+    ) -> Result<Behind, Trouble> {
+        // Names that an earlier daemon could not sync any more.
+        disk::sync_home(&home.dir).map_err(Trouble::Disk)?;
+        let unusable = |error| match error {
+            MapError::Io(error) => Trouble::Disk(error),
+            error => files(&home, error.to_string()),
+        };
+        let finished_seq = home.finished_seq().map_err(unusable)?;
+        let unfinished = home
+            .unfinished(FileName::Open(finished_seq + 1))
+            .map_err(unusable)?;
+        let reached = unfinished.as_ref().map(|open| open.scan.last_seq());
+        let failed = home
+            .unfinished(FileName::Failed(finished_seq + 1))
+            .map_err(unusable)?;
+        let reached_before = failed.map_or(0, |failed| failed.scan.last_seq());
+        let durable_seq = control.durable_seq();
+        if finished_seq.max(reached.unwrap_or(0)).max(reached_before) < durable_seq {
+            let what = format!("entries up to {durable_seq} were on stable storage");
+            return Err(files(&home, what));
+        }
+        let (open, archived_seq) = match unfinished {
+            // A file that failed is not gone on with: memory has all that is in it.
+            Some(unfinished) => {
+                let archived_seq = unfinished.scan.last_seq();
+                let open = resume(&home, &control, unfinished).map_err(Trouble::Disk)?;
+                (Some(open), archived_seq)
+            }
+            None => (None, finished_seq),
+        };
+        let cursor = find(&instance, &control, &home, archived_seq + 1)?;
+        marks.set_finished_seq(finished_seq);
+        let behind = Behind {
+            instance,
+            control,
+            home,
+            marks,
+            cursor,
+            open,
+            archived_seq,
+            durable_seq: durable_seq.max(archived_seq),
+            finished_seq,
+            unsynced_len: 0,
+            unsynced_since: None,
+            has_more: true,
+        };
+        behind.tell();
+        Ok(behind)
+    }
+
+    pub(super) fn finished_seq(&self) -> u64 {
+        self.finished_seq
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Whether nothing waits for being written, as far as it was looked at.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.has_more && self.unsynced_since.is_none()
+    }
+
+    /// Copies what is new, a turn of it at most, and has it on stable storage if it is
+    /// time, or at once. Whether there is more to copy.
+    pub(super) fn advance(&mut self, at_once: bool) -> Result<bool, Trouble> {
+        let mut copied_len = 0;
+        self.has_more = loop {
+            // What does not validate is read once more before it is believed.
+            let len = match self.copy_next() {
+                Err(Trouble::Memory(_)) => self.copy_next(),
+                outcome => outcome,
+            }?;
+            let Some(len) = len else { break false };
+            copied_len += len;
+            if self.unsynced_len >= UNSYNCED_LEN_MAX {
+                self.sync()?;
+            }
+            if copied_len >= TURN_LEN {
+                break true;
+            }
+        };
+        let is_due = |since: Instant| since.elapsed() >= UNSYNCED_FOR_MAX;
+        if self
+            .unsynced_since
+            .is_some_and(|since| at_once || is_due(since))
+        {
+            self.sync()?;
+        }
+        self.tell();
+        Ok(self.has_more)
+    }
+
+    /// Copies the next entry, and returns its length; none if there is none yet.
+    fn copy_next(&mut self) -> Result<Option<usize>, Trouble> {
+        let mut passed = HashSet::new();
+        loop {
+            match self.cursor.step(&Filter::default())? {
+                Found::Entry => break,
+                Found::Nothing => return Ok(None),
+                Found::Seal(_) | Found::Closed | Found::Elsewhere => {
+                    let Some(next) = next_link(&self.instance, &self.control, self.cursor.link())?
+                    else {
+                        return Ok(None);
+                    };
+                    not_passed(&mut passed, &next)?;
+                    self.cursor.follow(next);
+                }
+            }
+        }
+        if self.open.is_none() {
+            self.create()?;
+        }
+        let open = self.open.as_mut().expect("made above");
+        let Some(entry) = self.cursor.entry()? else {
+            return Ok(None);
+        };
+        Corrupt::check("record seq", entry.seq(), open.next_seq())?;
+        if entry.lamport() <= open.last_lamport() {
+            let least = open.last_lamport() + 1;
+            return Err(Corrupt::new("record lamport", entry.lamport(), least).into());
+        }
+        let record = entry.record_bytes();
+        open.push(record).map_err(Trouble::Disk)?;
+        let len = record.len();
+        self.archived_seq = entry.seq();
+        self.unsynced_len += len;
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        if open.len() >= FILE_LEN {
+            self.finish_open(false)?;
+        }
+        Ok(Some(len))
+    }
+
+    /// Begins the next file, at what the cursor stands at.
+    fn create(&mut self) -> Result<(), Trouble> {
+        let link = self.cursor.link();
+        let first_seq = self.archived_seq + 1;
+        let index = (first_seq - link.base_seq) as usize;
+        let head = Head {
+            facts: self.control.facts().clone(),
+            first_seq,
+            base_lamport: link.segment.lamport_before(index)?,
+            begun_at_ns: now_ns(),
+        };
+        let dir = &self.home.dir;
+        let create = || {
+            disk::make_home(dir)?;
+            let name = FileName::Open(first_seq);
+            let file = match disk::create(dir, name) {
+                // A creation that was cut short: nothing in it is valid.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    disk::set_aside(dir, name)?;
+                    disk::create(dir, name)?
+                }
+                file => file?,
+            };
+            let open = FileWriter::begin(BufWriter::with_capacity(BUFFER_LEN, file), &head)?;
+            disk::sync_dir(dir)?;
+            Ok(open)
+        };
+        self.open = Some(create().map_err(Trouble::Disk)?);
+        Ok(())
+    }
+
+    /// Has everything that was copied on stable storage.
+    pub(super) fn sync(&mut self) -> Result<(), Trouble> {
+        if let Some(open) = &mut self.open {
+            let target = open.target();
+            target.flush().map_err(Trouble::Disk)?;
+            disk::sync(target.get_ref()).map_err(Trouble::Disk)?;
+        }
+        self.synced();
+        Ok(())
+    }
+
+    fn synced(&mut self) {
+        if self.archived_seq >= self.durable_seq {
+            self.durable_seq = self.archived_seq;
+            // Everything that a file held that failed is elsewhere now.
+            self.remove_failed();
+        }
+        self.unsynced_len = 0;
+        self.unsynced_since = None;
+        self.tell();
+    }
+
+    fn remove_failed(&mut self) {
+        // One at a time, of which hardly ever there is one: no look at the directory.
+        let failed = FileName::Failed(self.first_seq());
+        let _ = disk::remove(&self.home.dir, failed);
+    }
+
+    /// The seq of the first entry of the open file, or of the one that is begun next.
+    fn first_seq(&self) -> u64 {
+        let begun = self
+            .open
+            .as_ref()
+            .map(|open| open.next_seq() - open.count());
+        begun.unwrap_or(self.archived_seq + 1)
+    }
+
+    /// Ends the open file, if it is so long that another daemon should not have to scan
+    /// it.
+    pub(super) fn finish_if_long(&mut self) -> Result<(), Trouble> {
+        let is_long = |open: &FileWriter<_>| open.len() >= FILE_LEN_LEFT;
+        if self.open.as_ref().is_some_and(is_long) {
+            self.finish_open(false)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the files of a log that is closed; false if it has gone on.
+    pub(super) fn complete(&mut self) -> Result<bool, Trouble> {
+        let is_closed = self.cursor.step(&Filter::default())? == Found::Closed;
+        if !is_closed || self.cursor.link().segment.successor().is_some() {
+            return Ok(false);
+        }
+        if self.open.is_none() {
+            // Without an entry, for what it says.
+            self.create()?;
+        }
+        self.finish_open(true)?;
+        Ok(true)
+    }
+
+    /// Ends the open file: its trailer, then stable storage, then its name.
+    pub(super) fn finish_open(&mut self, is_complete: bool) -> Result<(), Trouble> {
+        let first_seq = self.first_seq();
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let finish = || {
+            let target = open.finish(is_complete)?;
+            let file = target
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?;
+            disk::sync(&file)?;
+            disk::rename(
+                &self.home.dir,
+                FileName::Open(first_seq),
+                FileName::Finished(first_seq),
+            )
+        };
+        finish().map_err(Trouble::Disk)?;
+        self.finished_seq = self.archived_seq;
+        if self.archived_seq >= self.durable_seq {
+            let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
+        }
+        self.synced();
+        self.marks.set_finished_seq(self.finished_seq);
+        Ok(())
+    }
+
+    /// Tells everybody how far it has come: what was durable stays so.
+    fn tell(&self) {
+        let archived_seq = self.archived_seq.max(self.durable_seq);
+        self.control.set_archived(archived_seq, self.durable_seq);
+    }
+}
+
+fn files(home: &Home, what: String) -> Trouble {
+    Trouble::Files {
+        dir: home.dir.clone(),
+        what,
+    }
+}
+
+/// Goes on in a file that an earlier daemon left open.
+fn resume(
+    home: &Home,
+    control: &Control,
+    unfinished: Unfinished,
+) -> io::Result<FileWriter<BufWriter<File>>> {
+    let Unfinished { name, scan, torn } = unfinished;
+    if !torn.is_empty() {
+        disk::cut(&home.dir, name, scan.valid_len, &torn)?;
+        super::say_torn(control.name(), name, torn.len());
+    }
+    let file = disk::append(&home.dir, name)?;
+    // It may be in the kernel's memory only.
+    disk::sync(&file)?;
+    let target = BufWriter::with_capacity(BUFFER_LEN, file);
+    Ok(FileWriter::resume(target, scan))
+}
+
+/// A cursor in memory at this seq.
+fn find(instance: &Instance, control: &Control, home: &Home, seq: u64) -> Result<Cursor, Trouble> {
+    let mut tries = 0;
+    loop {
+        match try_find(instance, control, home, seq) {
+            Err(Trouble::Memory(error)) if error.is_not_found() && tries < RETRIES_MAX => {
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_find(
+    instance: &Instance,
+    control: &Control,
+    home: &Home,
+    seq: u64,
+) -> Result<Cursor, Trouble> {
+    let segment = map(instance, control, control.first_part())?;
+    let base_seq = segment.base_seq();
+    if !(1..=SEQ_MAX).contains(&base_seq) {
+        return Err(Corrupt::new("base seq of the first part", base_seq, 1).into());
+    }
+    if seq < base_seq {
+        let what = format!(
+            "entries from {seq} to {} are not in memory either",
+            base_seq - 1
+        );
+        return Err(files(home, what));
+    }
+    let mut link = Link { segment, base_seq };
+    let mut passed = HashSet::new();
+    loop {
+        let end = link.base_seq + link.segment.frontier()? as u64;
+        match next_link(instance, control, &link)? {
+            Some(next) if seq >= end => {
+                not_passed(&mut passed, &next)?;
+                link = next;
+            }
+            None if seq > end => {
+                let what = format!("they end with entry {}, and memory before", seq - 1);
+                return Err(files(home, what));
+            }
+            _ => return Ok(Cursor::new(link, seq)),
+        }
+    }
+}
+
+/// A chain of parts that leads back would be followed for ever.
+fn not_passed(passed: &mut HashSet<u64>, next: &Link) -> Result<(), Corrupt> {
+    let part = next.segment.part();
+    match passed.insert(part) {
+        true => Ok(()),
+        false => Err(Corrupt::new("a seal that names an earlier part", part, 0)),
+    }
+}
+
+/// The part that follows, if there is one.
+fn next_link(
+    instance: &Instance,
+    control: &Control,
+    link: &Link,
+) -> Result<Option<Link>, MapError> {
+    let frontier = link.segment.frontier()?;
+    let part = match link.peek(link.base_seq + frontier as u64)? {
+        Found::Seal(part) => part,
+        Found::Closed => match link.segment.successor() {
+            Some(part) => part,
+            None => return Ok(None),
+        },
+        Found::Entry | Found::Nothing | Found::Elsewhere => return Ok(None),
+    };
+    Ok(Some(Link {
+        segment: map(instance, control, part)?,
+        base_seq: link.base_seq + frontier as u64,
+    }))
+}
+
+/// Maps a part so that everything in it is copied before it is believed.
+fn map(instance: &Instance, control: &Control, part: u64) -> Result<Arc<Segment>, MapError> {
+    let name = Name::Part(control.epoch(), part);
+    let mut object = Object::open(instance, name, false)?;
+    object.distrust();
+    let segment = Segment::map(&object, false)?;
+    if segment.part() != part || segment.epoch() != control.epoch().0 {
+        return Err(Corrupt::new("part number in a header", segment.part(), part).into());
+    }
+    Ok(Arc::new(segment))
+}
