@@ -202,6 +202,9 @@ impl Log {
 
     /// Takes a damaged context out of use; the others go on.
     pub(crate) fn quarantine(&mut self, error: &MapError) {
+        if self.state == State::Quarantined {
+            return;
+        }
         tracing::error!(context = self.name, %error, "a context is quarantined");
         self.state = State::Quarantined;
         self.damage = Some(error.to_string());

@@ -103,7 +103,9 @@ impl Registry {
 
     /// Has something done with the files of a context, if it has some.
     pub(crate) fn archive(&self, epoch: Epoch, order: impl FnOnce(Epoch, Arc<Marks>) -> Order) {
-        let marks = self.logs.get(epoch).and_then(|log| log.marks.clone());
+        let log = self.logs.get(epoch);
+        let log = log.filter(|log| log.state != State::Quarantined);
+        let marks = log.and_then(|log| log.marks.clone());
         if let (Some((_, archiver)), Some(marks)) = (&self.archive, marks) {
             archiver.give(order(epoch, marks));
         }

@@ -15,7 +15,7 @@ use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 use crate::{PROGRAMS, started};
 
 /// A window that a few thousand entries are larger than.
-const SMALL: [&str; 8] = [
+pub(crate) const SMALL: [&str; 8] = [
     "--durability",
     "archive",
     "--window",
@@ -26,7 +26,7 @@ const SMALL: [&str; 8] = [
     "64K",
 ];
 
-fn append(context: &Context, seqs: std::ops::RangeInclusive<u64>) {
+pub(crate) fn append(context: &Context, seqs: std::ops::RangeInclusive<u64>) {
     let mut appender = context.appender().expect("an appender");
     appender.set_wait(PATIENCE);
     for seq in seqs {
@@ -36,12 +36,12 @@ fn append(context: &Context, seqs: std::ops::RangeInclusive<u64>) {
     }
 }
 
-fn payload(seq: u64) -> Vec<u8> {
+pub(crate) fn payload(seq: u64) -> Vec<u8> {
     vec![seq as u8; 100 + seq as usize % 7]
 }
 
 /// What a fresh reader sees from the first entry on.
-fn check_all(instance: &Instance, latest: u64) {
+pub(crate) fn check_all(instance: &Instance, latest: u64) {
     let reader = instance.connect().context("log").open_read_only();
     let context = reader.expect("a context");
     assert_eq!(context.first_available().expect("readable"), 1);
@@ -60,7 +60,7 @@ fn check_all(instance: &Instance, latest: u64) {
 }
 
 /// Where a context's files are.
-fn home(instance: &Instance, context: &Context) -> PathBuf {
+pub(crate) fn home(instance: &Instance, context: &Context) -> PathBuf {
     let dir = instance.state_dir().join(instance.name());
     dir.join(context.epoch().to_string())
 }
@@ -247,7 +247,7 @@ fn two_daemons_keep_no_archive_in_one_place() {
 }
 
 /// As after a loss of power, or a removal of all memory: only files are left.
-fn lose_memory(instance: &mut Instance) {
+pub(crate) fn lose_memory(instance: &mut Instance) {
     instance.kill_daemon();
     instance.printed(&["purge"]);
 }

@@ -11,6 +11,7 @@ mod configuration;
 mod crowd;
 mod daemon;
 mod damage;
+mod disk;
 mod documents;
 mod entries;
 mod event_loops;

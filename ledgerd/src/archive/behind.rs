@@ -135,7 +135,11 @@ impl Behind {
         self.has_more = loop {
             // What does not validate is read once more before it is believed.
             let len = match self.copy_next() {
-                Err(Trouble::Memory(_)) => self.copy_next(),
+                Err(Trouble::Memory(_)) => {
+                    let link = self.cursor.link().clone();
+                    self.cursor = Cursor::new(link, self.archived_seq + 1);
+                    self.copy_next()
+                }
                 outcome => outcome,
             }?;
             let Some(len) = len else { break false };

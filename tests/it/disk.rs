@@ -1,0 +1,268 @@
+//! Disks that are full, gone or exchanged, and memory that is damaged while it is
+//! written behind: nothing that was durable is lost, and the others go on.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use ledger_client::{Context, DurableError, State};
+use ledger_shm::file::FileName;
+use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
+use ledger_shm::slot::Slot;
+use ledger_tests::damage::Bytes;
+use ledger_tests::process::{Lines, Process};
+use ledger_tests::small_memory::with_small_memory;
+use ledger_tests::{Instance, PATIENCE, eventually};
+use nix::mount::{MsFlags, mount, umount};
+
+use crate::archive::{SMALL, append, check_all, home, lose_memory};
+use crate::{PROGRAMS, started};
+
+const ARCHIVE: [&str; 2] = ["--durability", "archive"];
+
+fn mount_small(dir: &Path, len: &str) {
+    std::fs::create_dir_all(dir).expect("ours");
+    let options = format!("size={len},mode=0700");
+    mount(
+        Some("tmpfs"),
+        dir,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .expect("in a namespace of our own");
+}
+
+/// Takes all the room that there is; gone with the file.
+fn fill(dir: &Path) -> PathBuf {
+    let path = dir.join("filler");
+    let mut file = File::create(&path).expect("ours");
+    let copied = std::io::copy(&mut std::io::repeat(0), &mut file);
+    assert!(copied.is_err(), "it is full");
+    path
+}
+
+fn has_failed(instance: &Instance, context: &Context) -> bool {
+    let failed = home(instance, context).join(FileName::Failed(1).to_string());
+    failed.exists()
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_durable_and_all_goes_on_when_there_is_room() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::a_full_disk_loses_nothing_that_was_durable_and_all_goes_on_when_there_is_room",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "1M");
+            instance.start(&ARCHIVE);
+            let context = instance.context("log");
+            append(&context, 1..=1000);
+            context.wait_durable(1000, PATIENCE).expect("room");
+            let filler = fill(&instance.state_dir());
+            // Appends do not depend on it.
+            append(&context, 1001..=10_000);
+            eventually("it fails", || has_failed(&instance, &context).then_some(()));
+            // It is tried again meanwhile, in vain.
+            let waited = context.wait_durable(10_000, Duration::from_millis(2500));
+            let Err(DurableError::TimedOut { durable_seq, .. }) = waited else {
+                panic!("{waited:?}");
+            };
+            assert!((1000..10_000).contains(&durable_seq), "{durable_seq}");
+            let info = instance.printed(&["info", "log", "-o", "short"]);
+            assert!(
+                info.contains(&format!("durable          {durable_seq}")),
+                "{info}"
+            );
+
+            // All memory is lost in the middle of it.
+            let epoch = context.epoch();
+            lose_memory(&mut instance);
+            std::fs::remove_file(filler).expect("ours");
+            instance.start(&ARCHIVE);
+            let again = instance.context("log");
+            assert_ne!(again.epoch(), epoch);
+            let latest = again.latest().expect("readable");
+            assert!(latest >= durable_seq, "{latest} {durable_seq}");
+            check_all(&instance, latest);
+
+            // And once more, and there is room again while memory is there.
+            let filler = fill(&instance.state_dir());
+            append(&again, latest + 1..=latest + 5000);
+            let waited = again.wait_durable(latest + 5000, Duration::from_millis(1500));
+            assert!(waited.is_err(), "{waited:?}");
+            std::fs::remove_file(filler).expect("ours");
+            instance.stop_daemon();
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn what_could_not_be_written_is_written_when_there_is_room() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::what_could_not_be_written_is_written_when_there_is_room",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "8M");
+            instance.start(&ARCHIVE);
+            let context = instance.context("log");
+            append(&context, 1..=100);
+            context.wait_durable(100, PATIENCE).expect("room");
+            let filler = fill(&instance.state_dir());
+            append(&context, 101..=5000);
+            eventually("it fails", || has_failed(&instance, &context).then_some(()));
+            std::fs::remove_file(filler).expect("ours");
+            context.wait_durable(5000, PATIENCE).expect("room");
+            assert!(!has_failed(&instance, &context), "it is elsewhere");
+            lose_memory(&mut instance);
+            instance.start(&ARCHIVE);
+            check_all(&instance, 5000);
+            instance.stop_daemon();
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn files_that_are_gone_are_no_damage_and_may_come_back() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    context.wait_durable(5000, PATIENCE).expect("a disk");
+    instance.stop_daemon();
+    let elsewhere = instance.runtime_dir().join("elsewhere");
+    let wrong = ["--state-dir", elsewhere.to_str().expect("text")];
+    instance.start(&[&SMALL[..], &wrong].concat());
+    // As far as memory goes; nothing more is promised meanwhile.
+    append(&context, 5001..=5010);
+    let waited = context.wait_durable(5010, Duration::from_millis(500));
+    assert!(
+        matches!(waited, Err(DurableError::TimedOut { .. })),
+        "{waited:?}"
+    );
+    assert_eq!(context.state().expect("readable"), State::Open);
+    instance.stop_daemon();
+    instance.start(&SMALL);
+    append(&context, 5011..=6000);
+    context.wait_durable(6000, PATIENCE).expect("the disk");
+    check_all(&instance, 6000);
+}
+
+#[test]
+fn an_archive_in_a_relative_place_is_found_from_everywhere() {
+    let instance = Instance::new(PROGRAMS);
+    let mut command = instance.ledgerd(&[&["run"], &SMALL[..], &["--state-dir", "here"]].concat());
+    command
+        .current_dir(instance.runtime_dir())
+        .stderr(Stdio::piped());
+    let mut daemon = Process::start(&mut command);
+    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
+    while !said.line().expect("it starts").contains(" listens at ") {}
+    append(&instance.context("log"), 1..=5000);
+    check_all(&instance, 5000);
+}
+
+/// Another context, to whom nothing of this happens.
+fn others_go_on(instance: &Instance) {
+    let other = instance.context("other");
+    let latest = other.latest().expect("readable");
+    append(&other, latest + 1..=latest + 10);
+    other.wait_durable(latest + 10, PATIENCE).expect("a disk");
+}
+
+fn is_quarantined(context: &Context) -> Option<()> {
+    (context.state().expect("readable") == State::Quarantined).then_some(())
+}
+
+#[test]
+fn a_chain_that_leads_back_stops_its_own_context_only() {
+    let mut instance = started(&ARCHIVE);
+    let context = instance.context("log");
+    let appender = context.appender().expect("an appender");
+    let bytes = Bytes::of_first_part(&instance.objects(), context.epoch());
+    bytes.set_word(Bytes::slot_at(0), Slot::Seal(1).encode());
+    eventually("it is noticed", || is_quarantined(&context));
+    others_go_on(&instance);
+    drop(appender);
+    assert!(instance.stop_daemon().success());
+}
+
+#[test]
+fn a_lamport_time_that_does_not_grow_never_becomes_durable() {
+    let mut instance = started(&ARCHIVE);
+    let context = instance.context("log");
+    append(&context, 1..=2);
+    context.wait_durable(2, PATIENCE).expect("a disk");
+    instance.pause_daemon();
+    append(&context, 3..=5);
+    let bytes = Bytes::of_first_part(&instance.objects(), context.epoch());
+    let (at, _) = bytes.record_at(3);
+    let header = bytes.get(at, RECORD_HEADER_LEN);
+    let mut header: [u8; RECORD_HEADER_LEN] = header.try_into().expect("a header");
+    let wrong = RecordHeader {
+        lamport: 2,
+        ..RecordHeader::decode(&header)
+    };
+    wrong.write_to(&mut header);
+    bytes.set(at, &header);
+    instance.resume_daemon();
+    eventually("it is noticed", || is_quarantined(&context));
+    // What came before it is sound, and kept.
+    eventually("it is kept", || {
+        (context.durable_seq() == Some(3)).then_some(())
+    });
+    others_go_on(&instance);
+    assert_eq!(context.durable_seq(), Some(3));
+    let listed = instance.printed(&["ls", "-o", "jsonl"]);
+    assert!(listed.contains("quarantined"), "{listed}");
+    let said = instance.complained(&["append", "log", "k", "v"]);
+    assert!(said.contains("record lamport is damaged"), "{said}");
+    instance.kill_daemon();
+}
+
+#[test]
+fn a_record_that_is_damaged_is_never_written() {
+    let instance = started(&ARCHIVE);
+    let context = instance.context("log");
+    instance.pause_daemon();
+    append(&context, 1..=5);
+    let bytes = Bytes::of_first_part(&instance.objects(), context.epoch());
+    let (at, _) = bytes.record_at(2);
+    let payload_at = at + RECORD_HEADER_LEN as u64;
+    bytes.set(payload_at, &[!bytes.get(payload_at, 1)[0]]);
+    instance.resume_daemon();
+    eventually("it is noticed", || is_quarantined(&context));
+    eventually("it is kept", || {
+        (context.durable_seq() == Some(2)).then_some(())
+    });
+    others_go_on(&instance);
+}
+
+#[test]
+fn a_file_whose_head_is_damaged_is_kept_when_its_context_comes_back() {
+    let mut instance = started(&ARCHIVE);
+    let context = instance.context("log");
+    let home = home(&instance, &context);
+    append(&context, 1..=12_000);
+    // One is finished when the last appender leaves.
+    drop(context);
+    let finished = home.join(FileName::Finished(1).to_string());
+    eventually("it is finished", || finished.exists().then_some(()));
+    let context = instance.context("log");
+    append(&context, 12_001..=12_100);
+    context.wait_durable(12_100, PATIENCE).expect("a disk");
+    lose_memory(&mut instance);
+    let open = FileName::Open(12_001);
+    let mut bytes = std::fs::read(home.join(open.to_string())).expect("ours");
+    bytes[40] ^= 1;
+    std::fs::write(home.join(open.to_string()), &bytes).expect("ours");
+    instance.start(&ARCHIVE);
+    check_all(&instance, 12_000);
+    let kept = home.join(format!("{open}.torn-0"));
+    assert_eq!(std::fs::read(kept).expect("kept"), bytes);
+}
