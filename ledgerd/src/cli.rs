@@ -134,6 +134,8 @@ enum Command {
     Bench(commands::bench::Args),
     /// Look for what on this machine stands in the way, and say what to do
     Doctor(OutputArgs),
+    /// Verify every entry of a context, of all, or of a file of an archive
+    Verify(commands::verify::Args),
     /// Say what each context takes, in memory and on disk, in bytes
     Du(OutputArgs),
     /// Remove a context for good, from memory and from disk
@@ -312,6 +314,7 @@ impl Command {
             Command::Get(args) => args.output.wants_json(),
             Command::Tail(args) => args.output.wants_json(),
             Command::Watchers(args) => args.output.wants_json(),
+            Command::Verify(args) => args.output.wants_json(),
             Command::Config(args) => args.wants_json(),
             _ => false,
         }
@@ -369,6 +372,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&instance, args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(&instance, args),
+        Command::Verify(args) => commands::verify::run(&instance, args),
         Command::Du(args) => commands::du::run(&instance, args),
         Command::Drop(args) => commands::drop::run(&instance, &args),
         Command::Purge => commands::purge::run(&instance),

@@ -2,10 +2,8 @@
 
 use ledger_client::wire::Refusal;
 use ledger_shm::control::State;
-use ledger_shm::object::{self, Name};
 
 use crate::archive::Order;
-use crate::maker::Job;
 use crate::registry::{Registry, not_allowed, refusal};
 use crate::rights::{Right, Who};
 
@@ -22,38 +20,21 @@ impl Registry {
             let count = log.attached_count.max(1) as u64;
             return Err(Refusal::InUse { count });
         }
-        // The files first: without them the context is in memory until the next step,
-        // and nobody was told that it is gone.
-        let (is_in_memory, home) = (log.state != State::Archived, log.home);
+        let (state, home) = (log.state, log.home);
+        if state != State::Archived {
+            self.logs.change(epoch, |log| {
+                log.visit(&self.instance, |log, instance| match log.state {
+                    State::Open => log.close(instance, self.made_in),
+                    _ => Ok(()),
+                });
+            });
+            self.forget_memory(epoch, State::Dropped);
+        }
+        // A death before this leaves a context that comes back from its files: nobody
+        // was told that it is gone.
         if let Some(home) = home.and_then(|name| self.home(name)) {
             let removed = home.set_aside().map_err(|error| refusal(error.into()))?;
             self.archive(epoch, |epoch, _| Order::Forget { epoch, removed });
-        }
-        let mut parts = Vec::new();
-        if is_in_memory {
-            self.logs.change(epoch, |log| {
-                log.visit(&self.instance, |log, instance| {
-                    if let State::Open = log.state {
-                        log.close(instance, self.made_in)?;
-                    }
-                    Ok(())
-                });
-                log.visit(&self.instance, |log, _| {
-                    if let Some(live) = &log.live {
-                        live.control.set_state(State::Dropped);
-                    }
-                    Ok(())
-                });
-                parts = log.chain.drain(..).collect();
-                parts.append(&mut log.spares);
-            });
-            // What is left of it is a leftover for the next start.
-            let _ = object::unlink(&self.instance, Name::Control(epoch));
-        }
-        for part in parts {
-            self.lent.retire(&self.instance, epoch, part.number);
-            let part = part.number;
-            self.maker.give(Job::Unlink { epoch, part });
         }
         tracing::info!(context = name, %epoch, "a context is dropped");
         self.logs.remove(epoch);

@@ -137,26 +137,35 @@ impl Registry {
 
     /// The files of a context that is leaving are complete, or cannot be completed now.
     pub(crate) fn left(&mut self, epoch: Epoch, is_done: bool) {
-        let mut parts = Vec::new();
-        self.logs.change(epoch, |log| {
-            if !std::mem::take(&mut log.is_leaving) || !is_done {
-                return;
-            }
-            log.visit(&self.instance, |log, instance| {
-                if let Some(live) = &log.live {
-                    live.control.set_state(State::Archived);
-                }
-                // Without it the parts are leftovers, which the next start removes.
-                object::unlink(instance, Name::Control(log.epoch))?;
-                parts = log.chain.drain(..).collect();
-                log.state = State::Archived;
-                log.spare_len = log.lengths.spare_min;
-                Ok(())
-            });
-        });
-        if parts.is_empty() {
+        let was_leaving = self
+            .logs
+            .change(epoch, |log| std::mem::take(&mut log.is_leaving));
+        if was_leaving == Some(true) && is_done {
+            self.forget_memory(epoch, State::Archived);
+        } else {
             self.close_later(epoch);
         }
+    }
+
+    /// Gives up the memory of a context; whoever has it mapped all the same finds out
+    /// why.
+    pub(crate) fn forget_memory(&mut self, epoch: Epoch, why: State) {
+        let mut parts = Vec::new();
+        self.logs.change(epoch, |log| {
+            log.visit(&self.instance, |log, _| {
+                if let Some(live) = &log.live {
+                    live.control.set_state(why);
+                }
+                Ok(())
+            });
+            // Without it the parts are leftovers, as is one that says so: what cannot be
+            // removed now the next start removes.
+            let _ = object::unlink(&self.instance, Name::Control(epoch));
+            parts.extend(log.chain.drain(..));
+            parts.append(&mut log.spares);
+            log.state = State::Archived;
+            log.spare_len = log.lengths.spare_min;
+        });
         for part in parts {
             self.lent.retire(&self.instance, epoch, part.number);
             let part = part.number;

@@ -472,3 +472,49 @@ fn an_archive_lies_where_a_service_manager_says() {
     append(&instance.context("log"), 1..=3);
     assert!(dir.join(instance.name()).join("lock").exists());
 }
+
+#[test]
+fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    context.wait_durable(5000, PATIENCE).expect("a disk");
+    let verdict = |instance: &Instance, args: &[&str], code: i32| {
+        let output = instance.run(&[&["verify", "-o", "jsonl"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let line = String::from_utf8(output.stdout).expect("text");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+    };
+    assert_eq!(verdict(&instance, &["log"], 0)["entries"], 5000);
+    assert_eq!(verdict(&instance, &["--all"], 0)["what"], "log");
+
+    let home = home(&instance, &context);
+    let finished = FileName::Finished(1).to_string();
+    let path = home.join(&finished);
+    let whole = std::fs::read(&path).expect("ours");
+    let named = path.to_str().expect("text");
+    assert_eq!(verdict(&instance, &[named], 0)["is_sound"], true);
+    // One bit of one entry, found without a daemon as well.
+    let mut bytes = whole.clone();
+    let scan = ledger_shm::file::Scan::of(&whole).expect("a head");
+    let third = scan.head.data_offset() + 2 * (scan.valid_len / scan.count as usize) + 100;
+    bytes[third] ^= 1;
+    std::fs::write(&path, &bytes).expect("ours");
+    for args in [["log"], [named]] {
+        let found = verdict(&instance, &args, 1);
+        assert_eq!(
+            (&found["is_sound"], &found["first_bad"]),
+            (&false.into(), &3.into())
+        );
+        instance.run(&["status"]);
+    }
+    // A file that is not there.
+    std::fs::remove_file(&path).expect("ours");
+    let second = files(&instance, &context)[0].first_seq();
+    assert!(second > 1);
+    std::fs::write(home.join(FileName::Finished(second).to_string()), &whole).expect("ours");
+    assert_eq!(verdict(&instance, &["log"], 1)["is_sound"], false);
+    instance.kill_daemon();
+    let said = instance.complained(&["verify", "none"]);
+    assert!(said.contains("there is no context \"none\""), "{said}");
+}

@@ -20,6 +20,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod tail;
 mod template;
+pub(crate) mod verify;
 pub(crate) mod watchers;
 
 use std::ffi::{OsStr, OsString};

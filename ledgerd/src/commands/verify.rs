@@ -1,0 +1,204 @@
+//! `ledgerd verify`: whether entries are as they were appended, in files and in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ledger_client::{Context, ContextSummary, Ledger, ReadError, State};
+use ledger_shm::file::{Damage, FileName, verify};
+use serde::Serialize;
+
+use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::commands::connect_to_read;
+use crate::commands::print::Printer;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// A context's name, or a file's path if it contains a `/`
+    #[arg(required_unless_present = "all")]
+    what: Option<String>,
+    /// Every context of the instance
+    #[arg(long, conflicts_with = "what")]
+    all: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// As `docs/JSON.md` has it.
+#[derive(Serialize)]
+struct Verdict {
+    what: String,
+    is_sound: bool,
+    entries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_bad: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    entries: u64,
+    bad: Option<(Option<u64>, String)>,
+}
+
+impl Found {
+    fn verdict(self, what: String) -> Verdict {
+        let (first_bad, damage) = self.bad.unzip();
+        Verdict {
+            what,
+            is_sound: damage.is_none(),
+            entries: self.entries,
+            first_bad: first_bad.flatten(),
+            damage,
+        }
+    }
+}
+
+pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
+    let mut verdicts = Vec::new();
+    match &args.what {
+        Some(path) if path.contains('/') => verdicts.push(file(Path::new(path))?),
+        Some(name) => {
+            let ledger = connect_to_read(instance)?;
+            let found = ledger.contexts()?.readable;
+            let of_name = found.into_iter().rfind(|found| found.name() == name);
+            let found = of_name.ok_or_else(|| {
+                let instance = ledger.instance().name();
+                format!("there is no context {name:?} in instance {instance:?}; a file's path has a `/` in it, such as ./{name}")
+            })?;
+            verdicts.push(context(&ledger, &found)?);
+        }
+        None => {
+            let ledger = connect_to_read(instance)?;
+            for found in ledger.contexts()?.readable {
+                verdicts.push(context(&ledger, &found)?);
+            }
+        }
+    }
+    let output = args.output.output();
+    let mut printer = Printer::new(output);
+    for verdict in &verdicts {
+        if output != Output::Short {
+            printer.json(verdict)?;
+            continue;
+        }
+        let what = verdict.what.escape_debug();
+        let line = match &verdict.damage {
+            None => format!("sound  {what}  {} entries", verdict.entries),
+            Some(damage) => format!("BAD    {what}  {damage}"),
+        };
+        printer.line(&line)?;
+    }
+    printer.finish()?;
+    let bad = verdicts.iter().filter(|verdict| !verdict.is_sound).count();
+    match bad {
+        0 => Ok(()),
+        bad => Err(format!("{bad} of {} are not as they were written", verdicts.len()).into()),
+    }
+}
+
+fn file(path: &Path) -> Result<Verdict, Failure> {
+    let unread = |error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        Failure::Said(Kind::Failed, message)
+    };
+    let bytes = fs::read(path).map_err(unread)?;
+    let mut found = Found::default();
+    match verify(&bytes) {
+        Ok((_, trailer)) => found.entries = trailer.count,
+        Err(Damage::Entry { seq, damage }) => {
+            found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
+        }
+        Err(damage) => found.bad = Some((None, damage.to_string())),
+    }
+    Ok(found.verdict(path.display().to_string()))
+}
+
+fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure> {
+    let mut found = Found::default();
+    let mut next_seq = 1;
+    if let Some(dir) = summary.files_dir() {
+        next_seq = files(dir, &mut found)?;
+    }
+    let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
+    if found.bad.is_none() && is_in_memory {
+        memory(&summary.open(ledger)?, next_seq, &mut found);
+    }
+    Ok(found.verdict(summary.name().to_owned()))
+}
+
+/// Verifies finished files, and that each begins where the one before ended. Returns
+/// the seq that follows.
+fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        if let Some(FileName::Finished(seq)) = entry?.file_name().to_str().and_then(FileName::parse)
+        {
+            names.push(seq);
+        }
+    }
+    names.sort_unstable();
+    let mut next_seq = names.first().copied().unwrap_or(1);
+    let mut last_lamport = None;
+    for first_seq in names {
+        let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
+        let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
+        match verify(&fs::read(&path)?) {
+            Ok((head, trailer)) => {
+                if head.first_seq != first_seq || first_seq != next_seq {
+                    found.bad = bad(Some(next_seq), format!("entry {next_seq} is in no file"));
+                    break;
+                }
+                if last_lamport.is_some_and(|lamport| lamport != head.base_lamport) {
+                    let what = "it does not follow the file before".to_owned();
+                    found.bad = bad(Some(first_seq), what);
+                    break;
+                }
+                last_lamport = Some(trailer.last_lamport);
+                found.entries += trailer.count;
+                next_seq = first_seq + trailer.count;
+            }
+            Err(Damage::Entry { seq, damage }) => {
+                found.bad = bad(Some(seq), format!("entry {seq}: {damage}"));
+                break;
+            }
+            Err(damage) => {
+                found.bad = bad(None, damage.to_string());
+                break;
+            }
+        }
+    }
+    Ok(next_seq)
+}
+
+/// Verifies what is in memory from a seq on, or from the oldest there is.
+fn memory(context: &Context, next_seq: u64, found: &mut Found) {
+    let mut seq = next_seq;
+    let mut range = context.range(seq);
+    loop {
+        match range.next_entry() {
+            Ok(None) => return,
+            Ok(Some(entry)) => {
+                seq = entry.seq();
+                if let Err(damage) = entry.verify() {
+                    found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
+                    return;
+                }
+                found.entries += 1;
+                seq += 1;
+            }
+            // What has left memory and is in no file is not there to be verified.
+            Err(ReadError::Evicted {
+                first_available, ..
+            }) if seq < first_available => {
+                seq = first_available;
+                range = context.range(seq);
+            }
+            Err(damage) => {
+                found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
+                return;
+            }
+        }
+    }
+}
