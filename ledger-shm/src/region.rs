@@ -57,21 +57,24 @@ mod mapped {
         /// mapping, of which a process can have some ten thousand only, and no
         /// unmapping, which interrupts its other threads.
         pub(crate) fn copy_of(fd: impl AsFd, len: usize) -> io::Result<Region> {
-            let mut bytes = vec![0; len.next_multiple_of(8)];
+            let words = vec![0_u64; len.div_ceil(8)].into_boxed_slice();
+            let words = Box::into_raw(words);
+            // SAFETY: an AtomicU64 is a u64 in memory (std::sync::atomic), and nobody
+            // else has these.
+            let mut copy = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
+            // SAFETY: initialised, borrowed mutably for as long as the slice, and any
+            // bytes are words.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(copy.as_mut_ptr().cast(), len) };
             let mut read = 0;
             while read < len {
                 let at = i64::try_from(read).map_err(io::Error::other)?;
-                match nix::sys::uio::pread(&fd, &mut bytes[read..len], at) {
+                match nix::sys::uio::pread(&fd, &mut bytes[read..], at) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(count) => read += count,
                     Err(nix::Error::EINTR) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            let words = bytes.as_chunks().0.iter();
-            let copy: Box<[AtomicU64]> = words
-                .map(|word| AtomicU64::new(u64::from_ne_bytes(*word)))
-                .collect();
             Ok(Region {
                 address: NonNull::from(&copy[..]).cast(),
                 len,

@@ -42,6 +42,7 @@ pub(crate) struct Live {
 pub(crate) struct Log {
     pub(crate) name: String,
     pub(crate) epoch: Epoch,
+    pub(crate) created_at_ns: u64,
     pub(crate) state: State,
     /// Why it is quarantined.
     pub(crate) damage: Option<String>,
@@ -94,6 +95,7 @@ impl Log {
         Log {
             name: facts.name.clone(),
             epoch: facts.epoch,
+            created_at_ns: facts.created_at_ns,
             state: State::Open,
             damage: None,
             trouble: None,
