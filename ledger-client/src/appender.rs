@@ -439,8 +439,7 @@ impl Appender {
                 outcome => return Ok(outcome?),
             }
         }
-        if shared.control.state().map_err(Refused::Corrupt)? == ledger_shm::control::State::Dropped
-        {
+        if shared.control.state().map_err(Refused::Corrupt)?.is_gone() {
             return Err(Refused::Closed.into());
         }
         shared.want(self.tail.missing_len());

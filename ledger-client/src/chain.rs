@@ -3,9 +3,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
-use ledger_shm::read::Link;
+use ledger_shm::read::{End, Link};
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Segment};
 
@@ -48,6 +47,9 @@ impl Chain {
                 Err(ReadError::Map(error)) if error.is_not_found() => self.forget(),
                 outcome => return outcome,
             }
+        }
+        if control.state()?.is_gone() {
+            return Err(ReadError::Closed);
         }
         Err(Corrupt::new("chain of parts", control.first_part(), 0).into())
     }
@@ -156,17 +158,12 @@ enum Next {
 }
 
 fn successor(core: &Core, control: &Control, link: &Link) -> Result<Next, ReadError> {
-    let frontier = link.segment.frontier()?;
-    let part = match link.segment.look(frontier)? {
-        Slot::Empty | Slot::Entry(_) => return Ok(Next::Open),
-        Slot::Seal(part) => part,
-        Slot::Closed => match link.segment.successor() {
-            Some(part) => part,
-            None => return Ok(Next::Closed),
-        },
+    let (part, base_seq) = match link.end()? {
+        End::Open => return Ok(Next::Open),
+        End::Closed => return Ok(Next::Closed),
+        End::Continued { part, base_seq } => (part, base_seq),
     };
     let segment = map_part(core, control, part, false)?;
-    let base_seq = link.base_seq + frontier as u64;
     match segment.base_seq() {
         // Whoever sealed has not come so far yet.
         0 => {}
@@ -196,7 +193,7 @@ pub(crate) fn map_part(
 }
 
 fn first_link(core: &Core, control: &Control) -> Result<Link, ReadError> {
-    if control.state()? == State::Dropped {
+    if control.state()?.is_gone() {
         return Err(ReadError::Closed);
     }
     let segment = map_part(core, control, control.first_part(), false)?;

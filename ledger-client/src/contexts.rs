@@ -167,7 +167,7 @@ impl ContextSummary {
     pub(crate) fn at_a_glance(control: &Control, glance: &Glance) -> Option<ContextSummary> {
         let is_whole = glance.was_last(control.epoch().0, control.first_part());
         let state = control.state().ok()?;
-        (is_whole && state != State::Dropped).then(|| ContextSummary {
+        (is_whole && !state.is_gone()).then(|| ContextSummary {
             name: control.name().to_owned(),
             epoch: control.epoch(),
             state: Ok(state),

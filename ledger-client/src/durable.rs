@@ -78,7 +78,7 @@ impl Context {
             if durable_seq >= seq {
                 return Ok(());
             }
-            if control.state() == Ok(State::Dropped) {
+            if control.state().is_ok_and(State::is_gone) {
                 return Err(DurableError::Closed);
             }
             let left = deadline.map_or(LOOK_AGAIN, |deadline| {

@@ -488,8 +488,9 @@ pub enum ReadError {
         /// The oldest entry that can be read.
         first_available: u64,
     },
-    /// The context was dropped.
-    #[error("the context was dropped; who opens its name again begins a new one")]
+    /// The context was dropped, or has left memory while the daemon did not know that it
+    /// is open here.
+    #[error("the context was dropped, or has left memory; open it again")]
     Closed,
     /// Its bytes cannot be right.
     #[error(transparent)]

@@ -184,7 +184,7 @@ impl<'a> ContextOptions<'a> {
             let Ok(control) = Control::look(&core.instance, epoch) else {
                 continue;
             };
-            let is_it = control.name() == name && control.state() != Ok(State::Dropped);
+            let is_it = control.name() == name && !control.state().is_ok_and(State::is_gone);
             let created_at_ns = |control: &Control| control.facts().created_at_ns;
             if is_it && newest.as_ref().map(created_at_ns) < Some(created_at_ns(&control)) {
                 newest = Some(control);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ledger_shm::control::State;
 use ledger_shm::{Full, Segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -145,6 +146,13 @@ impl Provisioner {
 
 /// Takes a context to the daemon that has come back: a fresh bell.
 fn attach_again(shared: &Shared) -> Result<(), OpenError> {
+    // It would come back in other memory: who uses it finds out.
+    if shared.control.state().is_ok_and(State::is_gone) {
+        if let Some(connection) = shared.core.line.connection() {
+            shared.set_attached_to(connection);
+        }
+        return Ok(());
+    }
     let request = Request::Open {
         name: shared.control.name().to_owned(),
         epoch: Some(shared.control.epoch().0),

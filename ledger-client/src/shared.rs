@@ -161,8 +161,8 @@ impl Shared {
             Ok(Found::Nothing) => false,
             // Continued, dropped, or damaged.
             Ok(Found::Closed) => {
-                let state = self.control.state();
-                link.segment.successor().is_some() || matches!(state, Ok(State::Dropped) | Err(_))
+                let is_gone = self.control.state().map_or(true, State::is_gone);
+                link.segment.successor().is_some() || is_gone
             }
             _ => true,
         }
@@ -196,11 +196,7 @@ impl Shared {
 
     /// Lets go of segments that nobody here needs any more.
     pub(crate) fn trim(&self) {
-        if self
-            .control
-            .state()
-            .is_ok_and(|state| state != State::Dropped)
-        {
+        if self.control.state().is_ok_and(|state| !state.is_gone()) {
             self.chain.trim(self.control.first_part());
         }
         self.parts.trim();

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::Backoff;
 use ledger_shm::bell::SLEEP_MAX;
 use ledger_shm::bell::roster::Listed;
-use ledger_shm::control::State;
 use ledger_shm::read::{Cursor, Filter, Found, Link};
 use ledger_shm::{Corrupt, Entry};
 
@@ -407,9 +406,7 @@ impl Watcher {
                 }
                 Ok(is_new)
             }
-            Located::Closed(_) if shared.control.state()? == State::Dropped => {
-                Err(ReadError::Closed)
-            }
+            Located::Closed(_) if shared.control.state()?.is_gone() => Err(ReadError::Closed),
             Located::Closed(link) => {
                 // Where it will go on; it may come from a file.
                 match &mut self.cursor {

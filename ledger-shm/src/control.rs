@@ -68,6 +68,19 @@ impl State {
         }
     }
 
+    /// Whether this memory is not the context's any more: it is gone, or comes back in
+    /// other memory.
+    ///
+    /// ```
+    /// use ledger_shm::control::State;
+    ///
+    /// assert!(State::Dropped.is_gone() && State::Archived.is_gone());
+    /// assert!(!State::Idle.is_gone());
+    /// ```
+    pub fn is_gone(self) -> bool {
+        matches!(self, State::Dropped | State::Archived)
+    }
+
     fn word(self) -> u64 {
         match self {
             State::Open => STATE_OPEN,

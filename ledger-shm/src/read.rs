@@ -76,7 +76,44 @@ impl Segment {
     }
 }
 
+/// What is behind the last entry of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing yet.
+    Open,
+    /// The log is closed here.
+    Closed,
+    /// The log goes on in another part.
+    Continued {
+        /// Which one.
+        part: u64,
+        /// The seq of its first entry.
+        base_seq: u64,
+    },
+}
+
 impl Link {
+    /// What is behind the last entry, as of now.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot word that nobody writes.
+    pub fn end(&self) -> Result<End, Corrupt> {
+        let frontier = self.segment.frontier()?;
+        let part = match self.segment.look(frontier)? {
+            Slot::Empty | Slot::Entry(_) => return Ok(End::Open),
+            Slot::Seal(part) => part,
+            Slot::Closed => match self.segment.successor() {
+                Some(part) => part,
+                None => return Ok(End::Closed),
+            },
+        };
+        Ok(End::Continued {
+            part,
+            base_seq: self.base_seq + frontier as u64,
+        })
+    }
+
     #[inline(always)]
     fn find(&self, seq: u64) -> Result<(Found, Option<Candidate>), Corrupt> {
         let capacity = self.segment.geometry().slot_capacity;

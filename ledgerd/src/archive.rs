@@ -16,7 +16,7 @@ use ledger_shm::file::FileName;
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
 pub(crate) use self::disk::StateLock;
-pub(crate) use self::home::{Home, Recovered};
+pub(crate) use self::home::Home;
 
 /// How far a context has come, as its archiver says and the server asks.
 #[derive(Debug, Default)]

@@ -192,7 +192,7 @@ impl Daemon {
         let generation = u64::from_le_bytes(generation);
         let made_in = Generation::current().map_err(memory)?;
 
-        let found = recover(&instance, &options, generation).map_err(memory)?;
+        let mut found = recover(&instance, &options, generation).map_err(memory)?;
         for (epoch, error) in &found.unreadable {
             tracing::error!(%epoch, %error, "a context cannot be served");
         }
@@ -214,7 +214,7 @@ impl Daemon {
             .transpose()?;
         lock.tell_archive(&archive_dir).map_err(memory)?;
         let archived = match &state_lock {
-            Some(_) => archived(&archive_dir, &options, &found),
+            Some(_) => archived(&archive_dir, &options, &instance, &mut found),
             None => Ok(Vec::new()),
         };
         let archived = archived.map_err(|source| StartError::Archive {

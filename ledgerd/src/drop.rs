@@ -20,7 +20,13 @@ impl Registry {
             let count = log.attached_count.max(1) as u64;
             return Err(Refusal::InUse { count });
         }
+        // The files first: while that fails nothing has changed. A death after it leaves
+        // a context in memory that the next start finds to be dropped.
         let (state, home) = (log.state, log.home);
+        if let Some(home) = home.and_then(|name| self.home(name)) {
+            home.set_aside().map_err(|error| refusal(error.into()))?;
+            self.archive(epoch, |epoch, _| Order::Forget { epoch, home });
+        }
         if state != State::Archived {
             self.logs.change(epoch, |log| {
                 log.visit(&self.instance, |log, instance| match log.state {
@@ -29,12 +35,6 @@ impl Registry {
                 });
             });
             self.forget_memory(epoch, State::Dropped);
-        }
-        // A death before this leaves a context that comes back from its files: nobody
-        // was told that it is gone.
-        if let Some(home) = home.and_then(|name| self.home(name)) {
-            let removed = home.set_aside().map_err(|error| refusal(error.into()))?;
-            self.archive(epoch, |epoch, _| Order::Forget { epoch, removed });
         }
         tracing::info!(context = name, %epoch, "a context is dropped");
         self.logs.remove(epoch);

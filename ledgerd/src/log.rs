@@ -11,9 +11,8 @@ use ledger_shm::control::{Facts, State};
 use ledger_shm::fork::Generation;
 use ledger_shm::format::{BELL_LEN, CONTROL_LEN, SEQ_MAX, WITHDRAWN};
 use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
-use ledger_shm::read::Link;
+use ledger_shm::read::{End, Link};
 use ledger_shm::segment::Geometry;
-use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Corrupt, Segment, Tail};
 
 use crate::archive::Marks;
@@ -159,7 +158,8 @@ impl Log {
     /// Whether it may be kept in files only: nobody has it open.
     pub(crate) fn may_leave(&self) -> bool {
         let is_usable = matches!(self.state, State::Open | State::Idle);
-        is_usable && self.home.is_some() && self.attached_count == 0 && !self.is_leaving
+        let is_used = self.attached_count > 0 || !self.making.is_empty();
+        is_usable && self.home.is_some() && !is_used && !self.is_leaving
     }
 
     /// Whether closing it would free something and disturb nobody.
@@ -404,17 +404,11 @@ fn withdraw(instance: &Instance, epoch: Epoch, number: u64) -> Result<(), MapErr
 
 /// The part that follows in the chain, completed, if there is one.
 pub(crate) fn next_link(instance: &Instance, link: &Link) -> Result<Option<Link>, MapError> {
-    let frontier = link.segment.frontier()?;
-    let number = match link.segment.look(frontier)? {
-        Slot::Empty | Slot::Entry(_) => return Ok(None),
-        Slot::Seal(number) => number,
-        Slot::Closed => match link.segment.successor() {
-            Some(number) => number,
-            None => return Ok(None),
-        },
+    let End::Continued { part, base_seq } = link.end()? else {
+        return Ok(None);
     };
-    let segment = map(instance, Epoch(link.segment.epoch()), number)?;
-    let base_seq = link.base_seq + frontier as u64;
+    let segment = map(instance, Epoch(link.segment.epoch()), part)?;
+    let frontier = (base_seq - link.base_seq) as usize;
     segment.complete(base_seq, link.segment.lamport_before(frontier)?)?;
     Ok(Some(Link { segment, base_seq }))
 }

@@ -98,9 +98,19 @@ fn recover_all(
 pub(crate) fn archived(
     archive_dir: &Path,
     options: &Options,
-    in_memory: &Found,
+    instance: &Instance,
+    in_memory: &mut Found,
 ) -> std::io::Result<Vec<Log>> {
-    Home::remove_dropped(archive_dir)?;
+    // Whoever dropped these died before their memory was given up.
+    for (name, aside) in Home::dropped(archive_dir)? {
+        let is_dropped = |log: &mut Log| log.home == Some(name);
+        for log in in_memory.logs.extract_if(.., is_dropped) {
+            let parts = log.chain.iter().chain(&log.spares);
+            let numbers = parts.map(|part| part.number).collect();
+            in_memory.leftovers += unlink_all(instance, log.epoch, numbers)?;
+        }
+        std::fs::remove_dir_all(aside)?;
+    }
     let homes = in_memory.logs.iter().filter_map(|log| log.home);
     // What is in memory and cannot be read may be readable at the next start.
     let unreadable = in_memory.unreadable.iter().map(|(epoch, _)| *epoch);

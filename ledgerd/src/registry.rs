@@ -95,6 +95,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn has_archive(&self) -> bool {
+        self.archive.is_some()
+    }
+
     /// The directory of that name.
     pub(crate) fn home(&self, name: Epoch) -> Option<Home> {
         let (dir, _) = self.archive.as_ref()?;
@@ -103,11 +107,17 @@ impl Registry {
 
     /// Has something done with the files of a context, if it has some.
     pub(crate) fn archive(&self, epoch: Epoch, order: impl FnOnce(Epoch, Arc<Marks>) -> Order) {
-        let log = self.logs.get(epoch);
-        let log = log.filter(|log| log.state != State::Quarantined);
-        let marks = log.and_then(|log| log.marks.clone());
-        if let (Some((_, archiver)), Some(marks)) = (&self.archive, marks) {
-            archiver.give(order(epoch, marks));
+        let marks = self.logs.get(epoch).and_then(|log| {
+            let marks = log.marks.clone()?;
+            Some((log.state == State::Quarantined, marks))
+        });
+        if let (Some((_, archiver)), Some((is_damaged, marks))) = (&self.archive, marks) {
+            match order(epoch, marks) {
+                // Of a damaged context nothing more is written.
+                order @ Order::Forget { .. } => archiver.give(order),
+                order if !is_damaged => archiver.give(order),
+                _ => {}
+            }
         }
     }
 

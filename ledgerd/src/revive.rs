@@ -6,10 +6,9 @@ use ledger_shm::Control;
 use ledger_shm::control::Facts;
 use ledger_shm::file::Head;
 use ledger_shm::format::CONTROL_LEN;
-use ledger_shm::object::{self, Epoch, Name};
+use ledger_shm::object::{self, Epoch, MapError, Name};
 use ledger_shm::segment::Geometry;
 
-use crate::archive::{Home, Recovered};
 use crate::log::{Log, Part};
 use crate::maker::make;
 use crate::options::Lengths;
@@ -26,7 +25,7 @@ impl Registry {
             return Err(Refusal::Budget);
         }
         let home = self.home(home_name).ok_or(Refusal::UnknownContext)?;
-        let unusable = |error: ledger_shm::object::MapError| {
+        let unusable = |error: MapError| {
             tracing::error!(%epoch, %error, "a context cannot be brought back");
             refusal(error)
         };
@@ -38,9 +37,21 @@ impl Registry {
             },
             ..recovered.facts.clone()
         };
-        let log = self
-            .bring_back(&home, home_name, facts, &recovered)
-            .map_err(unusable)?;
+        let head = Head {
+            facts,
+            first_seq: recovered.last_seq + 1,
+            base_lamport: recovered.last_lamport,
+            begun_at_ns: now_ns(),
+        };
+        home.reopen(&head).map_err(|error| unusable(error.into()))?;
+        let first_seq = head.first_seq;
+        let log = self.bring_back(home_name, head).map_err(|error| {
+            // Nobody could append: what is known of the end is still so.
+            if recovered.is_complete {
+                let _ = home.close_again(first_seq);
+            }
+            unusable(error)
+        })?;
         let now = log.epoch;
         if now != epoch {
             tracing::warn!(
@@ -56,30 +67,31 @@ impl Registry {
         Ok(now)
     }
 
-    fn bring_back(
-        &self,
-        home: &Home,
-        home_name: Epoch,
-        facts: Facts,
-        recovered: &Recovered,
-    ) -> Result<Log, ledger_shm::object::MapError> {
-        let (epoch, base_seq) = (facts.epoch, recovered.last_seq + 1);
-        home.reopen(&Head {
-            facts: facts.clone(),
-            first_seq: base_seq,
-            base_lamport: recovered.last_lamport,
-            begun_at_ns: now_ns(),
-        })?;
-        let sizes = facts.sizes;
+    /// A context in memory that begins as this file does.
+    fn bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
+        let Head {
+            facts,
+            first_seq,
+            base_lamport,
+            ..
+        } = head;
+        let (epoch, sizes) = (facts.epoch, facts.sizes);
         let control = Control::create(&self.instance, facts, Some(home_name), self.generation)?;
         let geometry = Geometry::of_len(Lengths::new(sizes, &self.options).first);
         let number = control.take_part_number()?;
-        let lamport = recovered.last_lamport;
-        make(&self.instance, epoch, number, geometry, base_seq, lamport).inspect_err(|_| {
+        let made = make(
+            &self.instance,
+            epoch,
+            number,
+            geometry,
+            first_seq,
+            base_lamport,
+        );
+        made.inspect_err(|_| {
             let _ = object::unlink(&self.instance, Name::Control(epoch));
         })?;
         control.set_first_part(number);
-        control.set_archived(recovered.last_seq, recovered.last_seq);
+        control.set_archived(first_seq - 1, first_seq - 1);
         control.finish();
         let mut log = Log::new(&control, &self.options);
         log.chain.push_back(Part {

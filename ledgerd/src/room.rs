@@ -87,6 +87,9 @@ impl Registry {
 
     /// Evicts the oldest part of a context; false if there is none to evict.
     fn evict(&mut self, epoch: Epoch) -> bool {
+        if self.logs.get(epoch).is_some_and(|log| log.is_leaving) {
+            return false;
+        }
         let mut unfinished = None;
         let retired = self.logs.change(epoch, |log| {
             let mut retired = None;
@@ -117,6 +120,9 @@ impl Registry {
     /// Begins to give up the memory of a context that nobody has open: closed, it is
     /// written to its end, and nobody opens it until that is done.
     fn leave(&mut self, epoch: Epoch) {
+        if !self.has_archive() {
+            return;
+        }
         let has_entries = self.logs.change(epoch, |log| {
             let mut has_entries = false;
             log.visit(&self.instance, |log, instance| {
@@ -163,13 +169,21 @@ impl Registry {
             let _ = object::unlink(&self.instance, Name::Control(epoch));
             parts.extend(log.chain.drain(..));
             parts.append(&mut log.spares);
+            // The maker comes to removing them after having made them.
+            parts.append(&mut log.making);
             log.state = State::Archived;
             log.spare_len = log.lengths.spare_min;
         });
         for part in parts {
             self.lent.retire(&self.instance, epoch, part.number);
             let part = part.number;
-            self.maker.give(Job::Unlink { epoch, part });
+            match why {
+                // It may come back any moment, and number its parts from the first on.
+                State::Archived => {
+                    let _ = object::unlink(&self.instance, Name::Part(epoch, part));
+                }
+                _ => self.maker.give(Job::Unlink { epoch, part }),
+            }
         }
     }
 

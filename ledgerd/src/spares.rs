@@ -119,6 +119,10 @@ impl Registry {
             outcome,
         } = self.maker.take_made()?;
         let is_done = self.logs.change(epoch, |log| {
+            if !log.making.iter().any(|making| making.number == part) {
+                // Its memory was given up, this spare included.
+                return true;
+            }
             log.making.retain(|making| making.number != part);
             match outcome {
                 Ok(()) => log.spares.push(Part {

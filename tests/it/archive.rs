@@ -2,11 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ledger_client::{Context, DurableError, NewEntry};
+use ledger_client::{Context, DurableError, NewEntry, OpenError};
 use ledger_shm::file::{FileName, verify};
 use ledger_shm::object::Name;
 use ledger_tests::process::{Lines, Process};
@@ -517,4 +517,79 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
     instance.kill_daemon();
     let said = instance.complained(&["verify", "none"]);
     assert!(said.contains("there is no context \"none\""), "{said}");
+}
+
+#[test]
+fn a_context_that_was_being_dropped_when_its_daemon_died_is_gone() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    let home = home(&instance, &context);
+    append(&instance.context("other"), 1..=5);
+    instance.kill_daemon();
+    // It had come so far.
+    std::fs::rename(&home, home.with_extension("dropped")).expect("ours");
+    instance.start(&["--durability", "archive"]);
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "other\n");
+    assert!(!home.exists() && !home.with_extension("dropped").exists());
+    append(&instance.context("log"), 1..=3);
+    check_all(&instance, 3);
+}
+
+#[test]
+fn a_dropped_context_does_not_come_back_though_it_was_being_written() {
+    let mut instance = started(&["--durability", "archive", "--idle-close-after", "0"]);
+    let ledger = instance.connect();
+    for round in 1..=30 {
+        let context = ledger.context("log").open_or_create().expect("a context");
+        append(&context, 1..=round);
+        drop(context);
+        eventually(
+            "nobody has it open",
+            || match ledger_client::admin::drop_context(&ledger, "log") {
+                Ok(()) => Some(()),
+                Err(OpenError::InUse { .. }) => None,
+                Err(error) => panic!("{error}"),
+            },
+        );
+    }
+    drop(ledger);
+    instance.stop_daemon();
+    instance.start(&["--durability", "archive"]);
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "");
+}
+
+#[test]
+fn without_an_archive_what_has_files_stays_in_memory_and_can_be_opened() {
+    let mut instance = started(&["--durability", "archive"]);
+    append(&instance.context("log"), 1..=10);
+    instance.kill_daemon();
+    let elsewhere = instance.runtime_dir().join("elsewhere");
+    let elsewhere = elsewhere.to_str().expect("text");
+    instance.start(&["--state-dir", elsewhere, "--idle-close-after", "0"]);
+    let ledger = instance.connect();
+    for latest in 11..=30 {
+        let context = ledger.context("log").open().expect("it can be opened");
+        append(&context, latest..=latest);
+    }
+    check_all(&instance, 30);
+    assert!(!Path::new(elsewhere).exists());
+}
+
+#[test]
+fn verify_notices_entries_that_are_nowhere() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    context.wait_durable(5000, PATIENCE).expect("a disk");
+    let home = home(&instance, &context);
+    let away = home.with_extension("away");
+    std::fs::rename(&home, &away).expect("ours");
+    let output = instance.run(&["verify", "log", "-o", "jsonl"]);
+    std::fs::rename(&away, &home).expect("ours");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("\"first_bad\":1"), "{said}");
+    instance.printed(&["verify", "log"]);
 }

@@ -12,6 +12,7 @@ use ledger_shm::object::{Epoch, Instance, MapError};
 use nix::sys::eventfd::EventFd;
 
 use super::Marks;
+use super::home::Home;
 use super::keeper::{Keeper, Trouble};
 
 /// How often the frontiers of contexts that are appended to are looked at.
@@ -32,8 +33,8 @@ pub(crate) enum Order {
     },
     /// A closed log is to be in finished files, so that its memory can be given up.
     Complete { epoch: Epoch, marks: Arc<Marks> },
-    /// A context is dropped: its directory is not its own any more, and to be removed.
-    Forget { epoch: Epoch, removed: PathBuf },
+    /// A context is dropped: its directory was set aside, and is to be removed.
+    Forget { epoch: Epoch, home: Home },
     /// What is there is to be on stable storage at once.
     Sync { epoch: Epoch, marks: Arc<Marks> },
 }
@@ -140,7 +141,9 @@ impl Desk {
                     // However many there are, everybody else has a turn.
                     let begun = Instant::now();
                     self.obey(order);
-                    for order in todo.try_iter().take_while(|_| begun.elapsed() < LOOK) {
+                    while begun.elapsed() < LOOK
+                        && let Ok(order) = todo.try_recv()
+                    {
                         self.obey(order);
                     }
                 }
@@ -175,14 +178,20 @@ impl Desk {
                     is_done = keeper.complete()?;
                     Ok(())
                 });
-                // If it is not done, whoever looks after it next begins anew.
-                self.keepers.remove(&epoch);
+                if is_done {
+                    self.keepers.remove(&epoch);
+                } else {
+                    // What could not be written is still to be.
+                    self.let_go(epoch);
+                }
                 self.report(Report::Complete { epoch, is_done });
             }
-            Order::Forget { epoch, removed } => {
+            Order::Forget { epoch, home } => {
                 self.keepers.remove(&epoch);
-                // What is left is removed at the next start.
-                let _ = std::fs::remove_dir_all(removed);
+                // Twice: a look that was under way may have begun a file since. What is
+                // left is removed at the next start.
+                let _ = home.remove_aside();
+                let _ = home.set_aside().and_then(|()| home.remove_aside());
             }
             Order::Sync { epoch, marks } => {
                 marks.begin_sync();
@@ -208,6 +217,11 @@ impl Desk {
 
     /// Who looks after a context, from now on if nobody does yet.
     fn kept(&mut self, epoch: Epoch, marks: Arc<Marks>) -> &mut Kept {
+        // Memory that was given up, and came back as other memory.
+        let is_other = |kept: &Kept| !Arc::ptr_eq(&kept.marks, &marks);
+        if self.keepers.get(&epoch).is_some_and(is_other) {
+            self.keepers.remove(&epoch);
+        }
         self.keepers.entry(epoch).or_insert_with(|| Kept {
             keeper: Keeper::new(&self.instance, epoch, &self.archive_dir, Arc::clone(&marks)),
             marks,

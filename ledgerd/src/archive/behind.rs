@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ledger_shm::file::{FileName, FileWriter, Head};
 use ledger_shm::format::SEQ_MAX;
 use ledger_shm::object::{Instance, MapError, Name, Object};
-use ledger_shm::read::{Cursor, Filter, Found, Link};
+use ledger_shm::read::{Cursor, End, Filter, Found, Link};
 use ledger_shm::{Control, Corrupt, Segment};
 
 use super::home::{Home, Unfinished};
@@ -90,7 +90,17 @@ impl Behind {
             // A file that failed is not gone on with: memory has all that is in it.
             Some(unfinished) => {
                 let archived_seq = unfinished.scan.last_seq();
-                let open = resume(&home, &control, unfinished).map_err(Trouble::Disk)?;
+                let open = resume(&home, &control, unfinished).map_err(|error| {
+                    // Where one has failed before it is not known which holds more.
+                    if reached_before < durable_seq {
+                        let _ = home.give_up(finished_seq + 1);
+                    }
+                    Trouble::Disk(error)
+                })?;
+                if archived_seq >= durable_seq {
+                    // All that a file held that failed is here as well.
+                    let _ = disk::remove(&home.dir, FileName::Failed(finished_seq + 1));
+                }
                 (Some(open), archived_seq)
             }
             None => (None, finished_seq),
@@ -169,7 +179,11 @@ impl Behind {
             match self.cursor.step(&Filter::default())? {
                 Found::Entry => break,
                 Found::Nothing => return Ok(None),
-                Found::Seal(_) | Found::Closed | Found::Elsewhere => {
+                Found::Elsewhere => {
+                    let (at, base_seq) = (self.cursor.next_seq(), self.cursor.link().base_seq);
+                    return Err(Corrupt::new("base seq of a part", base_seq, at).into());
+                }
+                Found::Seal(_) | Found::Closed => {
                     let Some(next) = next_link(&self.instance, &self.control, self.cursor.link())?
                     else {
                         return Ok(None);
@@ -391,7 +405,7 @@ fn try_find(
     loop {
         let end = link.base_seq + link.segment.frontier()? as u64;
         match next_link(instance, control, &link)? {
-            Some(next) if seq >= end => {
+            Some(next) if seq >= next.base_seq => {
                 not_passed(&mut passed, &next)?;
                 link = next;
             }
@@ -419,18 +433,12 @@ fn next_link(
     control: &Control,
     link: &Link,
 ) -> Result<Option<Link>, MapError> {
-    let frontier = link.segment.frontier()?;
-    let part = match link.peek(link.base_seq + frontier as u64)? {
-        Found::Seal(part) => part,
-        Found::Closed => match link.segment.successor() {
-            Some(part) => part,
-            None => return Ok(None),
-        },
-        Found::Entry | Found::Nothing | Found::Elsewhere => return Ok(None),
+    let End::Continued { part, base_seq } = link.end()? else {
+        return Ok(None);
     };
     Ok(Some(Link {
         segment: map(instance, control, part)?,
-        base_seq: link.base_seq + frontier as u64,
+        base_seq,
     }))
 }
 

@@ -112,31 +112,57 @@ pub(crate) struct Recovered {
 }
 
 impl Home {
+    /// What the directory is called once its context is dropped.
+    fn aside(&self) -> PathBuf {
+        self.dir.with_extension(DROPPED)
+    }
+
     /// Takes the directory away from its context, at once and for good; what is in it is
     /// to be removed then.
-    pub(crate) fn set_aside(&self) -> io::Result<PathBuf> {
-        let mut aside = self.dir.clone();
-        aside.set_extension(DROPPED);
-        match std::fs::rename(&self.dir, &aside) {
+    pub(crate) fn set_aside(&self) -> io::Result<()> {
+        match std::fs::rename(&self.dir, self.aside()) {
             // Nothing was ever written.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => {
                 outcome?;
-                disk::sync_dir(self.dir.parent().unwrap_or(Path::new("/")))?;
-                Ok(aside)
+                disk::sync_dir(self.dir.parent().unwrap_or(Path::new("/")))
             }
         }
     }
 
-    /// Removes what was set aside and is still there.
-    pub(crate) fn remove_dropped(archive_dir: &Path) -> io::Result<()> {
+    /// Removes what was set aside.
+    pub(super) fn remove_aside(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.aside()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The directories that were set aside and are still there.
+    pub(crate) fn dropped(archive_dir: &Path) -> io::Result<Vec<(Epoch, PathBuf)>> {
+        let mut dropped = Vec::new();
         for entry in std::fs::read_dir(archive_dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|of| of == DROPPED) {
-                std::fs::remove_dir_all(path)?;
+            let is_aside = path.extension().is_some_and(|of| of == DROPPED);
+            let name = path.file_stem().and_then(|name| name.to_str());
+            if let Some(Ok(epoch)) = name.filter(|_| is_aside).map(str::parse) {
+                dropped.push((epoch, path));
             }
         }
-        Ok(())
+        Ok(dropped)
+    }
+
+    /// Takes a file that could not be written out of the way. Its valid entries are there
+    /// if memory is lost before they are elsewhere. Where one failed before, that one
+    /// holds what was durable, and this one did not come so far.
+    pub(super) fn give_up(&self, first_seq: u64) -> io::Result<()> {
+        let (open, failed) = (FileName::Open(first_seq), FileName::Failed(first_seq));
+        let files = self.files()?;
+        match (files.contains(&open), files.contains(&failed)) {
+            (false, _) => Ok(()),
+            (true, true) => disk::remove(&self.dir, open),
+            (true, false) => disk::rename(&self.dir, open, failed),
+        }
     }
 
     /// The directories of all contexts of an instance, by name.
@@ -243,6 +269,12 @@ impl Home {
         }
         let file = FileWriter::begin(disk::create(&self.dir, name)?, head)?;
         disk::sync(&file.into_target())?;
+        disk::sync_dir(&self.dir)
+    }
+
+    /// Nothing could be appended after all.
+    pub(crate) fn close_again(&self, first_seq: u64) -> io::Result<()> {
+        disk::remove(&self.dir, FileName::Open(first_seq))?;
         disk::sync_dir(&self.dir)
     }
 }

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ledger_shm::file::FileName;
 use ledger_shm::object::{Epoch, Instance, MapError};
 use ledger_shm::{Control, Corrupt};
 
+use super::Marks;
 use super::behind::Behind;
 use super::home::Home;
-use super::{Marks, disk};
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -155,6 +154,9 @@ impl Keeper {
                 let behind = self.behind.take();
                 if let (Trouble::Disk(_), Some(behind)) = (trouble, behind) {
                     self.failed = Some((behind.home().clone(), behind.finished_seq() + 1));
+                    drop(behind);
+                    // At once: this process may not live to try it again.
+                    let _ = self.give_up();
                 }
                 Some(Instant::now() + RETRY)
             }
@@ -162,13 +164,19 @@ impl Keeper {
         outcome.map(Some)
     }
 
-    fn begun(&mut self) -> Result<&mut Behind, Trouble> {
-        // The kernel may not try again to write what it has failed to (fsync(2), EIO),
-        // and then says that all is well: such a file is not gone on with.
+    /// Sees to it that a file that could not be written is not gone on with: the kernel
+    /// may not try again to write what it has failed to, and then says that all is well
+    /// (fsync(2), EIO).
+    fn give_up(&mut self) -> io::Result<()> {
         if let Some((home, first_seq)) = &self.failed {
-            give_up(home, *first_seq).map_err(Trouble::Disk)?;
+            home.give_up(*first_seq)?;
             self.failed = None;
         }
+        Ok(())
+    }
+
+    fn begun(&mut self) -> Result<&mut Behind, Trouble> {
+        self.give_up().map_err(Trouble::Disk)?;
         if self.behind.is_none() {
             let control = Control::open(&self.instance, self.epoch, true)?;
             let home = control.home().ok_or_else(|| {
@@ -182,18 +190,5 @@ impl Keeper {
             self.behind = Some(Behind::begin(instance, control, Home::new(dir), marks)?);
         }
         Ok(self.behind.as_mut().expect("begun above"))
-    }
-}
-
-/// Takes a file that could not be written out of the way. Its valid entries are there
-/// if memory is lost before they are elsewhere; one that failed before it held as much
-/// as one that failed earlier holds nothing that is needed.
-fn give_up(home: &Home, first_seq: u64) -> io::Result<()> {
-    let (open, failed) = (FileName::Open(first_seq), FileName::Failed(first_seq));
-    let files = home.files()?;
-    match (files.contains(&open), files.contains(&failed)) {
-        (false, _) => Ok(()),
-        (true, true) => disk::remove(&home.dir, open),
-        (true, false) => disk::rename(&home.dir, open, failed),
     }
 }

@@ -1,9 +1,10 @@
 //! `ledgerd verify`: whether entries are as they were appended, in files and in memory.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ledger_client::{Context, ContextSummary, Ledger, ReadError, State};
+use ledger_client::{Context, ContextSummary, Ledger, OpenError, ReadError, State};
 use ledger_shm::file::{Damage, FileName, verify};
 use serde::Serialize;
 
@@ -123,7 +124,12 @@ fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure
     }
     let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
     if found.bad.is_none() && is_in_memory {
-        memory(&summary.open(ledger)?, next_seq, &mut found);
+        match summary.open(ledger) {
+            Ok(context) => memory(&context, next_seq, &mut found),
+            // It has left memory meanwhile, and all of it is in files.
+            Err(OpenError::Map(error)) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(found.verdict(summary.name().to_owned()))
 }
@@ -144,7 +150,12 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
     for first_seq in names {
         let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
         let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
-        match verify(&fs::read(&path)?) {
+        let bytes = match fs::read(&path) {
+            // Dropped meanwhile, or by retention.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
+        match verify(&bytes) {
             Ok((head, trailer)) => {
                 if head.first_seq != first_seq || first_seq != next_seq {
                     found.bad = bad(Some(next_seq), format!("entry {next_seq} is in no file"));
@@ -188,10 +199,12 @@ fn memory(context: &Context, next_seq: u64, found: &mut Found) {
                 found.entries += 1;
                 seq += 1;
             }
-            // What has left memory and is in no file is not there to be verified.
+            // It has left memory meanwhile.
+            Err(ReadError::Closed) => return,
+            // What is kept in memory only and has left it is not there to be verified.
             Err(ReadError::Evicted {
                 first_available, ..
-            }) if seq < first_available => {
+            }) if seq < first_available && context.durable_seq().is_none() => {
                 seq = first_available;
                 range = context.range(seq);
             }
