@@ -2,6 +2,7 @@
 //! needs no runtime's reactor, so it works in every one.
 
 use std::future::poll_fn;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -127,6 +128,33 @@ impl AsyncWatcher {
     pub fn seek(&mut self, next_seq: u64) {
         self.has_failed = false;
         self.watcher.seek(next_seq);
+    }
+}
+
+/// As [`Watcher::as_fd`], for an event loop that is not a runtime's: readable when it
+/// is worth calling [`try_next`](AsyncWatcher::try_next).
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// # let context = ledger.context("loan-7").open_or_create()?;
+/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+/// use std::os::fd::AsFd;
+///
+/// let mut watcher = context.watch(1).into_async();
+/// watcher.as_fd();
+/// assert!(watcher.try_next()?.is_none());
+/// context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
+/// poll(&mut [PollFd::new(watcher.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+/// assert_eq!(watcher.try_next()?.expect("it said so").seq(), 1);
+/// # Ok(()) });
+/// ```
+///
+/// # Panics
+///
+/// If the process has no descriptor left.
+impl AsFd for AsyncWatcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watcher.as_fd()
     }
 }
 

@@ -59,8 +59,10 @@ mod mapped {
         pub(crate) fn copy_of(fd: impl AsFd, len: usize) -> io::Result<Region> {
             let words = vec![0_u64; len.div_ceil(8)].into_boxed_slice();
             let words = Box::into_raw(words);
-            // SAFETY: an AtomicU64 is a u64 in memory (std::sync::atomic), and nobody
-            // else has these.
+            const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+            // SAFETY: an AtomicU64 has the size and the valid values of a u64
+            // (std::sync::atomic), and, as asserted, its alignment; the box was just
+            // taken apart, and nobody else has it.
             let mut copy = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
             // SAFETY: initialised, borrowed mutably for as long as the slice, and any
             // bytes are words.

@@ -39,7 +39,8 @@ impl Marks {
 
     /// What is wanted from now on takes another order.
     fn begin_sync(&self) {
-        self.is_sync_wanted.store(false, Ordering::Release);
+        // Acquires what whoever wanted it has appended, whichever order brought it here.
+        self.is_sync_wanted.swap(false, Ordering::AcqRel);
     }
 
     fn set_finished_seq(&self, seq: u64) {

@@ -16,8 +16,8 @@ impl Registry {
         }
         let epoch = self.logs.named(name).ok_or(Refusal::UnknownContext)?;
         let log = self.logs.get(epoch).ok_or(Refusal::UnknownContext)?;
-        if log.attached_count > 0 || log.is_leaving {
-            let count = log.attached_count.max(1) as u64;
+        if log.attached_count > 0 {
+            let count = log.attached_count as u64;
             return Err(Refusal::InUse { count });
         }
         // The files first: while that fails nothing has changed. A death after it leaves

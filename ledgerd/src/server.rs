@@ -264,6 +264,10 @@ impl Server {
                 client.stage = Stage::Deferred(request);
                 Ok(())
             }
+            Request::Drop { ref name } if self.registry.is_leaving(name, None) => {
+                client.stage = Stage::Deferred(request);
+                Ok(())
+            }
             Request::Open {
                 name,
                 epoch,

@@ -77,9 +77,6 @@ impl<W: Write> FileWriter<W> {
         self.count() == 0
     }
 
-    /// Bytes of the longest file: a slot reaches no further.
-    pub const DATA_LEN_MAX: usize = crate::format::SEGMENT_LEN_MAX / 2;
-
     /// Adds the next entry's record, which the caller has verified.
     ///
     /// # Errors
