@@ -507,11 +507,10 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
             (&false.into(), &3.into())
         );
     }
-    // A file that is not there.
+    // A file that is not there, and one that has another's name.
     std::fs::remove_file(&path).expect("ours");
-    let second = files(&instance, &context)[0].first_seq();
-    assert!(second > 1);
-    std::fs::write(home.join(FileName::Finished(second).to_string()), &whole).expect("ours");
+    let renamed = home.join(FileName::Finished(5001).to_string());
+    std::fs::write(renamed, &whole).expect("ours");
     assert_eq!(verdict(&instance, &["log"], 1)["is_sound"], false);
     instance.kill_daemon();
     let said = instance.complained(&["verify", "none"]);
