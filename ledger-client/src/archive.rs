@@ -63,8 +63,8 @@ impl Archive {
         let Some(object) = known.open(core, control, seq)? else {
             return Ok(None);
         };
-        let (segment, head, trailer) = Segment::map_file(&object)?;
-        let (base_seq, end) = (head.first_seq, head.first_seq + trailer.count);
+        let (segment, _, trailer) = Segment::map_file(&object)?;
+        let (base_seq, end) = (trailer.first_seq, trailer.last_seq() + 1);
         let link = Link {
             segment: Arc::new(segment),
             base_seq,
@@ -252,16 +252,13 @@ fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapErro
     for name in names.into_iter().rev() {
         let (file, _) = own_file(instance, &home.join(name.to_string()))?;
         let last = match name {
-            FileName::Finished(first_seq) => {
+            FileName::Finished(_) => {
                 let head = Head::read(&file)?;
-                let latest = first_seq + Trailer::read(&file)?.count - 1;
-                Some((head.facts, latest))
+                Some((head.facts, Trailer::read(&file)?.last_seq()))
             }
             // Of one that has no head nothing is known.
             _ => {
-                let mut bytes = Vec::new();
-                (&file).read_to_end(&mut bytes)?;
-                let scan = Scan::of(&bytes).ok();
+                let scan = Scan::of(&file).ok();
                 scan.map(|scan| (scan.head.facts.clone(), scan.last_seq()))
             }
         };

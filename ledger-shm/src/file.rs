@@ -1,28 +1,33 @@
 //! A file in which entries outlive their memory: an archive's, or a snapshot.
 //!
 //! ```text
-//!  0        256    data_offset      index_offset                  file_len
-//!  +--------+------+----------------+--------------------+---------+
-//!  | header | name | records in seq | index: slots, the  | trailer |
-//!  |        |      | order          | last says CLOSED   |         |
-//!  +--------+------+----------------+--------------------+---------+
+//!  0        256           data_offset      index_offset                        file_len
+//!  +--------+------+-------+----------------+------------------+-------+-------+---------+
+//!  | header | name | peaks | records in seq | index: slots,    | nodes | peaks | trailer |
+//!  |        |      |       | order          | the last: CLOSED |       |       |         |
+//!  +--------+------+-------+----------------+------------------+-------+-------+---------+
 //! ```
 //!
 //! It is written front to back and never changed. Until its trailer is there it
 //! is unfinished: whoever finds it so [scans](Scan) it for the longest valid
 //! prefix. A finished one is [mapped](crate::Segment::map_file) and read as a
-//! segment, in place.
+//! segment, in place. The peaks are those of the [tree](crate::merkle) over all entries
+//! before the first one, and up to the last one; the nodes what became complete between.
 
 mod head;
 mod name;
+mod records;
 mod scan;
+mod source;
 mod trailer;
 mod verify;
 mod writer;
 
+pub(crate) use self::head::HEAD_LEN_MAX;
 pub use self::head::Head;
 pub use self::name::FileName;
 pub use self::scan::Scan;
+pub use self::source::{Section, Source};
 pub use self::trailer::Trailer;
 pub use self::verify::{Damage, verify};
 pub use self::writer::FileWriter;
@@ -35,8 +40,15 @@ mod tests {
     use crate::control::{Facts, Sizes};
     use crate::entry::{Entry, Limits};
     use crate::format::{RECORD_HEADER_LEN, RecordHeader};
+    use crate::merkle::{Frontier, peak_count};
     use crate::object::{Epoch, MapError};
     use crate::record::{crc32c, scratch_len, write_body};
+
+    /// A tree over so many entries, whatever they are.
+    fn before(count: u64) -> Frontier {
+        let peaks = (0..peak_count(count)).map(|index| [index as u8; 32]);
+        Frontier::new(count, peaks.collect()).expect("as many as that takes")
+    }
 
     fn head(first_seq: u64) -> Head {
         Head {
@@ -53,7 +65,7 @@ mod tests {
                 has_foreign_writers: false,
                 created_at_ns: 17,
             },
-            first_seq,
+            before: before(first_seq - 1),
             base_lamport: first_seq - 1,
             begun_at_ns: 18,
         }
@@ -89,22 +101,25 @@ mod tests {
     fn file(first_seq: u64, count: u64) -> Vec<u8> {
         let mut writer = FileWriter::begin(Vec::new(), &head(first_seq)).expect("memory");
         for seq in first_seq..first_seq + count {
-            writer
-                .push(&record(seq, seq as usize % 40))
-                .expect("memory");
+            push(&mut writer, &record(seq, seq as usize % 40));
         }
         assert_eq!(
             (writer.count(), writer.next_seq()),
             (count, first_seq + count)
         );
-        writer.finish(true).expect("memory")
+        writer.finish(true).expect("memory").0
+    }
+
+    fn push(writer: &mut FileWriter<Vec<u8>>, record: &[u8]) {
+        let entry = Entry::from_bytes(record).expect("just made");
+        writer.push(&entry).expect("memory");
     }
 
     #[test]
     fn a_finished_file_verifies_and_says_what_it_holds() {
         for count in [0, 1, 9] {
             let bytes = file(5, count);
-            let (found, trailer) = verify(&bytes).expect("as it was written");
+            let (found, trailer) = verify(&bytes[..]).expect("as it was written");
             assert_eq!(found, head(5));
             assert_eq!(trailer.count, count);
             assert!(trailer.is_complete);
@@ -118,20 +133,20 @@ mod tests {
         let mut bytes = whole.clone();
         for bit in 0..whole.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(verify(&bytes).is_err(), "bit {bit}");
+            assert!(verify(&bytes[..]).is_err(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for len in 0..whole.len() {
             assert!(verify(&whole[..len]).is_err(), "{len} bytes");
         }
         bytes.push(0);
-        assert!(verify(&bytes).is_err(), "one byte more");
+        assert!(verify(&bytes[..]).is_err(), "one byte more");
         // The end of another file, and records in another order.
         let other = file(1, 5);
         bytes = whole.clone();
         bytes.truncate(whole.len() - 128);
         bytes.extend(&other[other.len() - 128..]);
-        assert!(verify(&bytes).is_err(), "another trailer");
+        assert!(verify(&bytes[..]).is_err(), "another trailer");
     }
 
     #[test]
@@ -140,7 +155,7 @@ mod tests {
         let mut writer = FileWriter::begin(Vec::new(), &head).expect("memory");
         let mut ends = vec![(writer.len(), 0)];
         for seq in 1..=5 {
-            writer.push(&record(seq, 3 * seq as usize)).expect("memory");
+            push(&mut writer, &record(seq, 3 * seq as usize));
             ends.push((writer.len(), seq));
         }
         let bytes = std::mem::take(writer.target());
@@ -155,14 +170,14 @@ mod tests {
                 .rfind(|(end, _)| *end <= len)
                 .expect("the head is there");
             let scan = scan.expect("a head");
-            assert_eq!((scan.valid_len, scan.last_seq()), (valid_len, last_seq));
+            assert_eq!((scan.valid_len(), scan.last_seq()), (valid_len, last_seq));
         }
         // It can be gone on with, and comes out as if nothing had happened.
         let scan = Scan::of(&bytes[..bytes.len() - 1]).expect("a head");
-        let mut writer = FileWriter::resume(bytes[..scan.valid_len].to_vec(), scan);
-        writer.push(&record(5, 15)).expect("memory");
-        let resumed = writer.finish(false).expect("memory");
-        let (_, trailer) = verify(&resumed).expect("whole again");
+        let mut writer = FileWriter::resume(bytes[..scan.valid_len()].to_vec(), scan);
+        push(&mut writer, &record(5, 15));
+        let (resumed, _) = writer.finish(false).expect("memory");
+        let (_, trailer) = verify(&resumed[..]).expect("whole again");
         assert_eq!((trailer.count, trailer.is_complete), (5, false));
         assert_eq!(resumed[..bytes.len()], bytes);
     }
@@ -176,7 +191,7 @@ mod tests {
             .position(|word| word == 6_u64.to_le_bytes())
             .expect("the fourth record's seq");
         bytes[before + at] ^= 4;
-        match verify(&bytes) {
+        match verify(&bytes[..]) {
             Err(Damage::Entry { seq, .. }) => assert_eq!(seq, 6),
             other => panic!("{other:?}"),
         }

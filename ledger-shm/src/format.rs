@@ -138,7 +138,8 @@ pub const RECORD_HEADER_LEN: usize = size_of::<RecordHeader>();
 
 /// The head of a file in which entries outlive their memory, written once, before
 /// anything else in it; the name follows, filled up to a multiple of
-/// [`RECORD_ALIGN`] with zeros, and then the records.
+/// [`RECORD_ALIGN`] with zeros, then the peaks of the tree over all entries before
+/// the first one here, and then the records.
 ///
 /// What a segment's header says at the same offsets is said there, too, so that
 /// a finished file can be read as one.
@@ -183,8 +184,7 @@ pub struct FileHeader {
     pub reserved_successor: u64,
     /// Zero.
     pub reserved: [u8; 96],
-    /// CRC32C over this header, this field counted as zero, and the name with its
-    /// zeros.
+    /// CRC32C over everything before the records, this field counted as zero.
     pub header_crc: u32,
     /// Zero.
     pub reserved_end: u32,
@@ -193,8 +193,10 @@ pub struct FileHeader {
 /// Bytes of a file before the name.
 pub const FILE_HEADER_LEN: usize = size_of::<FileHeader>();
 
-/// The last bytes of a finished file. Before them lies an index of slots as in a
-/// segment, one more than there are entries; the last one says CLOSED.
+/// The last bytes of a finished file. Before them lie an index of slots as in a
+/// segment, one more than there are entries, of which the last one says CLOSED; the
+/// nodes of the tree that became complete by these entries; and its peaks behind the
+/// last one.
 #[derive(Debug)]
 #[repr(C)]
 pub struct FileTrailer {
@@ -209,10 +211,14 @@ pub struct FileTrailer {
     /// 1 if the log was closed behind the last entry: nothing was ever appended
     /// behind it that is in no later file.
     pub is_complete: u32,
-    /// CRC32C over the index.
-    pub index_crc: u32,
+    /// CRC32C over index, nodes and peaks.
+    pub tables_crc: u32,
+    /// Seq of the first entry here, as in the header.
+    pub first_seq: u64,
+    /// Root of the tree over all entries up to the last one here.
+    pub root: [u8; 32],
     /// Zero.
-    pub reserved: [u8; 72],
+    pub reserved: [u8; 32],
     /// CRC32C over all of this trailer before this field.
     pub trailer_crc: u32,
     /// Zero.
@@ -223,6 +229,8 @@ pub struct FileTrailer {
 
 /// Bytes of a finished file's end.
 pub const FILE_TRAILER_LEN: usize = size_of::<FileTrailer>();
+/// Entries that a file has at most: what is said about them fits into memory.
+pub const FILE_COUNT_MAX: u64 = 1 << 22;
 
 /// What the daemon tells everybody about one context. Only the daemon writes.
 #[derive(Debug)]
@@ -379,6 +387,8 @@ const _: () = {
     assert!(offset_of!(FileHeader, header_crc) == 248);
     assert!(FILE_TRAILER_LEN == 128 && FILE_TRAILER_LEN.is_multiple_of(RECORD_ALIGN));
     assert!(offset_of!(FileTrailer, is_complete) == 32);
+    assert!(offset_of!(FileTrailer, first_seq) == 40);
+    assert!(offset_of!(FileTrailer, root) == 48);
     assert!(offset_of!(FileTrailer, trailer_crc) == 112);
     assert!(offset_of!(FileTrailer, magic) == 120);
 

@@ -16,7 +16,8 @@
 //! 7. [`bell`]: park and ring, alone or at many at once; who watches;
 //! 8. [`control`]: what the daemon tells everybody about one log;
 //! 9. [`object`]: named memory, from creation to unlinking;
-//! 10. `file`: entries on disk, in an archive or a snapshot;
+//! 10. `file`: entries on disk, in an archive or a snapshot; `merkle`: the tree over
+//!     them;
 //! 11. [`socket`]: packets and descriptors between a client and the daemon;
 //! 12. [`fork`], `region`, [`sync`] and `sys`: what all of it rests on.
 
@@ -39,6 +40,8 @@ pub mod error;
 pub mod file;
 pub mod fork;
 pub mod format;
+#[cfg(not(loom))]
+pub mod merkle;
 pub mod object;
 pub mod read;
 pub mod record;

@@ -39,12 +39,12 @@ impl Registry {
         };
         let head = Head {
             facts,
-            first_seq: recovered.last_seq + 1,
+            before: recovered.tree,
             base_lamport: recovered.last_lamport,
             begun_at_ns: now_ns(),
         };
         home.reopen(&head).map_err(|error| unusable(error.into()))?;
-        let first_seq = head.first_seq;
+        let first_seq = head.first_seq();
         let log = self.bring_back(home_name, head).map_err(|error| {
             // Nobody could append: what is known of the end is still so.
             if recovered.is_complete {
@@ -58,7 +58,7 @@ impl Registry {
                 context = log.name,
                 before = %epoch,
                 epoch = %now,
-                last_seq = recovered.last_seq,
+                last_seq = first_seq - 1,
                 "a context may have lost its last entries with its memory, and has another epoch"
             );
         }
@@ -69,9 +69,9 @@ impl Registry {
 
     /// A context in memory that begins as this file does.
     fn bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
+        let first_seq = head.first_seq();
         let Head {
             facts,
-            first_seq,
             base_lamport,
             ..
         } = head;

@@ -105,7 +105,7 @@ fn what_has_left_memory_is_read_from_files() {
     for name in files(&instance, &context) {
         if let FileName::Finished(_) = name {
             let path = home(&instance, &context).join(name.to_string());
-            verify(&std::fs::read(path).expect("ours")).expect("whole");
+            verify(&std::fs::read(path).expect("ours")[..]).expect("whole");
         }
     }
 }
@@ -138,10 +138,10 @@ fn check_files_reach(instance: &Instance, context: &Context, latest: u64) {
         assert_eq!(name.first_seq(), next_seq, "{name}");
         let bytes = std::fs::read(home(instance, context).join(name.to_string())).expect("ours");
         next_seq = match name {
-            FileName::Finished(_) => next_seq + verify(&bytes).expect("whole").1.count,
+            FileName::Finished(_) => next_seq + verify(&bytes[..]).expect("whole").1.count,
             _ => {
-                let scan = ledger_shm::file::Scan::of(&bytes).expect("a head");
-                assert_eq!(scan.valid_len, bytes.len());
+                let scan = ledger_shm::file::Scan::of(&bytes[..]).expect("a head");
+                assert_eq!(scan.valid_len(), bytes.len());
                 scan.last_seq() + 1
             }
         };
@@ -496,8 +496,8 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
     assert_eq!(verdict(&instance, &[named], 0)["is_sound"], true);
     // One bit of one entry.
     let mut bytes = whole.clone();
-    let scan = ledger_shm::file::Scan::of(&whole).expect("a head");
-    let third = scan.head.data_offset() + 2 * (scan.valid_len / scan.count as usize) + 100;
+    let scan = ledger_shm::file::Scan::of(&whole[..]).expect("a head");
+    let third = scan.head.data_offset() + 2 * (scan.valid_len() / scan.count() as usize) + 100;
     bytes[third] ^= 1;
     std::fs::write(&path, &bytes).expect("ours");
     for args in [["log"], [named]] {

@@ -83,7 +83,7 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
         reserved_successor, reserved, header_crc, reserved_end);
     compare("File header", &head, size_of::<FileHeader>());
     let trailer = fields!(FileTrailer: count, index_offset, file_len, last_lamport, is_complete,
-        index_crc, reserved, trailer_crc, reserved_end, magic);
+        tables_crc, first_seq, root, reserved, trailer_crc, reserved_end, magic);
     compare("File trailer", &trailer, size_of::<FileTrailer>());
     let entry = fields!(RosterEntry: client_word, next_seq_word, reserved);
     compare("Roster entry", &entry, size_of::<RosterEntry>());

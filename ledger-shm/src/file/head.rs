@@ -1,8 +1,6 @@
 //! What a file says before its records.
 
-use std::fs::File;
 use std::mem::offset_of;
-use std::os::unix::fs::FileExt;
 
 use crate::control::{Facts, Words, check_name_len};
 use crate::error::Corrupt;
@@ -10,16 +8,19 @@ use crate::format::{
     ARCHIVE_FORMAT, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, FileHeader, NAME_LEN_MAX,
     RECORD_ALIGN, SEQ_MAX,
 };
+use crate::merkle::{Frontier, HASH_LEN, peak_count};
 use crate::object::{Epoch, MapError};
 use crate::record::crc32c;
+
+use super::Source;
 
 /// What a file says before its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Which context, and what was fixed when that was created.
     pub facts: Facts,
-    /// Seq of the first entry here, also if there is none yet.
-    pub first_seq: u64,
+    /// The tree over all entries before the first one here.
+    pub before: Frontier,
     /// Lamport time of the entry before that one.
     pub base_lamport: u64,
     /// Wall clock when this file was begun, nanoseconds since 1970.
@@ -33,22 +34,22 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// The kernel's, or as [`decode`](Self::decode).
-    pub fn read(file: &File) -> Result<Head, MapError> {
-        let mut bytes = vec![0; FILE_HEADER_LEN + NAME_LEN_MAX];
-        let mut len = 0;
-        while len < bytes.len() {
-            match file.read_at(&mut bytes[len..], len as u64)? {
-                0 => break,
-                count => len += count,
-            }
-        }
-        Head::decode(&bytes[..len])
+    /// The source's, or as [`decode`](Self::decode).
+    pub fn read(source: &(impl Source + ?Sized)) -> Result<Head, MapError> {
+        let len = source.total_len()?.min(HEAD_LEN_MAX as u64);
+        let mut bytes = vec![0; len as usize];
+        source.read_exact_at(&mut bytes, 0)?;
+        Head::decode(&bytes)
+    }
+
+    /// Seq of the first entry here, also if there is none yet.
+    pub fn first_seq(&self) -> u64 {
+        self.before.count() + 1
     }
 
     /// Bytes of a file before its records.
     pub fn data_offset(&self) -> usize {
-        data_offset(self.facts.name.len())
+        data_offset(self.facts.name.len(), self.before.count())
     }
 
     /// The bytes of a file before its records.
@@ -78,7 +79,7 @@ impl Head {
             ),
             (offset_of!(FileHeader, begun_at_ns), self.begun_at_ns),
             (offset_of!(FileHeader, base_lamport), self.base_lamport),
-            (offset_of!(FileHeader, first_seq), self.first_seq),
+            (offset_of!(FileHeader, first_seq), self.first_seq()),
         ] {
             put(&mut bytes, at, &word.to_le_bytes());
         }
@@ -91,6 +92,9 @@ impl Head {
             &self.facts.epoch.0,
         );
         put(&mut bytes, FILE_HEADER_LEN, name);
+        let peaks = self.before.peaks().as_flattened();
+        let peaks_at = bytes.len() - peaks.len();
+        put(&mut bytes, peaks_at, peaks);
         let crc = crc(&bytes);
         put(&mut bytes, CRC_AT, &crc.to_le_bytes());
         bytes
@@ -114,7 +118,12 @@ impl Head {
         let name_len = word(offset_of!(FileHeader, name_len));
         let (name_len, foreign_writers) = (name_len as u32, (name_len >> 32) as u32);
         let name_len = check_name_len(name_len)?;
-        let bytes = bytes.get(..data_offset(name_len));
+        let first_seq = word(offset_of!(FileHeader, first_seq));
+        if !(1..=SEQ_MAX).contains(&first_seq) {
+            return Err(Corrupt::new("first seq of a file", first_seq, 1).into());
+        }
+        let before = first_seq - 1;
+        let bytes = bytes.get(..data_offset(name_len, before));
         let bytes = bytes.ok_or(MapError::Unfinished)?;
         let found = word(CRC_AT);
         Corrupt::check("file header checksum", found, crc(bytes).into())?;
@@ -128,13 +137,10 @@ impl Head {
             foreign_writers,
         };
         let name = &bytes[FILE_HEADER_LEN..FILE_HEADER_LEN + name_len];
-        let first_seq = word(offset_of!(FileHeader, first_seq));
-        if !(1..=SEQ_MAX).contains(&first_seq) {
-            return Err(Corrupt::new("first seq of a file", first_seq, 1).into());
-        }
+        let (peaks, _) = bytes[data_offset(name_len, 0)..].as_chunks();
         Ok(Head {
             facts: words.facts(Epoch(*epoch), name)?,
-            first_seq,
+            before: Frontier::new(before, peaks.to_vec()).expect("as many as its count takes"),
             base_lamport: word(offset_of!(FileHeader, base_lamport)),
             begun_at_ns: word(offset_of!(FileHeader, begun_at_ns)),
         })
@@ -148,8 +154,14 @@ const SIZES_AT: [usize; 4] = [
     offset_of!(FileHeader, window_len),
 ];
 
-fn data_offset(name_len: usize) -> usize {
-    (FILE_HEADER_LEN + name_len).next_multiple_of(RECORD_ALIGN)
+/// Bytes before the records of a file, at most.
+pub(crate) const HEAD_LEN_MAX: usize =
+    FILE_HEADER_LEN + NAME_LEN_MAX + u64::BITS as usize * HASH_LEN;
+
+/// Where the records begin behind a name and the peaks of so many entries.
+fn data_offset(name_len: usize, before: u64) -> usize {
+    let peaks_at = (FILE_HEADER_LEN + name_len).next_multiple_of(RECORD_ALIGN);
+    peaks_at + peak_count(before) * HASH_LEN
 }
 
 /// Over everything before the records but the checksum and what follows it in the

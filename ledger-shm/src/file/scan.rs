@@ -1,12 +1,20 @@
-//! The longest valid prefix of a file that was not finished.
+//! The longest valid prefix of a file.
 
-use crate::entry::Entry;
+use rkyv::util::AlignedVec;
+
+use crate::entry::{Entry, LIMIT_MAX};
 use crate::error::Corrupt;
-use crate::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{KEY_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
+use crate::merkle::Frontier;
 use crate::object::MapError;
-use crate::slot::{Extent, Slot};
 
-use super::Head;
+use super::records::Records;
+use super::{Head, Source};
+
+/// Bytes read at once.
+const READ_LEN: usize = 1 << 20;
+/// More than the record of any entry has.
+const RECORD_LEN_MAX: usize = 2 * (LIMIT_MAX + KEY_LEN_MAX);
 
 /// What of an unfinished file is valid: its head, and the records behind it up to
 /// the first that is not whole, is not what its checksums say, or is not the next.
@@ -14,15 +22,9 @@ use super::Head;
 pub struct Scan {
     /// What it says before its records.
     pub head: Head,
-    /// Entries.
-    pub count: u64,
-    /// Bytes of the file that are valid.
-    pub valid_len: usize,
     /// What is wrong with what follows; none where the file ends.
     pub damage: Option<Corrupt>,
-    pub(super) data_len: usize,
-    pub(super) last_lamport: u64,
-    pub(super) index: Vec<u8>,
+    pub(super) records: Records,
 }
 
 impl Scan {
@@ -30,74 +32,116 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// As [`Head::decode`]: without a head nothing is valid.
-    pub fn of(bytes: &[u8]) -> Result<Scan, MapError> {
-        let head = Head::decode(bytes)?;
-        let data_offset = head.data_offset();
-        let mut scan = Scan {
-            count: 0,
-            valid_len: data_offset,
-            damage: None,
-            data_len: 0,
-            last_lamport: head.base_lamport,
-            index: Vec::new(),
-            head,
-        };
-        let mut rest = &bytes[data_offset..];
-        while !rest.is_empty() {
-            let ((len, lamport), behind) = match scan.next(rest) {
-                Ok(found) => found,
-                Err(damage) => {
-                    scan.damage = Some(damage);
+    /// The source's, or as [`Head::decode`]: without a head nothing is valid.
+    pub fn of(source: &(impl Source + ?Sized)) -> Result<Scan, MapError> {
+        let len = source.total_len()?;
+        Scan::up_to(source, Head::read(source)?, len)
+    }
+
+    /// Scans what lies before this offset, behind a head that was read.
+    pub(super) fn up_to(
+        source: &(impl Source + ?Sized),
+        head: Head,
+        end: u64,
+    ) -> Result<Scan, MapError> {
+        let mut records = Records::behind(&head);
+        let mut damage = None;
+        let mut at = head.data_offset() as u64;
+        // Records begin on a multiple of their alignment in a file, and so in here.
+        let mut buffer = AlignedVec::<RECORD_ALIGN>::new();
+        let mut rest = 0..0;
+        while at < end || !rest.is_empty() {
+            match next(&records, &buffer[rest.clone()]) {
+                Ok((entry, padded_len)) => {
+                    records.add(&entry);
+                    rest.start += padded_len;
+                }
+                Err(Stop::Short { needed }) if at < end => {
+                    buffer.copy_within(rest.clone(), 0);
+                    rest = 0..rest.len();
+                    let wanted = READ_LEN.max(needed - rest.len());
+                    let wanted = usize::try_from(end - at).map_or(wanted, |left| wanted.min(left));
+                    let filled = rest.end + wanted;
+                    buffer.resize(buffer.len().max(filled), 0);
+                    source.read_exact_at(&mut buffer[rest.end..filled], at)?;
+                    rest.end = filled;
+                    at += wanted as u64;
+                }
+                Err(Stop::Short { .. }) => {
+                    damage = Some(Corrupt::short_record(rest.len()));
                     break;
                 }
-            };
-            let extent = Extent {
-                offset: scan.data_len,
-                len,
-            };
-            scan.index
-                .extend_from_slice(&Slot::Entry(extent).encode().to_le_bytes());
-            scan.data_len += rest.len() - behind.len();
-            scan.valid_len = data_offset + scan.data_len;
-            scan.last_lamport = lamport;
-            scan.count += 1;
-            rest = behind;
+                Err(Stop::Wrong(corrupt)) => {
+                    damage = Some(corrupt);
+                    break;
+                }
+            }
         }
-        Ok(scan)
+        Ok(Scan {
+            head,
+            damage,
+            records,
+        })
+    }
+
+    /// Entries.
+    pub fn count(&self) -> u64 {
+        self.records.count()
+    }
+
+    /// Bytes of the file that are valid.
+    pub fn valid_len(&self) -> usize {
+        self.head.data_offset() + self.records.data_len
     }
 
     /// The last seq that is valid; that before the first if there is none.
     pub fn last_seq(&self) -> u64 {
-        self.head.first_seq + self.count - 1
+        self.records.next_seq() - 1
+    }
+
+    /// The tree over all entries up to that one.
+    pub fn tree(&self) -> &Frontier {
+        &self.records.frontier
     }
 
     /// Lamport time of the last entry that is valid; without one, of the one before.
     pub fn last_lamport(&self) -> u64 {
-        self.last_lamport
+        self.records.last_lamport
     }
+}
 
-    /// Length and Lamport time of the next record, and what lies behind it.
-    fn next<'a>(&self, rest: &'a [u8]) -> Result<((usize, u64), &'a [u8]), Corrupt> {
-        let short = || Corrupt::short_record(rest.len());
-        let header = rest.first_chunk::<RECORD_HEADER_LEN>().ok_or_else(short)?;
-        let header = RecordHeader::decode(header);
-        let len = RECORD_HEADER_LEN + header.body_len as usize;
-        let padded_len = len.next_multiple_of(RECORD_ALIGN);
-        let (padded, behind) = rest.split_at_checked(padded_len).ok_or_else(short)?;
-        let (record, padding) = padded.split_at(len);
-        Entry::from_bytes(record)?;
-        let next_seq = self.head.first_seq + self.count;
-        Corrupt::check("record seq", header.seq, next_seq)?;
-        if header.lamport <= self.last_lamport {
-            return Err(Corrupt::new(
-                "record lamport",
-                header.lamport,
-                self.last_lamport + 1,
-            ));
-        }
-        let padding = padding.iter().fold(0, |any, byte| any | byte);
-        Corrupt::check("padding of a record", padding.into(), 0)?;
-        Ok(((len, header.lamport), behind))
+enum Stop {
+    /// That many bytes are needed to tell.
+    Short {
+        needed: usize,
+    },
+    Wrong(Corrupt),
+}
+
+impl From<Corrupt> for Stop {
+    fn from(corrupt: Corrupt) -> Stop {
+        Stop::Wrong(corrupt)
     }
+}
+
+/// The next entry, and how long its record is with the zeros behind it.
+fn next<'a>(records: &Records, bytes: &'a [u8]) -> Result<(Entry<'a>, usize), Stop> {
+    let Some(header) = bytes.first_chunk::<RECORD_HEADER_LEN>() else {
+        let needed = RECORD_HEADER_LEN;
+        return Err(Stop::Short { needed });
+    };
+    let len = RECORD_HEADER_LEN + RecordHeader::decode(header).body_len as usize;
+    if len > RECORD_LEN_MAX {
+        return Err(Corrupt::new("record length", len as u64, RECORD_LEN_MAX as u64).into());
+    }
+    let padded_len = len.next_multiple_of(RECORD_ALIGN);
+    let Some(padded) = bytes.get(..padded_len) else {
+        return Err(Stop::Short { needed: padded_len });
+    };
+    let (record, padding) = padded.split_at(len);
+    let entry = Entry::from_bytes(record)?;
+    records.check(&entry)?;
+    let padding = padding.iter().fold(0, |any, byte| any | byte);
+    Corrupt::check("padding of a record", padding.into(), 0)?;
+    Ok((entry, padded_len))
 }

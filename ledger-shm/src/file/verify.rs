@@ -4,15 +4,14 @@ use crate::error::Corrupt;
 use crate::format::FILE_TRAILER_LEN;
 use crate::object::MapError;
 use crate::record::crc32c;
-use crate::slot::Slot;
 
-use super::{Head, Scan, Trailer};
+use super::{Head, Scan, Source, Trailer};
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// The file itself: its head, its index or its trailer.
+    /// The file itself: its head, or what is behind its records.
     #[error(transparent)]
     File(#[from] MapError),
     /// An entry, and no earlier one.
@@ -31,35 +30,49 @@ impl From<Corrupt> for Damage {
     }
 }
 
-/// Verifies a whole file: every checksum, every entry against its place, the index
-/// against the entries, and that nothing else is in it.
+impl From<std::io::Error> for Damage {
+    fn from(error: std::io::Error) -> Damage {
+        Damage::File(error.into())
+    }
+}
+
+/// Verifies a whole file: every checksum, every entry against its place, index and
+/// tree against the entries, and that nothing else is in it.
 ///
 /// # Errors
 ///
 /// [`Damage`] names the first thing that does not hold.
-pub fn verify(bytes: &[u8]) -> Result<(Head, Trailer), Damage> {
-    let head = Head::decode(bytes)?;
-    let data_offset = head.data_offset();
-    let (rest, trailer) = bytes
-        .split_last_chunk::<FILE_TRAILER_LEN>()
-        .ok_or(MapError::Unfinished)?;
-    let trailer = Trailer::decode(trailer, bytes.len() as u64, data_offset as u64)?;
-    // Decoded: it lies behind the head and before the trailer.
-    let (records, index) = rest.split_at(trailer.index_offset as usize);
-    let scan = Scan::of(records)?;
+pub fn verify(source: &(impl Source + ?Sized)) -> Result<(Head, Trailer), Damage> {
+    let len = source.total_len()?;
+    let head = Head::read(source)?;
+    let trailer = Trailer::read(source)?;
+    trailer.check_behind(&head)?;
+    let scan = Scan::up_to(source, head, trailer.index_offset)?;
     if let Some(damage) = scan.damage {
         return Err(Damage::Entry {
             seq: scan.last_seq() + 1,
             damage,
         });
     }
-    Corrupt::check("entries of a file", trailer.count, scan.count)?;
-    Corrupt::check("last lamport", trailer.last_lamport, scan.last_lamport)?;
-    let crc = u64::from(crc32c(index));
-    Corrupt::check("file index checksum", trailer.index_crc.into(), crc)?;
-    let end = Slot::Closed.encode().to_le_bytes();
-    if index.strip_suffix(&end) != Some(&scan.index) {
-        return Err(Corrupt::new("file index", crc, crc32c(&scan.index).into()).into());
+    let data_offset = scan.head.data_offset();
+    Corrupt::check("entries of a file", trailer.count, scan.count())?;
+    // As many as memory has of them already.
+    let mut tables = vec![0; (len - trailer.index_offset) as usize - FILE_TRAILER_LEN];
+    source.read_exact_at(&mut tables, trailer.index_offset)?;
+    let found = u64::from(crc32c(&tables));
+    Corrupt::check(
+        "checksum of index and nodes",
+        found,
+        trailer.tables_crc.into(),
+    )?;
+    let (expected, end) = scan.records.end(data_offset, trailer.is_complete);
+    if tables != expected {
+        return Err(Corrupt::new("index and nodes", found, crc32c(&expected).into()).into());
     }
-    Ok((head, trailer))
+    // Root and Lamport time are those of the entries.
+    if end != trailer {
+        let found = u64::from(crc32c(&trailer.encode()));
+        return Err(Corrupt::new("file trailer", found, crc32c(&end.encode()).into()).into());
+    }
+    Ok((scan.head, trailer))
 }

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::format::{FILE_TRAILER_LEN, RECORD_ALIGN, RecordHeader};
-use crate::record::crc32c;
-use crate::slot::{Extent, Slot};
+use crate::entry::Entry;
+use crate::format::RECORD_ALIGN;
+use crate::merkle::{CHUNK_COUNT, Frontier, Hash};
 
+use super::records::Records;
 use super::{Head, Scan, Trailer};
 
 /// A file that is being written, from its head to its trailer.
@@ -14,11 +15,8 @@ use super::{Head, Scan, Trailer};
 #[derive(Debug)]
 pub struct FileWriter<W> {
     target: W,
-    first_seq: u64,
     data_offset: usize,
-    data_len: usize,
-    last_lamport: u64,
-    index: Vec<u8>,
+    records: Records,
 }
 
 impl<W: Write> FileWriter<W> {
@@ -31,11 +29,8 @@ impl<W: Write> FileWriter<W> {
         target.write_all(&head.encode())?;
         Ok(FileWriter {
             target,
-            first_seq: head.first_seq,
             data_offset: head.data_offset(),
-            data_len: 0,
-            last_lamport: head.base_lamport,
-            index: Vec::new(),
+            records: Records::behind(head),
         })
     }
 
@@ -44,32 +39,34 @@ impl<W: Write> FileWriter<W> {
     pub fn resume(target: W, scan: Scan) -> FileWriter<W> {
         FileWriter {
             target,
-            first_seq: scan.head.first_seq,
             data_offset: scan.head.data_offset(),
-            data_len: scan.data_len,
-            last_lamport: scan.last_lamport,
-            index: scan.index,
+            records: scan.records,
         }
     }
 
     /// The seq of the next entry.
     pub fn next_seq(&self) -> u64 {
-        self.first_seq + self.count()
+        self.records.next_seq()
     }
 
     /// Entries so far.
     pub fn count(&self) -> u64 {
-        (self.index.len() / size_of::<u64>()) as u64
+        self.records.count()
     }
 
     /// Lamport time of the last entry; without one, of the one before.
     pub fn last_lamport(&self) -> u64 {
-        self.last_lamport
+        self.records.last_lamport
+    }
+
+    /// The tree over all entries up to the last one.
+    pub fn tree(&self) -> &Frontier {
+        &self.records.frontier
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.data_offset + self.data_len
+        self.data_offset + self.records.data_len
     }
 
     /// Whether there is no entry yet.
@@ -77,7 +74,12 @@ impl<W: Write> FileWriter<W> {
         self.count() == 0
     }
 
-    /// Adds the next entry's record, which the caller has verified.
+    /// Whether a record of this length can be in this file, too.
+    pub fn has_room(&self, record_len: usize) -> bool {
+        self.records.has_room(record_len)
+    }
+
+    /// Adds the next entry, which the caller has verified.
     ///
     /// # Errors
     ///
@@ -85,24 +87,44 @@ impl<W: Write> FileWriter<W> {
     ///
     /// # Panics
     ///
-    /// If it is not the next entry's.
-    pub fn push(&mut self, record: &[u8]) -> io::Result<()> {
-        let header = record.first_chunk().map(RecordHeader::decode);
-        let header = header.expect("a whole record");
-        assert_eq!(header.seq, self.next_seq(), "the next entry");
-        const ZEROS: [u8; RECORD_ALIGN] = [0; RECORD_ALIGN];
-        let padded_len = record.len().next_multiple_of(RECORD_ALIGN);
-        self.target.write_all(record)?;
-        self.target.write_all(&ZEROS[..padded_len - record.len()])?;
-        let extent = Extent {
-            offset: self.data_len,
-            len: record.len(),
-        };
-        self.index
-            .extend_from_slice(&Slot::Entry(extent).encode().to_le_bytes());
-        self.data_len += padded_len;
-        self.last_lamport = header.lamport;
+    /// If it is not the next entry, or there is no room for it.
+    pub fn push(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        self.check(entry);
+        let padding_len = self.records.add(entry);
+        self.write(entry, padding_len)
+    }
+
+    /// Adds the next [`CHUNK_COUNT`] entries and the root above them, which is not
+    /// computed again.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    ///
+    /// If these are not the next entries or not a chunk, or there is no room for them.
+    pub fn push_chunk(&mut self, entries: &[Entry<'_>], root: Hash) -> io::Result<()> {
+        assert_eq!(entries.len() as u64, CHUNK_COUNT, "entries of a chunk");
+        for entry in entries {
+            self.check(entry);
+            let padding_len = self.records.place(entry);
+            self.write(entry, padding_len)?;
+        }
+        self.records.add_chunk(root);
         Ok(())
+    }
+
+    fn check(&self, entry: &Entry<'_>) {
+        if let Err(wrong) = self.records.check(entry) {
+            panic!("not the next entry: {wrong}");
+        }
+    }
+
+    fn write(&mut self, entry: &Entry<'_>, padding_len: usize) -> io::Result<()> {
+        const ZEROS: [u8; RECORD_ALIGN] = [0; RECORD_ALIGN];
+        self.target.write_all(entry.record_bytes())?;
+        self.target.write_all(&ZEROS[..padding_len])
     }
 
     /// Ends the file: nothing can be added any more. `is_complete` if the log was
@@ -111,22 +133,11 @@ impl<W: Write> FileWriter<W> {
     /// # Errors
     ///
     /// The target's.
-    pub fn finish(mut self, is_complete: bool) -> io::Result<W> {
-        let count = self.count();
-        self.index
-            .extend_from_slice(&Slot::Closed.encode().to_le_bytes());
-        let index_offset = self.len();
-        let trailer = Trailer {
-            count,
-            index_offset: index_offset as u64,
-            file_len: (index_offset + self.index.len() + FILE_TRAILER_LEN) as u64,
-            last_lamport: self.last_lamport,
-            is_complete,
-            index_crc: crc32c(&self.index),
-        };
-        self.target.write_all(&self.index)?;
+    pub fn finish(mut self, is_complete: bool) -> io::Result<(W, Trailer)> {
+        let (tables, trailer) = self.records.end(self.data_offset, is_complete);
+        self.target.write_all(&tables)?;
         self.target.write_all(&trailer.encode())?;
-        Ok(self.target)
+        Ok((self.target, trailer))
     }
 
     /// What it writes to, unfinished as it is.

@@ -2,8 +2,9 @@
 
 use super::{Geometry, Segment};
 use crate::error::Corrupt;
+use crate::file::HEAD_LEN_MAX;
 use crate::file::{Head, Trailer};
-use crate::format::{FILE_HEADER_LEN, FILE_TRAILER_LEN, NAME_LEN_MAX, RECORD_ALIGN};
+use crate::format::{FILE_HEADER_LEN, FILE_TRAILER_LEN, RECORD_ALIGN};
 use crate::object::{MapError, Object};
 use crate::region::Region;
 
@@ -21,7 +22,7 @@ impl Segment {
             return Err(MapError::Unfinished);
         }
         let region = Region::map(file, len, false)?;
-        let mut head = vec![0; len.min(FILE_HEADER_LEN + NAME_LEN_MAX)];
+        let mut head = vec![0; len.min(HEAD_LEN_MAX)];
         region.copy_to(0, &mut head);
         let head = Head::decode(&head)?;
         let mut trailer = [0; FILE_TRAILER_LEN];
@@ -31,7 +32,8 @@ impl Segment {
         }
         region.copy_to(len - FILE_TRAILER_LEN, &mut trailer);
         let data_offset = head.data_offset();
-        let trailer = Trailer::decode(&trailer, len as u64, data_offset as u64)?;
+        let trailer = Trailer::decode(&trailer, len as u64)?;
+        trailer.check_behind(&head)?;
         let within = |what, number: u64| {
             usize::try_from(number).map_err(|_| Corrupt::new(what, number, len as u64))
         };

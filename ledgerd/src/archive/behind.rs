@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use ledger_shm::file::{FileName, FileWriter, Head};
 use ledger_shm::format::SEQ_MAX;
+use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::{Cursor, End, Filter, Found, Link};
 use ledger_shm::{Control, Corrupt, Segment};
@@ -51,7 +52,8 @@ pub(super) struct Behind {
     open: Option<FileWriter<BufWriter<File>>>,
     archived_seq: u64,
     durable_seq: u64,
-    finished_seq: u64,
+    /// The tree over all entries in finished files.
+    finished: Frontier,
     unsynced_len: usize,
     unsynced_since: Option<Instant>,
     /// There is more to copy, as far as it was looked at.
@@ -72,7 +74,8 @@ impl Behind {
             MapError::Io(error) => Trouble::Disk(error),
             error => files(&home, error.to_string()),
         };
-        let finished_seq = home.finished_seq().map_err(unusable)?;
+        let finished = home.finished_tree().map_err(unusable)?;
+        let finished_seq = finished.count();
         let unfinished = home
             .unfinished(FileName::Open(finished_seq + 1))
             .map_err(unusable)?;
@@ -116,7 +119,7 @@ impl Behind {
             open,
             archived_seq,
             durable_seq: durable_seq.max(archived_seq),
-            finished_seq,
+            finished,
             unsynced_len: 0,
             unsynced_since: None,
             has_more: true,
@@ -126,7 +129,7 @@ impl Behind {
     }
 
     pub(super) fn finished_seq(&self) -> u64 {
-        self.finished_seq
+        self.finished.count()
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -205,9 +208,8 @@ impl Behind {
             let least = open.last_lamport() + 1;
             return Err(Corrupt::new("record lamport", entry.lamport(), least).into());
         }
-        let record = entry.record_bytes();
-        open.push(record).map_err(Trouble::Disk)?;
-        let len = record.len();
+        open.push(&entry).map_err(Trouble::Disk)?;
+        let len = entry.record_bytes().len();
         self.archived_seq = entry.seq();
         self.unsynced_len += len;
         self.unsynced_since.get_or_insert_with(Instant::now);
@@ -224,7 +226,7 @@ impl Behind {
         let index = (first_seq - link.base_seq) as usize;
         let head = Head {
             facts: self.control.facts().clone(),
-            first_seq,
+            before: self.finished.clone(),
             base_lamport: link.segment.lamport_before(index)?,
             begun_at_ns: now_ns(),
         };
@@ -315,8 +317,9 @@ impl Behind {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
+        let tree = open.tree().clone();
         let finish = || {
-            let target = open.finish(is_complete)?;
+            let (target, _) = open.finish(is_complete)?;
             let file = target
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
@@ -328,12 +331,12 @@ impl Behind {
             )
         };
         finish().map_err(Trouble::Disk)?;
-        self.finished_seq = self.archived_seq;
+        self.finished = tree;
         if self.archived_seq >= self.durable_seq {
             let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
         }
         self.synced();
-        self.marks.set_finished_seq(self.finished_seq);
+        self.marks.set_finished_seq(self.finished.count());
         Ok(())
     }
 
@@ -359,7 +362,7 @@ fn resume(
 ) -> io::Result<FileWriter<BufWriter<File>>> {
     let Unfinished { name, scan, torn } = unfinished;
     if !torn.is_empty() {
-        disk::cut(&home.dir, name, scan.valid_len, &torn)?;
+        disk::cut(&home.dir, name, scan.valid_len(), &torn)?;
         super::say_torn(control.name(), name, torn.len());
     }
     let file = disk::append(&home.dir, name)?;

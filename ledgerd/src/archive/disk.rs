@@ -73,10 +73,6 @@ pub(super) fn append(home: &Path, name: FileName) -> io::Result<File> {
     options().append(true).open(path)
 }
 
-pub(super) fn read(home: &Path, name: FileName) -> io::Result<Vec<u8>> {
-    std::fs::read(home.join(name.to_string()))
-}
-
 /// Has what was written to a file on stable storage (fdatasync(2)).
 pub(super) fn sync(file: &File) -> io::Result<()> {
     file.sync_data()

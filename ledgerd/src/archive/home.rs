@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ledger_shm::control::Facts;
 use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer};
+use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Epoch, MapError};
 
 use super::disk;
@@ -70,29 +72,31 @@ impl Home {
         Ok(Some((first_seq, file)))
     }
 
-    /// The last seq in finished files; 0 if there are none.
-    pub(super) fn finished_seq(&self) -> Result<u64, MapError> {
+    /// The tree over all entries in finished files.
+    pub(super) fn finished_tree(&self) -> Result<Frontier, MapError> {
         let Some(first_seq) = self.finished()?.pop() else {
-            return Ok(0);
+            return Ok(Frontier::default());
         };
-        let trailer = trailer(&self.dir.join(FileName::Finished(first_seq).to_string()))?;
-        Ok(first_seq + trailer.count - 1)
+        let file = disk::open_to_read(&self.dir, FileName::Finished(first_seq))?;
+        Trailer::read(&file)?.read_tree(&file)
     }
 
     /// An unfinished file, if it is there and has a head.
     pub(super) fn unfinished(&self, name: FileName) -> Result<Option<Unfinished>, MapError> {
-        let mut bytes = match disk::read(&self.dir, name) {
+        let file = match disk::open_to_read(&self.dir, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes?,
+            file => file?,
         };
-        let scan = match Scan::of(&bytes) {
+        let scan = match Scan::of(&file) {
             Ok(scan) => scan,
             // Without a head nothing in it is valid.
             Err(MapError::Unfinished | MapError::Corrupt(_)) => return Ok(None),
             // Whoever wrote it can read it.
             Err(error) => return Err(error),
         };
-        let torn = bytes.split_off(scan.valid_len);
+        let len = file.metadata()?.len() as usize;
+        let mut torn = vec![0; len.saturating_sub(scan.valid_len())];
+        file.read_exact_at(&mut torn, scan.valid_len() as u64)?;
         Ok(Some(Unfinished { name, scan, torn }))
     }
 }
@@ -105,7 +109,8 @@ const DROPPED: &str = "dropped";
 pub(crate) struct Recovered {
     /// As the last file has them.
     pub(crate) facts: Facts,
-    pub(crate) last_seq: u64,
+    /// The tree over all of them.
+    pub(crate) tree: Frontier,
     pub(crate) last_lamport: u64,
     /// Nothing was ever appended behind that.
     pub(crate) is_complete: bool,
@@ -197,12 +202,12 @@ impl Home {
     pub(crate) fn recover(&self) -> Result<Recovered, MapError> {
         let finished = self.finished()?.pop();
         let last = finished.map(|first_seq| {
-            let path = self.dir.join(FileName::Finished(first_seq).to_string());
-            Ok::<_, MapError>((head(&path)?, trailer(&path)?))
+            let file = disk::open_to_read(&self.dir, FileName::Finished(first_seq))?;
+            let trailer = Trailer::read(&file)?;
+            Ok::<_, MapError>((Head::read(&file)?, trailer, trailer.read_tree(&file)?))
         });
         let last = last.transpose()?;
-        let of_trailer = |(head, trailer): &(Head, Trailer)| head.first_seq + trailer.count - 1;
-        let finished_seq = last.as_ref().map_or(0, of_trailer);
+        let finished_seq = last.as_ref().map_or(0, |(_, _, tree)| tree.count());
         let open = FileName::Open(finished_seq + 1);
         let failed = self.unfinished(FileName::Failed(finished_seq + 1))?;
         let reaches = |unfinished: &Unfinished| unfinished.scan.last_seq();
@@ -213,9 +218,9 @@ impl Home {
         };
         match (best, last) {
             (Some(unfinished), _) => self.end(unfinished),
-            (None, Some((head, trailer))) => Ok(Recovered {
+            (None, Some((head, trailer, tree))) => Ok(Recovered {
                 facts: head.facts,
-                last_seq: finished_seq,
+                tree,
                 last_lamport: trailer.last_lamport,
                 // A file that was to follow has not even its head.
                 is_complete: trailer.is_complete && !self.files()?.contains(&open),
@@ -227,14 +232,14 @@ impl Home {
     /// Finishes the valid part of a file.
     fn end(&self, unfinished: Unfinished) -> Result<Recovered, MapError> {
         let Unfinished { name, scan, torn } = unfinished;
-        let first_seq = scan.head.first_seq;
+        let first_seq = scan.head.first_seq();
         let recovered = Recovered {
             facts: scan.head.facts.clone(),
-            last_seq: scan.last_seq(),
+            tree: scan.tree().clone(),
             last_lamport: scan.last_lamport(),
             is_complete: false,
         };
-        if scan.count == 0 {
+        if scan.count() == 0 {
             return Ok(recovered);
         }
         if name != FileName::Open(first_seq) && self.files()?.contains(&FileName::Open(first_seq)) {
@@ -242,11 +247,11 @@ impl Home {
             disk::set_aside(&self.dir, FileName::Open(first_seq))?;
         }
         if !torn.is_empty() {
-            disk::cut(&self.dir, name, scan.valid_len, &torn)?;
+            disk::cut(&self.dir, name, scan.valid_len(), &torn)?;
             super::say_torn(&recovered.facts.name, name, torn.len());
         }
         let file = disk::append(&self.dir, name)?;
-        let file = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
+        let (file, _) = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         disk::sync(&file)?;
         disk::rename(&self.dir, name, FileName::Finished(first_seq))?;
@@ -256,10 +261,12 @@ impl Home {
     /// Begins the file that follows: from now on something may be appended that is in
     /// none.
     pub(crate) fn reopen(&self, head: &Head) -> io::Result<()> {
-        let name = FileName::Open(head.first_seq);
+        let name = FileName::Open(head.first_seq());
         if self.files()?.contains(&name) {
-            let bytes = disk::read(&self.dir, name)?;
-            let is_empty = Scan::of(&bytes).is_ok_and(|scan| scan.valid_len == bytes.len());
+            let file = disk::open_to_read(&self.dir, name)?;
+            let len = file.metadata()?.len();
+            let is_empty = Scan::of(&file)
+                .is_ok_and(|scan| scan.count() == 0 && scan.valid_len() as u64 == len);
             if is_empty {
                 disk::remove(&self.dir, name)?;
             } else {
@@ -281,8 +288,4 @@ impl Home {
 
 fn head(path: &Path) -> Result<Head, MapError> {
     Head::read(&File::open(path)?)
-}
-
-fn trailer(path: &Path) -> Result<Trailer, MapError> {
-    Trailer::read(&File::open(path)?)
 }

@@ -1,6 +1,6 @@
 //! `ledgerd verify`: whether entries are as they were appended, in files and in memory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -104,9 +104,9 @@ fn file(path: &Path) -> Result<Verdict, Failure> {
         let message = format!("cannot read {}: {error}", path.display());
         Failure::Said(Kind::Failed, message)
     };
-    let bytes = fs::read(path).map_err(unread)?;
+    let file = File::open(path).map_err(unread)?;
     let mut found = Found::default();
-    match verify(&bytes) {
+    match verify(&file) {
         Ok((_, trailer)) => found.entries = trailer.count,
         Err(Damage::Entry { seq, damage }) => {
             found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
@@ -150,14 +150,14 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
     for first_seq in names {
         let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
         let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
-        let bytes = match fs::read(&path) {
+        let file = match File::open(&path) {
             // Dropped meanwhile, or by retention.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            bytes => bytes?,
+            file => file?,
         };
-        match verify(&bytes) {
+        match verify(&file) {
             Ok((head, trailer)) => {
-                if head.first_seq != first_seq || first_seq != next_seq {
+                if trailer.first_seq != first_seq || first_seq != next_seq {
                     found.bad = bad(Some(next_seq), format!("entry {next_seq} is in no file"));
                     break;
                 }

@@ -1,0 +1,118 @@
+//! The records of a file, one after the other: what each has to be, and what is said
+//! about them behind the last one.
+
+use crate::entry::Entry;
+use crate::error::Corrupt;
+use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN, SEGMENT_LEN_MAX};
+use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::slot::{Extent, Slot};
+
+use super::{Head, Trailer};
+
+/// The records of a file, as far as it was written or read.
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    first_seq: u64,
+    /// Bytes of them, each filled up.
+    pub(super) data_len: usize,
+    pub(super) last_lamport: u64,
+    /// All entries up to the last one, but for those of a chunk that is not whole.
+    pub(super) frontier: Frontier,
+    index: Vec<u8>,
+    nodes: Vec<u8>,
+}
+
+impl Records {
+    pub(super) fn behind(head: &Head) -> Records {
+        Records {
+            first_seq: head.first_seq(),
+            data_len: 0,
+            last_lamport: head.base_lamport,
+            frontier: head.before.clone(),
+            index: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        (self.index.len() / size_of::<u64>()) as u64
+    }
+
+    pub(super) fn next_seq(&self) -> u64 {
+        self.first_seq + self.count()
+    }
+
+    /// Whether a record of this length can be in this file, too.
+    pub(super) fn has_room(&self, record_len: usize) -> bool {
+        let room = SEGMENT_LEN_MAX - self.data_len;
+        self.count() < FILE_COUNT_MAX && record_len.next_multiple_of(RECORD_ALIGN) <= room
+    }
+
+    /// Whether this is the next entry.
+    pub(super) fn check(&self, entry: &Entry<'_>) -> Result<(), Corrupt> {
+        Corrupt::check("record seq", entry.seq(), self.next_seq())?;
+        if entry.lamport() <= self.last_lamport {
+            let least = self.last_lamport + 1;
+            return Err(Corrupt::new("record lamport", entry.lamport(), least));
+        }
+        match self.has_room(entry.record_bytes().len()) {
+            true => Ok(()),
+            false => Err(Corrupt::new(
+                "entries of a file",
+                self.count() + 1,
+                FILE_COUNT_MAX,
+            )),
+        }
+    }
+
+    /// Adds the next entry. Returns the zeros behind its record.
+    pub(super) fn add(&mut self, entry: &Entry<'_>) -> usize {
+        let leaf = leaf_hash(entry);
+        let nodes = &mut self.nodes;
+        self.frontier
+            .push(leaf, |node| nodes.extend_from_slice(node));
+        self.place(entry)
+    }
+
+    /// Adds the next entry, for which its chunk is added with the last one of that.
+    pub(super) fn place(&mut self, entry: &Entry<'_>) -> usize {
+        let len = entry.record_bytes().len();
+        let extent = Extent {
+            offset: self.data_len,
+            len,
+        };
+        let slot = Slot::Entry(extent).encode();
+        self.index.extend_from_slice(&slot.to_le_bytes());
+        self.last_lamport = entry.lamport();
+        let padded_len = len.next_multiple_of(RECORD_ALIGN);
+        self.data_len += padded_len;
+        padded_len - len
+    }
+
+    pub(super) fn add_chunk(&mut self, root: Hash) {
+        let nodes = &mut self.nodes;
+        self.frontier
+            .push_chunk(root, |node| nodes.extend_from_slice(node));
+    }
+
+    /// What is said behind the last one, up to the trailer, and that.
+    pub(super) fn end(mut self, data_offset: usize, is_complete: bool) -> (Vec<u8>, Trailer) {
+        let count = self.count();
+        let closed = Slot::Closed.encode().to_le_bytes();
+        self.index.extend_from_slice(&closed);
+        let mut tables = self.index;
+        tables.append(&mut self.nodes);
+        tables.extend_from_slice(self.frontier.peaks().as_flattened());
+        let index_offset = (data_offset + self.data_len) as u64;
+        let trailer = Trailer::new(
+            self.first_seq,
+            count,
+            index_offset,
+            self.last_lamport,
+            is_complete,
+            &tables,
+            self.frontier.root(),
+        );
+        (tables, trailer)
+    }
+}
