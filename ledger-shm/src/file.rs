@@ -16,8 +16,10 @@
 
 mod head;
 mod name;
+mod reader;
 mod records;
 mod scan;
+mod snapshot;
 mod source;
 mod trailer;
 mod verify;
@@ -27,7 +29,8 @@ pub(crate) use self::head::HEAD_LEN_MAX;
 pub use self::head::Head;
 pub use self::name::FileName;
 pub use self::scan::Scan;
-pub use self::source::{Section, Source};
+pub use self::snapshot::{SectionPlan, SnapshotError, SnapshotReader, SnapshotWriter, Span};
+pub use self::source::Source;
 pub use self::trailer::Trailer;
 pub use self::verify::{Damage, verify};
 pub use self::writer::FileWriter;
@@ -50,7 +53,7 @@ mod tests {
         Frontier::new(count, peaks.collect()).expect("as many as that takes")
     }
 
-    fn head(first_seq: u64) -> Head {
+    pub(super) fn head(first_seq: u64) -> Head {
         Head {
             facts: Facts {
                 name: "loan-7".into(),
@@ -68,11 +71,12 @@ mod tests {
             before: before(first_seq - 1),
             base_lamport: first_seq - 1,
             begun_at_ns: 18,
+            snapshot: None,
         }
     }
 
     /// A record with a payload of this length, that is all of its number.
-    fn record(seq: u64, payload_len: usize) -> Vec<u8> {
+    pub(super) fn record(seq: u64, payload_len: usize) -> Vec<u8> {
         let payload = vec![seq as u8; payload_len];
         let mut body = vec![0; payload_len + 200];
         let mut scratch = vec![MaybeUninit::uninit(); scratch_len(1)];

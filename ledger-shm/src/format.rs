@@ -174,8 +174,12 @@ pub struct FileHeader {
     pub window_len: u64,
     /// Wall clock when this file was begun, nanoseconds since 1970.
     pub begun_at_ns: u64,
-    /// Zero.
-    pub reserved_facts: [u8; 24],
+    /// In a snapshot, seq of its first entry; 0 in an archive.
+    pub snapshot_first_seq: u64,
+    /// In a snapshot, seq of its last entry.
+    pub snapshot_last_seq: u64,
+    /// In a snapshot, entries in this file of it.
+    pub section_count: u64,
     /// Lamport time of the entry before the first one here.
     pub base_lamport: u64,
     /// Seq of the first entry here, also if there is none yet.
@@ -194,8 +198,8 @@ pub struct FileHeader {
 pub const FILE_HEADER_LEN: usize = size_of::<FileHeader>();
 
 /// The last bytes of a finished file. Before them lie an index of slots as in a
-/// segment, one more than there are entries, of which the last one says CLOSED; the
-/// nodes of the tree that became complete by these entries; and its peaks behind the
+/// segment, one more than there are entries, of which the last one says CLOSED, and
+/// zeros up to a multiple of [`RECORD_ALIGN`]; the nodes of the tree that became complete by these entries; and its peaks behind the
 /// last one.
 #[derive(Debug)]
 #[repr(C)]
@@ -384,6 +388,7 @@ const _: () = {
     );
     assert!(offset_of!(FileHeader, name_len) == 56);
     assert!(offset_of!(FileHeader, begun_at_ns) == 96);
+    assert!(offset_of!(FileHeader, snapshot_first_seq) == 104);
     assert!(offset_of!(FileHeader, header_crc) == 248);
     assert!(FILE_TRAILER_LEN == 128 && FILE_TRAILER_LEN.is_multiple_of(RECORD_ALIGN));
     assert!(offset_of!(FileTrailer, is_complete) == 32);

@@ -11,6 +11,8 @@ mod geometry;
 #[cfg(not(loom))]
 mod glance;
 mod header;
+#[cfg(not(loom))]
+mod stored;
 
 use std::mem::offset_of;
 
@@ -27,6 +29,8 @@ pub use geometry::Geometry;
 pub use glance::Glance;
 #[cfg(loom)]
 pub use header::Memory;
+#[cfg(not(loom))]
+pub use stored::StoredNodes;
 
 /// A mapped segment.
 #[derive(Debug)]

@@ -42,6 +42,7 @@ impl Registry {
             before: recovered.tree,
             base_lamport: recovered.last_lamport,
             begun_at_ns: now_ns(),
+            snapshot: None,
         };
         home.reopen(&head).map_err(|error| unusable(error.into()))?;
         let first_seq = head.first_seq();

@@ -79,7 +79,8 @@ fn the_tables_of_the_document_are_the_structures_of_the_code() {
     compare("Bell", &bell, size_of::<BellHeader>());
     let head = fields!(FileHeader: magic, version, archive_format, epoch, created_at_ns,
         payload_len_max, metadata_len_max, name_len, foreign_writers, first_len, spare_len_min,
-        spare_len_max, window_len, begun_at_ns, reserved_facts, base_lamport, first_seq,
+        spare_len_max, window_len, begun_at_ns, snapshot_first_seq, snapshot_last_seq,
+        section_count, base_lamport, first_seq,
         reserved_successor, reserved, header_crc, reserved_end);
     compare("File header", &head, size_of::<FileHeader>());
     let trailer = fields!(FileTrailer: count, index_offset, file_len, last_lamport, is_complete,

@@ -12,7 +12,7 @@ use crate::merkle::{Frontier, HASH_LEN, peak_count};
 use crate::object::{Epoch, MapError};
 use crate::record::crc32c;
 
-use super::Source;
+use super::{Source, Span};
 
 /// What a file says before its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Head {
     pub base_lamport: u64,
     /// Wall clock when this file was begun, nanoseconds since 1970.
     pub begun_at_ns: u64,
+    /// Of what snapshot this is a file; none in an archive.
+    pub snapshot: Option<Span>,
 }
 
 const CRC_AT: usize = offset_of!(FileHeader, header_crc);
@@ -63,6 +65,7 @@ impl Head {
             foreign_writers,
         } = self.facts.words();
         let name = self.facts.name.as_bytes();
+        let span = self.snapshot.unwrap_or(Span::NONE);
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         for (at, word) in [
             (offset_of!(FileHeader, magic), FILE_MAGIC),
@@ -78,6 +81,9 @@ impl Head {
                 pair(name.len() as u32, foreign_writers),
             ),
             (offset_of!(FileHeader, begun_at_ns), self.begun_at_ns),
+            (offset_of!(FileHeader, snapshot_first_seq), span.first_seq),
+            (offset_of!(FileHeader, snapshot_last_seq), span.last_seq),
+            (offset_of!(FileHeader, section_count), span.section_count),
             (offset_of!(FileHeader, base_lamport), self.base_lamport),
             (offset_of!(FileHeader, first_seq), self.first_seq()),
         ] {
@@ -137,12 +143,18 @@ impl Head {
             foreign_writers,
         };
         let name = &bytes[FILE_HEADER_LEN..FILE_HEADER_LEN + name_len];
+        let span = Span {
+            first_seq: word(offset_of!(FileHeader, snapshot_first_seq)),
+            last_seq: word(offset_of!(FileHeader, snapshot_last_seq)),
+            section_count: word(offset_of!(FileHeader, section_count)),
+        };
         let (peaks, _) = bytes[data_offset(name_len, 0)..].as_chunks();
         Ok(Head {
             facts: words.facts(Epoch(*epoch), name)?,
             before: Frontier::new(before, peaks.to_vec()).expect("as many as its count takes"),
             base_lamport: word(offset_of!(FileHeader, base_lamport)),
             begun_at_ns: word(offset_of!(FileHeader, begun_at_ns)),
+            snapshot: span.of_section(first_seq)?,
         })
     }
 }
@@ -159,7 +171,7 @@ pub(crate) const HEAD_LEN_MAX: usize =
     FILE_HEADER_LEN + NAME_LEN_MAX + u64::BITS as usize * HASH_LEN;
 
 /// Where the records begin behind a name and the peaks of so many entries.
-fn data_offset(name_len: usize, before: u64) -> usize {
+pub(super) fn data_offset(name_len: usize, before: u64) -> usize {
     let peaks_at = (FILE_HEADER_LEN + name_len).next_multiple_of(RECORD_ALIGN);
     peaks_at + peak_count(before) * HASH_LEN
 }

@@ -1,6 +1,8 @@
 //! The records of a file, one after the other: what each has to be, and what is said
 //! about them behind the last one.
 
+use std::io::{self, Write};
+
 use crate::entry::Entry;
 use crate::error::Corrupt;
 use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN, SEGMENT_LEN_MAX};
@@ -95,12 +97,18 @@ impl Records {
             .push_chunk(root, |node| nodes.extend_from_slice(node));
     }
 
-    /// What is said behind the last one, up to the trailer, and that.
-    pub(super) fn end(mut self, data_offset: usize, is_complete: bool) -> (Vec<u8>, Trailer) {
+    /// Writes what is said behind the last one, up to the trailer, and that.
+    pub(super) fn end(
+        mut self,
+        data_offset: usize,
+        is_complete: bool,
+        target: &mut impl Write,
+    ) -> io::Result<Trailer> {
         let count = self.count();
         let closed = Slot::Closed.encode().to_le_bytes();
         self.index.extend_from_slice(&closed);
         let mut tables = self.index;
+        tables.resize(tables.len().next_multiple_of(RECORD_ALIGN), 0);
         tables.append(&mut self.nodes);
         tables.extend_from_slice(self.frontier.peaks().as_flattened());
         let index_offset = (data_offset + self.data_len) as u64;
@@ -113,6 +121,8 @@ impl Records {
             &tables,
             self.frontier.root(),
         );
-        (tables, trailer)
+        target.write_all(&tables)?;
+        target.write_all(&trailer.encode())?;
+        Ok(trailer)
     }
 }

@@ -1,7 +1,8 @@
 //! Where a file's bytes come from.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes that can be read from any place on.
@@ -44,27 +45,20 @@ impl Source for [u8] {
     }
 }
 
-/// A run of the bytes of another source.
+/// A run of the bytes of a source, to be read in order.
 #[derive(Debug)]
-pub struct Section<'a, S: ?Sized> {
-    /// The other one.
-    pub source: &'a S,
-    /// Where the run begins.
-    pub offset: u64,
-    /// How long it is.
-    pub len: u64,
+pub(super) struct From<'a, S: ?Sized> {
+    pub(super) source: &'a S,
+    pub(super) rest: Range<u64>,
 }
 
-impl<S: Source + ?Sized> Source for Section<'_, S> {
-    fn total_len(&self) -> io::Result<u64> {
-        Ok(self.len)
-    }
-
-    fn read_exact_at(&self, target: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(target.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        self.source.read_exact_at(target, self.offset + offset)
+impl<S: Source + ?Sized> Read for From<'_, S> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let left = self.rest.end.saturating_sub(self.rest.start);
+        let len = usize::try_from(left).map_or(target.len(), |left| left.min(target.len()));
+        self.source
+            .read_exact_at(&mut target[..len], self.rest.start)?;
+        self.rest.start += len as u64;
+        Ok(len)
     }
 }

@@ -3,7 +3,9 @@
 use std::mem::offset_of;
 
 use crate::error::Corrupt;
-use crate::format::{FILE_COUNT_MAX, FILE_TRAILER_LEN, FINISHED_MAGIC, FileTrailer, SEQ_MAX};
+use crate::format::{
+    FILE_COUNT_MAX, FILE_TRAILER_LEN, FINISHED_MAGIC, FileTrailer, RECORD_ALIGN, SEQ_MAX,
+};
 use crate::merkle::{Frontier, HASH_LEN, Hash, peak_count, stored_count};
 use crate::object::MapError;
 use crate::record::crc32c;
@@ -131,6 +133,14 @@ impl Trailer {
         bytes
     }
 
+    /// The same of a file whose records begin elsewhere.
+    pub fn moved(mut self, from: usize, to: usize) -> Trailer {
+        let records_len = self.index_offset - from as u64;
+        self.file_len = self.file_len - self.index_offset + to as u64 + records_len;
+        self.index_offset = to as u64 + records_len;
+        self
+    }
+
     /// The trailer in the last bytes of a file of this length.
     ///
     /// # Errors
@@ -178,19 +188,25 @@ impl Trailer {
         if index_offset > file_len || file_len > i64::MAX as u64 {
             return Err(Corrupt::new("index offset", index_offset, file_len).into());
         }
-        let (nodes_offset, node_count) = trailer.nodes();
-        let peaks_len = peak_count(trailer.last_seq()) * HASH_LEN;
-        let end = nodes_offset + node_count * HASH_LEN as u64;
-        let expected = end + (peaks_len + FILE_TRAILER_LEN) as u64;
+        let tables_len = tables_len(trailer.first_seq, trailer.count);
+        let expected = index_offset + tables_len + FILE_TRAILER_LEN as u64;
         Corrupt::check("file length", file_len, expected)?;
-        match index_offset.is_multiple_of(8) {
+        match index_offset.is_multiple_of(RECORD_ALIGN as u64) {
             true => Ok(trailer),
             false => Err(Corrupt::new("index offset", index_offset, 0).into()),
         }
     }
 }
 
-/// Bytes of an index of so many entries.
-fn index_len(count: u64) -> u64 {
-    (count + 1) * size_of::<u64>() as u64
+/// Bytes of what is between the records of a file and its trailer.
+pub(super) fn tables_len(first_seq: u64, count: u64) -> u64 {
+    let last_seq = first_seq - 1 + count;
+    let node_count = stored_count(last_seq) - stored_count(first_seq - 1);
+    let hash_count = node_count + peak_count(last_seq) as u64;
+    index_len(count) + hash_count * HASH_LEN as u64
+}
+
+/// Bytes of an index of so many entries, filled up.
+pub(super) fn index_len(count: u64) -> u64 {
+    ((count + 1) * size_of::<u64>() as u64).next_multiple_of(RECORD_ALIGN as u64)
 }

@@ -134,10 +134,22 @@ impl<W: Write> FileWriter<W> {
     ///
     /// The target's.
     pub fn finish(mut self, is_complete: bool) -> io::Result<(W, Trailer)> {
-        let (tables, trailer) = self.records.end(self.data_offset, is_complete);
-        self.target.write_all(&tables)?;
-        self.target.write_all(&trailer.encode())?;
+        let trailer = self
+            .records
+            .end(self.data_offset, is_complete, &mut self.target)?;
         Ok((self.target, trailer))
+    }
+
+    /// Ends the file and begins the next one behind it in the same target: a head with
+    /// this name and span that follows what is here.
+    pub(super) fn go_on(&mut self, mut head: Head) -> io::Result<()> {
+        let records = &mut self.records;
+        head.before = records.frontier.clone();
+        head.base_lamport = records.last_lamport;
+        let ended = std::mem::replace(records, Records::behind(&head));
+        ended.end(self.data_offset, false, &mut self.target)?;
+        self.data_offset = head.data_offset();
+        self.target.write_all(&head.encode())
     }
 
     /// What it writes to, unfinished as it is.

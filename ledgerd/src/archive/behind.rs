@@ -229,6 +229,7 @@ impl Behind {
             before: self.finished.clone(),
             base_lamport: link.segment.lamport_before(index)?,
             begun_at_ns: now_ns(),
+            snapshot: None,
         };
         let dir = &self.home.dir;
         let create = || {
