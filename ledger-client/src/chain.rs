@@ -128,7 +128,26 @@ impl Chain {
                     links.push(link);
                 }
                 Next::Open => return Ok(Located::In(last)),
-                Next::Closed => return Ok(Located::Closed(last)),
+                Next::Closed => {
+                    let end = last.base_seq + last.segment.frontier()? as u64;
+                    // A snapshot was loaded that has more: it is in files, and the log
+                    // goes on behind them.
+                    let first = match control.archived_seq() >= end {
+                        true => first_link(core, control)?,
+                        false => return Ok(Located::Closed(last)),
+                    };
+                    if first.base_seq <= last.base_seq {
+                        return Ok(Located::Closed(last));
+                    }
+                    let first_available = first.base_seq;
+                    *links = vec![first];
+                    if seq < first_available {
+                        return Err(ReadError::Evicted {
+                            seq,
+                            first_available,
+                        });
+                    }
+                }
             }
         }
     }

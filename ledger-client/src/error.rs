@@ -220,7 +220,9 @@ impl OpenError {
             Refusal::ReadInPlace => OpenError::ReadInPlace,
             Refusal::Limit { what, max } => OpenError::Limit { what, max },
             Refusal::Budget | Refusal::NoMemory => OpenError::Full(refusal.as_full()),
-            Refusal::InvalidName(reason) | Refusal::Internal(reason) => OpenError::Daemon(reason),
+            Refusal::InvalidName(reason)
+            | Refusal::Internal(reason)
+            | Refusal::NotLoaded(reason) => OpenError::Daemon(reason),
         }
     }
 
@@ -464,6 +466,78 @@ pub enum DurableError {
     /// The context was dropped.
     #[error("the context was dropped; who opens its name again begins a new one")]
     Closed,
+}
+
+/// Why a snapshot could not be written.
+///
+/// ```
+/// use ledger_client::SnapshotError;
+///
+/// let error = SnapshotError::NotThere { last_seq: 9, latest: 4 };
+/// assert!(error.to_string().contains("the latest one is 4"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// There are not as many entries.
+    #[error("there is no entry {last_seq} yet, the latest one is {latest}; ask for at most that")]
+    NotThere {
+        /// What was asked for.
+        last_seq: u64,
+        /// What there is.
+        latest: u64,
+    },
+    /// The first entries have left memory, and no file holds their part of the tree.
+    #[error(
+        "entries before {first_seq} are gone, and without them a snapshot has no root; \
+         `ledgerd export` writes what is there"
+    )]
+    Beginning {
+        /// The oldest entry there is.
+        first_seq: u64,
+    },
+    /// An entry cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What it is written to fails.
+    #[error("cannot write the snapshot: {0}")]
+    Write(#[source] io::Error),
+}
+
+/// Why a snapshot was not loaded. Nothing has changed then.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::LoadError;
+///
+/// let error = ledger.load_from(&b"something else"[..]).run().unwrap_err();
+/// assert!(matches!(error, LoadError::Snapshot(_)));
+/// # Ok(()) });
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// These bytes are no snapshot, or none that can be read.
+    #[error(transparent)]
+    Snapshot(#[from] ledger_shm::file::SnapshotError),
+    /// The daemon does not let it be loaded, or does not answer.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It does not fit to what there is, or is damaged.
+    #[error("{0}")]
+    NotLoaded(String),
+    /// The daemon ended before it had said what came of it.
+    #[error(
+        "the daemon ended before it had said what came of it: {0}; see with `ledgerd info` whether \
+         the context is there, it is so wholly or not at all"
+    )]
+    Unanswered(#[source] io::Error),
+}
+
+impl From<ConnectError> for LoadError {
+    fn from(error: ConnectError) -> LoadError {
+        LoadError::Open(error.into())
+    }
 }
 
 /// Why an entry could not be read.

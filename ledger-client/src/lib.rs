@@ -13,7 +13,8 @@
 //! 4. [`Range`] and [`Watcher`] read, the second one without an end: blocking, in
 //!    an event loop, or (feature `tokio`) as a future and a stream;
 //! 5. `chain` finds the segment that holds a seq, `archive` the file that does;
-//!    `durable` waits for the disk;
+//!    `durable` waits for the disk, `snapshot` writes a context as bytes, `load`
+//!    makes one of them;
 //! 6. `shared` is what one process knows of one context;
 //! 7. `provision` is the thread that fetches memory before it is needed,
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
@@ -52,11 +53,13 @@ mod error;
 pub mod inspect;
 mod ledger;
 mod line;
+mod load;
 mod open;
 pub mod place;
 mod provision;
 mod range;
 mod shared;
+mod snapshot;
 mod watcher;
 pub mod wire;
 
@@ -65,14 +68,18 @@ pub use appender::{Appender, BatchError};
 pub use async_watcher::AsyncWatcher;
 pub use context::Context;
 pub use contexts::{ContextSummary, Contexts};
-pub use error::{AppendError, ConnectError, DurableError, Held, OpenError, ReadError};
+pub use error::{
+    AppendError, ConnectError, DurableError, Held, LoadError, OpenError, ReadError, SnapshotError,
+};
 pub use ledger::{Builder, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
 pub use ledger_shm::control::{InvalidName, InvalidSizes, Sizes, State};
 pub use ledger_shm::entry::Limits;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};
+pub use load::{LoadFrom, Loaded};
 pub use open::ContextOptions;
 pub use range::Range;
+pub use snapshot::{Progress, Snapshot, SnapshotTo};
 pub use watcher::Watcher;
 
 /// What the section on threads says.

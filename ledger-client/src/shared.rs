@@ -159,10 +159,12 @@ impl Shared {
     pub(crate) fn has_come(&self, link: &Link, seq: u64) -> bool {
         match link.peek(seq) {
             Ok(Found::Nothing) => false,
-            // Continued, dropped, or damaged.
+            // Continued, replaced, dropped, or damaged.
             Ok(Found::Closed) => {
                 let is_gone = self.control.state().map_or(true, State::is_gone);
-                link.segment.successor().is_some() || is_gone
+                // A snapshot was loaded that has more.
+                let is_in_files = self.control.archived_seq() >= seq;
+                link.segment.successor().is_some() || is_gone || is_in_files
             }
             _ => true,
         }

@@ -161,6 +161,14 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// A snapshot is to be loaded: the client writes it to the socket that it is given
+    /// with the answer, shuts that down for writing, and reads a [`LoadOutcome`].
+    Load {
+        /// What the context is called.
+        name: String,
+        /// Not if there is one of that name.
+        only_new: bool,
+    },
     /// How the daemon does.
     Status,
     /// The client is done with a context that it opened.
@@ -216,6 +224,8 @@ pub enum Reply {
     Names(Vec<String>),
     /// It is gone.
     Dropped,
+    /// The socket comes with it.
+    Load,
     /// How the daemon does.
     Status(Status),
     /// Done.
@@ -258,6 +268,34 @@ pub struct Status {
     pub committed: u64,
     /// Bytes that have left the window and that other uids were given and hold.
     pub held: u64,
+}
+
+/// What came of loading a snapshot.
+///
+/// ```
+/// use ledger_client::wire::{LoadOutcome, Refusal};
+///
+/// let outcome = LoadOutcome::Refused(Refusal::Budget);
+/// assert_eq!(LoadOutcome::decode(&outcome.encode()), Some(outcome));
+/// ```
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub enum LoadOutcome {
+    /// Every entry of the snapshot is in the context, on stable storage.
+    Loaded {
+        /// The context's epoch.
+        epoch: [u8; 16],
+        /// The snapshot's first seq.
+        first_seq: u64,
+        /// Its last one.
+        last_seq: u64,
+        /// Entries that the context did not have before.
+        new_count: u64,
+        /// Root of the tree over all entries.
+        root: [u8; 32],
+    },
+    /// Nothing has changed.
+    Refused(Refusal),
 }
 
 /// Why the daemon did not do what was asked.
@@ -304,6 +342,8 @@ pub enum Refusal {
         /// How many.
         max: u64,
     },
+    /// A snapshot cannot be loaded, as the text says.
+    NotLoaded(String),
     /// The context is damaged and readable only.
     Quarantined(String),
     /// The memory budget is spent.
@@ -345,6 +385,7 @@ macro_rules! packet {
 
 packet!(Request);
 packet!(Reply);
+packet!(LoadOutcome);
 
 #[cfg(test)]
 mod tests {

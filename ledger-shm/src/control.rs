@@ -13,7 +13,7 @@ use crate::entry::Limits;
 use crate::error::Corrupt;
 use crate::format::{
     ARCHIVE_FORMAT, CONTROL_LEN, CONTROL_MAGIC, ControlHeader, FORMAT_VERSION, STATE_ARCHIVED,
-    STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED,
+    STATE_DROPPED, STATE_IDLE, STATE_LOADING, STATE_OPEN, STATE_QUARANTINED,
 };
 use crate::object::{Epoch, Instance, MapError, Name, Object};
 use crate::region::Region;
@@ -50,6 +50,8 @@ pub enum State {
     Dropped,
     /// In files only; comes back to memory when it is opened.
     Archived,
+    /// Closed, and about to go on behind what a snapshot has more.
+    Loading,
 }
 
 impl State {
@@ -65,6 +67,7 @@ impl State {
             State::Quarantined => "quarantined",
             State::Dropped => "dropped",
             State::Archived => "archived",
+            State::Loading => "loading",
         }
     }
 
@@ -88,6 +91,7 @@ impl State {
             State::Quarantined => STATE_QUARANTINED,
             State::Dropped => STATE_DROPPED,
             State::Archived => STATE_ARCHIVED,
+            State::Loading => STATE_LOADING,
         }
     }
 }
@@ -292,6 +296,7 @@ impl Control {
             STATE_QUARANTINED => Ok(State::Quarantined),
             STATE_DROPPED => Ok(State::Dropped),
             STATE_ARCHIVED => Ok(State::Archived),
+            STATE_LOADING => Ok(State::Loading),
             other => Err(Corrupt::new("context state", other, STATE_OPEN)),
         }
     }

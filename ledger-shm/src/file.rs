@@ -25,7 +25,7 @@ mod trailer;
 mod verify;
 mod writer;
 
-pub(crate) use self::head::HEAD_LEN_MAX;
+pub use self::head::HEAD_LEN_MAX;
 pub use self::head::Head;
 pub use self::name::FileName;
 pub use self::scan::Scan;

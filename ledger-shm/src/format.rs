@@ -308,6 +308,9 @@ pub const STATE_QUARANTINED: u64 = 3;
 pub const STATE_DROPPED: u64 = 4;
 /// In files only, this object included: opened again, it has another one.
 pub const STATE_ARCHIVED: u64 = 5;
+/// Closed, and about to go on behind what a snapshot has more: what is in memory is not
+/// the end of it if the daemon dies now.
+pub const STATE_LOADING: u64 = 6;
 
 /// The words parked watchers sleep on, each on a line of its own. Watchers of
 /// any uid may write all of it, so no word here is ever believed.

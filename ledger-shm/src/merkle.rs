@@ -20,7 +20,7 @@ pub type Hash = [u8; HASH_LEN];
 pub const HASH_LEN: usize = 32;
 /// Leaves of the smallest subtree whose root is stored.
 pub const CHUNK_COUNT: u64 = 1 << CHUNK_LEVEL;
-const CHUNK_LEVEL: u32 = 4;
+pub(crate) const CHUNK_LEVEL: u32 = 4;
 
 const LEAF_PREFIX: u8 = 0;
 const NODE_PREFIX: u8 = 1;
@@ -187,6 +187,68 @@ pub fn stored_number(level: u32, index: u64) -> Option<u64> {
     Some(stored_count(end - CHUNK_COUNT) + u64::from(above))
 }
 
+/// Where the nodes of a tree can be had: some are stored, all leaves can be hashed.
+pub trait Nodes {
+    /// What keeps one from being had.
+    type Error;
+
+    /// The root of the complete subtree of `2^level` leaves that has `index` of its size
+    /// before it, if that is stored.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being read.
+    fn stored(&mut self, level: u32, index: u64) -> Result<Option<Hash>, Self::Error>;
+
+    /// The leaf that has so many before it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps its entry from being read.
+    fn leaf(&mut self, index: u64) -> Result<Hash, Self::Error>;
+}
+
+/// The node above the leaves from `index << level` on, `2^level` of them or as many as a
+/// tree of `count` leaves has, which is at least one.
+///
+/// # Errors
+///
+/// As the nodes have it.
+pub fn node<N: Nodes>(nodes: &mut N, level: u32, index: u64, count: u64) -> Result<Hash, N::Error> {
+    if level == 0 {
+        return nodes.leaf(index);
+    }
+    let is_complete = (index + 1) << level <= count;
+    if is_complete
+        && level >= CHUNK_LEVEL
+        && let Some(hash) = nodes.stored(level, index)?
+    {
+        return Ok(hash);
+    }
+    let (below, left) = (level - 1, 2 * index);
+    let left_hash = node(nodes, below, left, count)?;
+    // Where nothing is on the right, a node is what is on its left.
+    if (left + 1) << below >= count {
+        return Ok(left_hash);
+    }
+    Ok(node_hash(&left_hash, &node(nodes, below, left + 1, count)?))
+}
+
+/// The tree over the first so many leaves.
+///
+/// # Errors
+///
+/// As the nodes have it.
+pub fn tree_of<N: Nodes>(nodes: &mut N, count: u64) -> Result<Frontier, N::Error> {
+    let mut peaks = Vec::with_capacity(peak_count(count));
+    let mut before = 0;
+    for level in (0..u64::BITS).rev().filter(|level| count >> level & 1 == 1) {
+        peaks.push(node(nodes, level, before >> level, count)?);
+        before += 1 << level;
+    }
+    Ok(Frontier { count, peaks })
+}
+
 #[cfg(test)]
 mod tests {
     use ct_merkle::mem_backed_tree::MemoryBackedTree;
@@ -249,6 +311,44 @@ mod tests {
             }
         }
         assert_eq!(stored, stored_again);
+    }
+
+    /// Leaves that are their own numbers, and what is stored of them.
+    struct Numbers(Vec<Hash>);
+
+    impl Nodes for Numbers {
+        type Error = std::convert::Infallible;
+
+        fn stored(&mut self, level: u32, index: u64) -> Result<Option<Hash>, Self::Error> {
+            let number = stored_number(level, index).map(|number| number as usize);
+            Ok(number.and_then(|number| self.0.get(number)).copied())
+        }
+
+        fn leaf(&mut self, index: u64) -> Result<Hash, Self::Error> {
+            Ok(Sha256::digest(index.to_le_bytes()).into())
+        }
+    }
+
+    #[test]
+    fn every_earlier_tree_follows_from_what_is_stored() {
+        let mut whole = Frontier::default();
+        let mut trees = vec![whole.clone()];
+        let mut stored = Numbers(Vec::new());
+        for index in 0..16 * 9_u64 + 7 {
+            let Ok(leaf) = stored.leaf(index);
+            whole.push(leaf, |node| stored.0.push(*node));
+            trees.push(whole.clone());
+        }
+        // Also where only some of it is stored, the rest being in memory.
+        stored.0.truncate(5);
+        for (count, tree) in trees.into_iter().enumerate() {
+            let Ok(found) = tree_of(&mut stored, count as u64);
+            assert_eq!(found, tree, "{count}");
+            if count > 0 {
+                let Ok(root) = node(&mut stored, 9, 0, count as u64);
+                assert_eq!(root, tree.root(), "{count}");
+            }
+        }
     }
 
     #[test]

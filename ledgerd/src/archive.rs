@@ -9,6 +9,7 @@ mod behind;
 mod disk;
 mod home;
 mod keeper;
+mod loading;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,7 +17,8 @@ use ledger_shm::file::FileName;
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
 pub(crate) use self::disk::StateLock;
-pub(crate) use self::home::Home;
+pub(crate) use self::home::{Home, Recovered};
+pub(crate) use self::loading::Loading;
 
 /// How far a context has come, as its archiver says and the server asks.
 #[derive(Debug, Default)]

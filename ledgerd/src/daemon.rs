@@ -17,6 +17,7 @@ use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::archive::{Archiver, StateLock};
+use crate::load::Loads;
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
 use crate::options::{Durability, Options};
@@ -238,8 +239,9 @@ impl Daemon {
         let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let archiver = state_lock.is_some().then(|| {
+            let loads = Loads::new(archive_dir.clone(), Arc::clone(&wake));
             Archiver::start(instance.clone(), archive_dir.clone(), Arc::clone(&wake))
-                .map(|archiver| (archive_dir, archiver))
+                .map(|archiver| (archive_dir, archiver, loads))
         });
         let archive = archiver.transpose().map_err(memory)?;
         let owner_uid = instance.uid();

@@ -38,6 +38,7 @@ mod daemon;
 mod drop;
 mod held;
 mod lent;
+mod load;
 mod lock;
 mod log;
 mod logs;

@@ -395,6 +395,39 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Continues a closed log behind entries that are in files and were never in memory,
+    /// and returns the parts that are not its memory any more.
+    pub(crate) fn go_on_behind(
+        &mut self,
+        instance: &Instance,
+        last_seq: u64,
+        last_lamport: u64,
+    ) -> Result<Vec<Part>, MapError> {
+        let geometry = Geometry::of_len(self.lengths.first);
+        let epoch = self.epoch;
+        let live = self.awake(instance)?;
+        let number = live.control.take_part_number()?;
+        let base_seq = last_seq + 1;
+        let segment = make(instance, epoch, number, geometry, base_seq, last_lamport)?;
+        // Who sees how far the files go finds the part that goes on behind them.
+        live.control.set_first_part(number);
+        live.control.set_archived(last_seq, last_seq);
+        live.current = Link {
+            segment: Arc::new(segment),
+            base_seq,
+        };
+        live.control.set_state(State::Open);
+        live.bell.ring_all();
+        self.state = State::Open;
+        let part = Part {
+            number,
+            segment_len: geometry.segment_len,
+        };
+        Ok(std::mem::replace(&mut self.chain, VecDeque::from([part])).into())
+    }
+}
+
 /// Sees to it that nobody can go on in this spare of a closed log.
 fn withdraw(instance: &Instance, epoch: Epoch, number: u64) -> Result<(), MapError> {
     let outcome = map(instance, epoch, number)?.withdraw();

@@ -15,7 +15,7 @@ use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Segment};
 
-use crate::archive::Home;
+use crate::archive::{Home, Loading};
 use crate::log::{Log, Part, is_spare, map};
 use crate::options::Options;
 
@@ -82,6 +82,11 @@ fn recover_all(
             Ok(control) if matches!(control.state(), Ok(State::Dropped | State::Archived)) => {
                 found.leftovers += unlink_all(instance, epoch, numbers)?;
             }
+            // All of it is in files, and perhaps more.
+            Ok(control) if control.state() == Ok(State::Loading) => {
+                control.set_state(State::Archived);
+                found.leftovers += unlink_all(instance, epoch, numbers)?;
+            }
             Ok(control) => {
                 let leftovers = &mut found.leftovers;
                 let log = adopt(instance, options, &control, numbers, generation, leftovers);
@@ -102,6 +107,7 @@ pub(crate) fn archived(
     in_memory: &mut Found,
 ) -> std::io::Result<Vec<Log>> {
     // Whoever dropped these died before their memory was given up.
+    Loading::remove_all(archive_dir)?;
     for (name, aside) in Home::dropped(archive_dir)? {
         let is_dropped = |log: &mut Log| log.home == Some(name);
         for log in in_memory.logs.extract_if(.., is_dropped) {

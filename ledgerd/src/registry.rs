@@ -1,6 +1,6 @@
 //! The contexts of an instance, and what is asked of them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use ledger_shm::socket::PACKET_LEN_MAX;
 
 use crate::archive::{Archiver, Home, Marks, Order, Report};
 use crate::lent::Lent;
+use crate::load::{Loads, Spooled};
 use crate::log::{Log, Part};
 use crate::logs::Logs;
 use crate::maker::{Maker, is_out_of_memory, make};
@@ -44,6 +45,12 @@ pub(crate) struct Registry {
     pub(crate) maker: Maker,
     /// There if any context has files, or could get some.
     archive: Option<(PathBuf, Archiver)>,
+    pub(crate) loads: Option<Loads>,
+    /// Snapshots that were read and have no place yet, because the context cannot be
+    /// closed for a moment.
+    pub(crate) waiting_loads: Vec<Spooled>,
+    /// The same, by the context that is being closed for them.
+    pub(crate) closing_loads: HashMap<Epoch, Spooled>,
 }
 
 impl Registry {
@@ -54,8 +61,11 @@ impl Registry {
         generation: u64,
         made_in: Generation,
         maker: Maker,
-        archive: Option<(PathBuf, Archiver)>,
+        archive: Option<(PathBuf, Archiver, Loads)>,
     ) -> Registry {
+        let (archive, loads) = archive
+            .map(|(dir, archiver, loads)| ((dir, archiver), loads))
+            .unzip();
         let window_len = budget / 4;
         Registry {
             instance,
@@ -69,6 +79,9 @@ impl Registry {
             to_close: VecDeque::new(),
             maker,
             archive,
+            loads,
+            waiting_loads: Vec::new(),
+            closing_loads: HashMap::new(),
         }
     }
 
@@ -427,7 +440,7 @@ pub(crate) fn not_allowed(who: &Who, needed: Right) -> Refusal {
     let right = match needed {
         Right::Read => "read",
         Right::Append => "append to",
-        Right::Admin => "drop",
+        Right::Admin => "administer",
     };
     Refusal::NotAllowed {
         uid: who.uid,

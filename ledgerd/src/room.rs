@@ -6,7 +6,7 @@ use ledger_shm::control::State;
 use ledger_shm::object::{self, Epoch, Name};
 
 use crate::archive::Order;
-use crate::log::Log;
+use crate::log::{Log, Part};
 use crate::maker::Job;
 use crate::registry::Registry;
 
@@ -109,11 +109,7 @@ impl Registry {
         let Some(part) = retired.flatten() else {
             return false;
         };
-        self.lent.retire(&self.instance, epoch, part.number);
-        self.maker.give(Job::Unlink {
-            epoch,
-            part: part.number,
-        });
+        self.unlink_later(epoch, vec![part]);
         true
     }
 
@@ -146,6 +142,9 @@ impl Registry {
         let was_leaving = self
             .logs
             .change(epoch, |log| std::mem::take(&mut log.is_leaving));
+        if self.closed_to_load(epoch, is_done) {
+            return;
+        }
         if was_leaving == Some(true) && is_done {
             self.forget_memory(epoch, State::Archived);
         } else {
@@ -184,6 +183,15 @@ impl Registry {
                 }
                 _ => self.maker.give(Job::Unlink { epoch, part }),
             }
+        }
+    }
+
+    /// Removes parts that nobody looks for any more.
+    pub(crate) fn unlink_later(&mut self, epoch: Epoch, parts: Vec<Part>) {
+        for part in parts {
+            self.lent.retire(&self.instance, epoch, part.number);
+            let part = part.number;
+            self.maker.give(Job::Unlink { epoch, part });
         }
     }
 

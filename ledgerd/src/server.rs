@@ -355,6 +355,12 @@ impl Server {
                 };
                 send(client, &reply.encode(), None)
             }
+            Request::Load { name, only_new } => {
+                match self.registry.load(&client.who, name, only_new) {
+                    Ok(socket) => send(client, &Reply::Load.encode(), Some(socket)),
+                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                }
+            }
             Request::Status => {
                 let status = self.status();
                 send(client, &Reply::Status(status).encode(), None)
@@ -420,6 +426,7 @@ impl Server {
         }
         drop(next);
         self.registry.look_at_reports();
+        self.registry.look_at_loads();
         self.try_deferred();
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {

@@ -7,7 +7,8 @@ use ledger_shm::control::State;
 use ledger_shm::format::{
     ARCHIVE_FORMAT, BellHeader, CONTROL_MAGIC, ControlHeader, FILE_MAGIC, FINISHED_MAGIC,
     FORMAT_VERSION, FileHeader, FileTrailer, RecordHeader, RosterEntry, SEGMENT_MAGIC,
-    STATE_ARCHIVED, STATE_DROPPED, STATE_IDLE, STATE_OPEN, STATE_QUARANTINED, SegmentHeader,
+    STATE_ARCHIVED, STATE_DROPPED, STATE_IDLE, STATE_LOADING, STATE_OPEN, STATE_QUARANTINED,
+    SegmentHeader,
 };
 use ledger_shm::object::{Epoch, Instance, Name};
 use ledger_shm::slot::{Extent, Slot};
@@ -146,6 +147,7 @@ fn the_states_of_the_document_are_the_codes() {
         (STATE_QUARANTINED, State::Quarantined),
         (STATE_DROPPED, State::Dropped),
         (STATE_ARCHIVED, State::Archived),
+        (STATE_LOADING, State::Loading),
     ]
     .map(|(word, state)| format!("{word} {}", state.as_str()));
     assert_eq!(row[3], states.join(", "));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::Ledger;
 use ledger_shm::object;
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 use crate::sweep;
 
@@ -18,6 +18,21 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// If the example fails.
 pub fn example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
     daemon_example(|options| {
+        let builder = Ledger::builder().instance(&options.instance);
+        let builder = builder.runtime_dir(&options.runtime_dir);
+        let _daemon = Daemon::start(options)?;
+        run(builder.connect()?)
+    });
+}
+
+/// Runs an example that is connected to a daemon that keeps an archive.
+///
+/// # Panics
+///
+/// If the example fails.
+pub fn archive_example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
+    daemon_example(|mut options| {
+        options.durability = Durability::Archive;
         let builder = Ledger::builder().instance(&options.instance);
         let builder = builder.runtime_dir(&options.runtime_dir);
         let _daemon = Daemon::start(options)?;

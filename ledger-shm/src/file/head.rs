@@ -167,8 +167,7 @@ const SIZES_AT: [usize; 4] = [
 ];
 
 /// Bytes before the records of a file, at most.
-pub(crate) const HEAD_LEN_MAX: usize =
-    FILE_HEADER_LEN + NAME_LEN_MAX + u64::BITS as usize * HASH_LEN;
+pub const HEAD_LEN_MAX: usize = FILE_HEADER_LEN + NAME_LEN_MAX + u64::BITS as usize * HASH_LEN;
 
 /// Where the records begin behind a name and the peaks of so many entries.
 pub(super) fn data_offset(name_len: usize, before: u64) -> usize {

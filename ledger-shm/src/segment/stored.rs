@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Corrupt;
-use crate::file::Trailer;
+use crate::file::{HEAD_LEN_MAX, Head, Trailer};
 use crate::format::FILE_TRAILER_LEN;
-use crate::merkle::{HASH_LEN, Hash, stored_count, stored_number};
+use crate::merkle::{CHUNK_COUNT, CHUNK_LEVEL, HASH_LEN, Hash, stored_count, stored_number};
 use crate::object::MapError;
 use crate::record::crc32c;
 
@@ -47,9 +47,31 @@ impl StoredNodes {
         }))
     }
 
+    /// What the file says before its records.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn head(&self) -> Result<Head, MapError> {
+        let len = self.segment.region.len().min(HEAD_LEN_MAX);
+        let mut head = vec![0; len];
+        self.segment.region.copy_to(0, &mut head);
+        Head::decode(&head)
+    }
+
     /// What the file says at its end.
     pub fn trailer(&self) -> &Trailer {
         &self.trailer
+    }
+
+    /// The root above the [`CHUNK_COUNT`] entries of which this seq is the first, if
+    /// they are a chunk and it became complete in this file.
+    pub fn chunk(&self, first_seq: u64) -> Option<Hash> {
+        let before = first_seq - 1;
+        let is_first = before.is_multiple_of(CHUNK_COUNT) && first_seq >= self.trailer.first_seq;
+        is_first
+            .then(|| self.node(CHUNK_LEVEL, before / CHUNK_COUNT))
+            .flatten()
     }
 
     /// The root of the subtree of `2^level` leaves that has `index` of its size before

@@ -15,7 +15,7 @@ use super::disk;
 /// The directory of one context.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 /// An unfinished file, and what of it is valid.
@@ -47,13 +47,18 @@ impl Home {
     }
 
     /// First seqs of the finished files, in order.
-    fn finished(&self) -> io::Result<Vec<u64>> {
+    pub(super) fn finished(&self) -> io::Result<Vec<u64>> {
         let files = self.files()?.into_iter();
         let first_seq = |name| match name {
             FileName::Finished(seq) => Some(seq),
             _ => None,
         };
         Ok(files.filter_map(first_seq).collect())
+    }
+
+    /// The seq of the first entry in finished files; 1 if there are none.
+    pub(crate) fn first_seq(&self) -> io::Result<u64> {
+        Ok(self.finished()?.first().copied().unwrap_or(1))
     }
 
     /// The finished file that begins at or last before a seq, or the first one for 0.

@@ -1,0 +1,101 @@
+//! Reading a snapshot into files of an archive, which differ in their heads only.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use ledger_client::wire::{LoadOutcome, Refusal};
+use ledger_shm::control::Facts;
+use ledger_shm::file::{Head, SnapshotError, SnapshotReader};
+
+use crate::archive::Loading;
+use crate::registry::now_ns;
+
+use super::stream::Stream;
+use super::{Order, Spooled};
+
+const BUFFER_LEN: usize = 1 << 20;
+
+/// Reads one; none if it cannot be, which the client is told.
+pub(super) fn run(files: Loading, order: Order, stream: Stream) -> Option<Spooled> {
+    let outcome = files
+        .make()
+        .map_err(SnapshotError::Write)
+        .and_then(|()| read(&files, &order, &stream));
+    match outcome {
+        Ok(read) => Some(Spooled {
+            files,
+            facts: read.facts,
+            is_only_new: order.is_only_new,
+            first_seq: read.first_seq,
+            tree: read.tree,
+            last_lamport: read.last_lamport,
+            stream,
+        }),
+        Err(error) => {
+            files.remove();
+            let why = match error {
+                SnapshotError::Write(error) => {
+                    format!("cannot write it to {}: {error}", files.dir().display())
+                }
+                error => error.to_string(),
+            };
+            tracing::warn!(context = order.name, why, "a snapshot is not loaded");
+            stream.say(&LoadOutcome::Refused(Refusal::NotLoaded(why)));
+            None
+        }
+    }
+}
+
+struct Read {
+    facts: Facts,
+    first_seq: u64,
+    tree: ledger_shm::merkle::Frontier,
+    last_lamport: u64,
+}
+
+fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, SnapshotError> {
+    let mut snapshot = SnapshotReader::new(stream);
+    let mut first: Option<(Facts, u64)> = None;
+    let mut last_lamport = 0;
+    while let Some(head) = snapshot.next_section()? {
+        let ours = Head {
+            facts: Facts {
+                name: order.name.clone(),
+                epoch: order.epoch,
+                has_foreign_writers: order.has_foreign_writers,
+                created_at_ns: order.created_at_ns,
+                ..head.facts.clone()
+            },
+            begun_at_ns: now_ns(),
+            snapshot: None,
+            ..head.clone()
+        };
+        let from = head.data_offset();
+        let write = SnapshotError::Write;
+        let file = files.create(ours.first_seq()).map_err(write)?;
+        let mut target = BufWriter::with_capacity(BUFFER_LEN, file);
+        target.write_all(&ours.encode()).map_err(write)?;
+        let (tables, trailer) = snapshot.read_section(|_, padded| target.write_all(padded))?;
+        let trailer = trailer.moved(from, ours.data_offset());
+        last_lamport = trailer.last_lamport;
+        target.write_all(&tables).map_err(write)?;
+        target.write_all(&trailer.encode()).map_err(write)?;
+        sync(target).map_err(write)?;
+        first.get_or_insert((ours.facts.clone(), ours.first_seq()));
+    }
+    files.sync().map_err(SnapshotError::Write)?;
+    let (facts, first_seq) = first.expect("a snapshot has a file");
+    Ok(Read {
+        facts,
+        first_seq,
+        tree: snapshot.tree().expect("a file was read").clone(),
+        last_lamport,
+    })
+}
+
+fn sync(target: BufWriter<File>) -> io::Result<()> {
+    let file = target
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.sync_data()
+}
