@@ -124,6 +124,8 @@ enum Command {
     Get(commands::get::Args),
     /// Print the last entries, and new ones as they come
     Tail(commands::tail::Args),
+    /// Write entries for other programs: as lines of JSON, or as a table
+    Export(commands::export::Args),
     /// Show who watches a context, and how far behind each is
     Watchers(commands::watchers::Args),
     /// Draw a context's segments, frontier and bell
@@ -367,6 +369,7 @@ pub fn main() -> ExitCode {
         Command::Append(args) => commands::append::run(&instance, args),
         Command::Get(args) => commands::get::run(&instance, args),
         Command::Tail(args) => commands::tail::run(&instance, args),
+        Command::Export(args) => commands::export::run(&instance, args),
         Command::Watchers(args) => commands::watchers::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
         Command::Status(args) => commands::status::run(&instance, args),

@@ -8,6 +8,7 @@ mod cursor_file;
 pub(crate) mod doctor;
 pub(crate) mod drop;
 pub(crate) mod du;
+pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod inspect;
