@@ -5,7 +5,7 @@
 )]
 
 use std::fmt;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 use std::sync::Arc;
 
 use rkyv::api::low::LowValidator;
@@ -14,6 +14,7 @@ use rkyv::rancor::Failure;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable};
 
+use crate::append::Appended;
 use crate::error::{Corrupt, Refused};
 use crate::format::{KEY_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
 use crate::record::{self, ArchivedBody, Payload, Typed};
@@ -205,11 +206,7 @@ impl<P: Payload> NewEntry<'_, P> {
         if self.key.len() > KEY_LEN_MAX {
             return too_large("key", self.key.len(), KEY_LEN_MAX);
         }
-        let metadata_len = self
-            .metadata
-            .iter()
-            .map(|(key, value)| key.len() + value.len() + size_of::<record::ArchivedPair>())
-            .sum();
+        let metadata_len = self.metadata_len();
         if metadata_len > limits.metadata_len_max {
             return too_large("metadata", metadata_len, limits.metadata_len_max);
         }
@@ -222,6 +219,61 @@ impl<P: Payload> NewEntry<'_, P> {
             Some(len) => limits.check_payload(len),
             None => Ok(()),
         }
+    }
+
+    /// What its metadata counts: bytes of keys and values, and 16 for each pair.
+    ///
+    /// ```
+    /// use ledger_shm::NewEntry;
+    ///
+    /// let entry = NewEntry::new("facts", "").metadata(&[("agent", "credit")]);
+    /// assert_eq!(entry.metadata_len(), 5 + 6 + 16);
+    /// ```
+    #[inline]
+    pub fn metadata_len(&self) -> usize {
+        let pairs = self.metadata.iter();
+        let lens =
+            pairs.map(|(key, value)| key.len() + value.len() + size_of::<record::ArchivedPair>());
+        lens.sum()
+    }
+
+    /// The record that an append of this entry leaves where it comes out as
+    /// `appended`: for files that are made of entries that have their numbers already.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: it can never be appended where these limits hold.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_shm::NewEntry;
+    ///
+    /// let context = ledger.context("loan-7").open_or_create()?;
+    /// let entry = NewEntry::new("facts", "income: 4200").metadata(&[("agent", "credit")]);
+    /// let appended = context.appender()?.append(&entry)?;
+    /// let record = entry.record(&appended, &context.limits())?;
+    /// assert_eq!(context.get(1)?.expect("just appended").record_bytes(), record);
+    /// # Ok(()) });
+    /// ```
+    pub fn record(&self, appended: &Appended, limits: &Limits) -> Result<Vec<u8>, Refused> {
+        self.validate(limits)?;
+        let mut scratch = vec![MaybeUninit::uninit(); record::scratch_len(self.metadata.len())];
+        let mut write = |target: Option<&mut [u8]>| {
+            record::write_body(target, &self.payload, self.key, self.metadata, &mut scratch)
+                .map_err(Refused::unserializable)
+        };
+        let len = write(None)?;
+        limits.check_payload(len.payload)?;
+        let mut bytes = vec![0; RECORD_HEADER_LEN + len.body];
+        write(Some(&mut bytes[RECORD_HEADER_LEN..]))?;
+        let body = &bytes[RECORD_HEADER_LEN..];
+        let header = RecordHeader {
+            seq: appended.seq,
+            lamport: appended.lamport,
+            ..RecordHeader::unnumbered(body, self.key, appended.appended_at_ns)
+        };
+        header.write_to(bytes.first_chunk_mut().expect("a header"));
+        Ok(bytes)
     }
 }
 

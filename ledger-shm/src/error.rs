@@ -171,6 +171,13 @@ pub enum Refused {
 }
 
 impl Refused {
+    #[cold]
+    pub(crate) fn unserializable(error: rkyv::rancor::Error) -> Refused {
+        Refused::Unserializable {
+            reason: error.to_string(),
+        }
+    }
+
     /// Whether the entry itself is at fault: it can never be appended where these limits hold.
     ///
     /// ```

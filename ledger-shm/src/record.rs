@@ -45,6 +45,26 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 const HEADER_CRC_AT: usize = offset_of!(RecordHeader, header_crc);
 
 impl RecordHeader {
+    /// That of a record with this body, before it has its number and its Lamport time.
+    ///
+    /// # Panics
+    ///
+    /// On a body of 4 GiB or more, for which no segment has room.
+    #[inline]
+    pub(crate) fn unnumbered(body: &[u8], key: &str, appended_at_ns: u64) -> RecordHeader {
+        RecordHeader {
+            body_len: u32::try_from(body.len()).expect("a record fits its segment"),
+            body_crc: crc32c(body),
+            seq: 0,
+            appended_at_ns,
+            lamport: 0,
+            key_hash: crc32c(key.as_bytes()),
+            reserved: 0,
+            header_crc: 0,
+            reserved_end: 0,
+        }
+    }
+
     /// Writes the header, its own checksum computed over the rest, straight to
     /// where it belongs.
     #[inline]

@@ -23,6 +23,9 @@ const OFFSET_UNITS_MAX: u64 = (1 << (TAG_SHIFT - LEN_BITS)) - 1;
 /// Highest part number a seal can name.
 pub const PART_MAX: u64 = VALUE_MASK;
 
+/// Where a record can begin at most, in bytes from the start of a data area.
+pub const OFFSET_MAX: usize = OFFSET_UNITS_MAX as usize * RECORD_ALIGN;
+
 /// Where a record lies in the data area of its segment, in bytes.
 ///
 /// ```
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_last_extent_of_the_largest_segment_fits() {
-        let offset = OFFSET_UNITS_MAX as usize * RECORD_ALIGN;
+        let offset = OFFSET_MAX;
         let slot = Slot::Entry(Extent { offset, len: 16 });
         assert_eq!(Slot::decode(slot.encode()), Ok(slot));
         assert_eq!(offset + RECORD_ALIGN, crate::format::SEGMENT_LEN_MAX);

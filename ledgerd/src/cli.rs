@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
-use ledger_client::{ConnectError, OpenError, place};
+use ledger_client::{ConnectError, LoadError, OpenError, place};
 use ledger_shm::object::{Instance, InvalidInstance};
 use serde::Serialize;
 
@@ -124,6 +124,13 @@ enum Command {
     Get(commands::get::Args),
     /// Print the last entries, and new ones as they come
     Tail(commands::tail::Args),
+    /// Write entries for other programs: as lines of JSON, or as a table
+    Export(commands::export::Args),
+    /// Make a context out of the lines of JSON that an export wrote
+    Import(commands::import::Args),
+    /// Write a context as one file, look at such a file, or load it
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::Command),
     /// Show who watches a context, and how far behind each is
     Watchers(commands::watchers::Args),
     /// Draw a context's segments, frontier and bell
@@ -178,7 +185,7 @@ impl Output {
     }
 }
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct OutputArgs {
     /// How to print [default: short on a terminal, jsonl elsewhere]
     #[arg(short, long, value_enum, value_name = "FORMAT")]
@@ -283,6 +290,15 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        match error {
+            LoadError::Open(error) => error.into(),
+            error => error.to_string().into(),
+        }
+    }
+}
+
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for Failure {
@@ -296,6 +312,8 @@ macro_rules! failure_from {
 failure_from!(
     crate::StartError,
     ledger_client::ReadError,
+    ledger_client::SnapshotError,
+    ledger_shm::file::SnapshotError,
     ledger_client::AppendError,
     ledger_client::Corrupt,
     ledger_shm::Refused,
@@ -315,6 +333,8 @@ impl Command {
             Command::Tail(args) => args.output.wants_json(),
             Command::Watchers(args) => args.output.wants_json(),
             Command::Verify(args) => args.output.wants_json(),
+            Command::Import(args) => args.output.wants_json(),
+            Command::Snapshot(command) => command.output().is_some_and(OutputArgs::wants_json),
             Command::Config(args) => args.wants_json(),
             _ => false,
         }
@@ -367,6 +387,7 @@ pub fn main() -> ExitCode {
         Command::Append(args) => commands::append::run(&instance, args),
         Command::Get(args) => commands::get::run(&instance, args),
         Command::Tail(args) => commands::tail::run(&instance, args),
+        Command::Export(args) => commands::export::run(&instance, args),
         Command::Watchers(args) => commands::watchers::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
         Command::Status(args) => commands::status::run(&instance, args),
@@ -374,6 +395,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&instance, args),
         Command::Verify(args) => commands::verify::run(&instance, args),
         Command::Du(args) => commands::du::run(&instance, args),
+        Command::Import(args) => commands::import::run(&instance, args),
+        Command::Snapshot(command) => commands::snapshot::run(&instance, command),
         Command::Drop(args) => commands::drop::run(&instance, &args),
         Command::Purge => commands::purge::run(&instance),
         Command::Completions(args) => commands::completions::run(&args),

@@ -289,6 +289,8 @@ fn every_command_ends_quietly_where_nobody_reads() {
         &["info", "log"],
         &["get", "log"],
         &["tail", "log"],
+        &["export", "log", "--format", "jsonl"],
+        &["export", "log", "--format", "csv"],
         &["watchers", "log"],
         &["inspect", "log"],
         &["status"],

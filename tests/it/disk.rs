@@ -21,7 +21,7 @@ use crate::{PROGRAMS, started};
 
 const ARCHIVE: [&str; 2] = ["--durability", "archive"];
 
-fn mount_small(dir: &Path, len: &str) {
+pub(crate) fn mount_small(dir: &Path, len: &str) {
     std::fs::create_dir_all(dir).expect("ours");
     let options = format!("size={len},mode=0700");
     mount(

@@ -179,13 +179,14 @@ fn options(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_option_of_ours_that_a_document_names_exists() {
     let instance = started(&[]);
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &["run"],
         &["ls"],
         &["info"],
         &["append"],
         &["get"],
         &["tail"],
+        &["export"],
         &["inspect"],
         &["purge"],
         &["config", "check"],
@@ -202,6 +203,7 @@ fn every_option_of_ours_that_a_document_names_exists() {
     let ours: BTreeSet<&str> = helps.iter().flat_map(|help| options(help)).collect();
     // Those of cargo and its tools.
     let others = BTreeSet::from([
+        "--features",
         "--ignored",
         "--locked",
         "--manifest-path",

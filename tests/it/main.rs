@@ -15,6 +15,7 @@ mod disk;
 mod documents;
 mod entries;
 mod event_loops;
+mod export;
 mod format;
 mod futures;
 mod json;

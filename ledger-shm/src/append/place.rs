@@ -9,7 +9,7 @@ use super::{Clock, Placed, Tail};
 use crate::entry::{Limits, NewEntry};
 use crate::error::Refused;
 use crate::format::{LINE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
-use crate::record::{self, BodyLen, Payload, crc32c};
+use crate::record::{self, BodyLen, Payload};
 use crate::slot::Extent;
 use crate::sync::Ordering;
 
@@ -39,7 +39,10 @@ impl Tail {
             let Some(run) = self.take(RECORD_HEADER_LEN + body) else {
                 return Ok(Err(RECORD_HEADER_LEN + body));
             };
-            (run.clone(), self.write(run, entry).map_err(unserializable)?)
+            (
+                run.clone(),
+                self.write(run, entry).map_err(Refused::unserializable)?,
+            )
         } else {
             match self.place_unmeasured(entry, limits)? {
                 Ok(placed) => placed,
@@ -51,17 +54,8 @@ impl Tail {
             self.segment
                 .block_mut(run.start, RECORD_HEADER_LEN + len.body)
         };
-        let header = RecordHeader {
-            body_len: u32::try_from(len.body).expect("a record fits its segment"),
-            body_crc: crc32c(&bytes[RECORD_HEADER_LEN..]),
-            seq: 0,
-            appended_at_ns: clock.now_ns(),
-            lamport: 0,
-            key_hash: crc32c(entry.key().as_bytes()),
-            reserved: 0,
-            header_crc: 0,
-            reserved_end: 0,
-        };
+        let body = &bytes[RECORD_HEADER_LEN..];
+        let header = RecordHeader::unnumbered(body, entry.key(), clock.now_ns());
         let extent = Extent {
             offset: run.start,
             len: RECORD_HEADER_LEN + len.body,
@@ -91,12 +85,12 @@ impl Tail {
             entry.pairs(),
             &mut self.scratch,
         )
-        .map_err(unserializable)?;
+        .map_err(Refused::unserializable)?;
         limits.check_payload(len.payload)?;
         match self.take(RECORD_HEADER_LEN + len.body) {
             Some(run) => Ok(Ok((
                 run.clone(),
-                self.write(run, entry).map_err(unserializable)?,
+                self.write(run, entry).map_err(Refused::unserializable)?,
             ))),
             None => Ok(Err(RECORD_HEADER_LEN + len.body)),
         }
@@ -179,12 +173,5 @@ impl Tail {
             self.block = rest;
         }
         run
-    }
-}
-
-#[cold]
-fn unserializable(error: rkyv::rancor::Error) -> Refused {
-    Refused::Unserializable {
-        reason: error.to_string(),
     }
 }

@@ -69,11 +69,21 @@ impl Trailer {
     ///
     /// The source's, or as [`decode`](Self::decode).
     pub fn read(source: &(impl Source + ?Sized)) -> Result<Trailer, MapError> {
-        let len = source.total_len()?;
-        let at = len.checked_sub(FILE_TRAILER_LEN as u64);
+        let trailer = Trailer::read_last(source)?;
+        Corrupt::check("file length", trailer.file_len, source.total_len()?)?;
+        Ok(trailer)
+    }
+
+    /// Reads that of the last of several files, one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// The source's, or as [`decode`](Self::decode) but for the length.
+    pub fn read_last(source: &(impl Source + ?Sized)) -> Result<Trailer, MapError> {
+        let at = source.total_len()?.checked_sub(FILE_TRAILER_LEN as u64);
         let mut bytes = [0; FILE_TRAILER_LEN];
         source.read_exact_at(&mut bytes, at.ok_or(MapError::Unfinished)?)?;
-        Trailer::decode(&bytes, len)
+        Trailer::decode_any(&bytes)
     }
 
     /// The tree over all entries up to the last one, of the file that this was read from.

@@ -1,39 +1,37 @@
-//! `ledgerd append --jsonl`: many entries, one JSON object per line, with the
-//! fields that `get -o jsonl` prints.
+//! Entries as JSON, one object per line, with the fields that `get -o jsonl` prints:
+//! what `ledgerd append --jsonl` and an import take.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use ledger_client::{AppendError, Appender, NewEntry};
 use ledger_shm::entry::LIMIT_MAX;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::cli::{Failure, Kind};
 
 /// Every byte of the largest payload may take six, as `\u0000`.
 const LINE_LEN_MAX: u64 = 8 * LIMIT_MAX as u64;
 
+/// One line. What the ledger has given the entry is an `N`: a number for who keeps it,
+/// anything for who gives it anew.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    key: String,
+pub(super) struct Line<N> {
+    pub(super) key: String,
     payload: Option<String>,
     payload_hex: Option<String>,
     #[serde(default)]
     metadata: Vec<(String, String)>,
     #[serde(default)]
-    received_lamport: u64,
-    /// What an entry is given anew.
-    #[serde(default, rename = "seq")]
-    _seq: IgnoredAny,
-    #[serde(default, rename = "appended_at_ns")]
-    _appended_at_ns: IgnoredAny,
-    #[serde(default, rename = "lamport")]
-    _lamport: IgnoredAny,
+    pub(super) received_lamport: u64,
+    pub(super) seq: Option<N>,
+    pub(super) appended_at_ns: Option<N>,
+    pub(super) lamport: Option<N>,
 }
 
-impl Line {
-    fn payload(&self) -> Result<Vec<u8>, String> {
+impl<N> Line<N> {
+    pub(super) fn payload(&self) -> Result<Vec<u8>, String> {
         match (&self.payload, &self.payload_hex) {
             (None, None) => Ok(Vec::new()),
             (Some(text), None) => Ok(text.clone().into_bytes()),
@@ -41,6 +39,73 @@ impl Line {
             (Some(_), Some(_)) => Err("both `payload` and `payload_hex`".to_owned()),
         }
     }
+
+    pub(super) fn metadata(&self) -> Vec<(&str, &str)> {
+        let pairs = self.metadata.iter();
+        pairs.map(|(key, value)| (&**key, &**value)).collect()
+    }
+}
+
+/// Lines, read one by one; empty ones are none.
+pub(super) struct Lines<R> {
+    input: R,
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn of(input: R) -> Lines<R> {
+        Lines {
+            input,
+            number: 0,
+            text: Vec::new(),
+        }
+    }
+
+    /// The number of the last line, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The next line, or what is wrong with it.
+    pub(super) fn next<N: DeserializeOwned>(
+        &mut self,
+    ) -> io::Result<Option<Result<Line<N>, String>>> {
+        loop {
+            self.text.clear();
+            let len = (&mut self.input)
+                .take(LINE_LEN_MAX)
+                .read_until(b'\n', &mut self.text)?;
+            if len == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            let text = self.text.trim_ascii();
+            if !text.is_empty() {
+                return Ok(Some(parse(text)));
+            }
+        }
+    }
+}
+
+impl<R: Read> Lines<BufReader<R>> {
+    /// Whether another whole line lies ready: half a line is one to wait for.
+    fn has_more(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
+    }
+}
+
+fn parse<N: DeserializeOwned>(text: &[u8]) -> Result<Line<N>, String> {
+    serde_json::from_slice(text).map_err(|error| {
+        let mut why = error.to_string();
+        if let Some(end) = why.rfind(" at line 1 column ") {
+            why.truncate(end);
+        }
+        match text {
+            [b'[', ..] => format!("{why}; an array is no line, `-o jsonl` prints some"),
+            _ => format!("{why} at column {}", error.column()),
+        }
+    })
 }
 
 fn bytes(digits: &str) -> Result<Vec<u8>, String> {
@@ -62,47 +127,23 @@ pub(super) fn append_all(
     kind_of: impl Fn(&AppendError) -> Kind,
     mut done: impl FnMut(&ledger_client::Appended, bool) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut input = BufReader::new(input);
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        line.clear();
-        let len = (&mut input)
-            .take(LINE_LEN_MAX)
-            .read_until(b'\n', &mut line)?;
-        if len == 0 {
-            break;
-        }
-        let text = line.trim_ascii();
-        if text.is_empty() {
-            continue;
-        }
+    let mut lines = Lines::of(BufReader::new(input));
+    while let Some(line) = lines.next::<IgnoredAny>()? {
+        let number = lines.number();
         let failed = |kind, why: String| {
             let message = format!("line {number}: {why}; what comes before it is appended");
             Failure::Said(kind, message)
         };
         let wrong = |why| failed(Kind::Failed, why);
-        let line: Line = serde_json::from_slice(text).map_err(|error| {
-            let mut why = error.to_string();
-            if let Some(end) = why.rfind(" at line 1 column ") {
-                why.truncate(end);
-            }
-            match text {
-                [b'[', ..] => wrong(format!(
-                    "{why}; an array is no line, `-o jsonl` prints some"
-                )),
-                _ => wrong(format!("{why} at column {}", error.column())),
-            }
-        })?;
+        let line = line.map_err(wrong)?;
         let payload = line.payload().map_err(wrong)?;
-        let pairs = line.metadata.iter();
-        let metadata: Vec<_> = pairs.map(|(key, value)| (&**key, &**value)).collect();
+        let metadata = line.metadata();
         let entry = NewEntry::new(&line.key, &payload)
             .metadata(&metadata)
             .received_lamport(line.received_lamport);
         let appended = appender.append(&entry);
         let appended = appended.map_err(|error| failed(kind_of(&error), error.to_string()))?;
-        // Half a line is one to wait for.
-        done(&appended, input.buffer().contains(&b'\n'))?;
+        done(&appended, lines.has_more())?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
 use ledger_client::Entry;
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::cli::{Failure, Output};
 /// One entry as a JSON object. The payload is text where it is UTF-8, and hex
 /// where it is not.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     seq: u64,
     appended_at_ns: u64,
     lamport: u64,
@@ -23,13 +24,39 @@ struct Line<'a> {
     metadata: Vec<(&'a str, &'a str)>,
 }
 
-fn hex(bytes: &[u8]) -> String {
+impl<'a> Line<'a> {
+    pub(super) fn of(entry: &'a Entry<'_>) -> Line<'a> {
+        let text = std::str::from_utf8(entry.payload()).ok();
+        Line {
+            seq: entry.seq(),
+            appended_at_ns: entry.appended_at_ns(),
+            lamport: entry.lamport(),
+            key: entry.key(),
+            payload: text,
+            payload_hex: text.is_none().then(|| hex(entry.payload())),
+            metadata: metadata(entry),
+        }
+    }
+}
+
+/// What becomes an array of pairs in JSON.
+pub(super) fn metadata<'a>(entry: &'a Entry<'_>) -> Vec<(&'a str, &'a str)> {
+    entry.metadata().collect()
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
             write!(text, "{byte:02x}").expect("a string takes everything");
             text
         })
+}
+
+/// A wall clock's nanoseconds since 1970, in RFC 3339.
+pub(super) fn time(at_ns: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_nanos(at_ns));
+    humantime::format_rfc3339_micros(at.unwrap_or(UNIX_EPOCH)).to_string()
 }
 
 /// Whether an entry is as it was appended.
@@ -80,23 +107,14 @@ impl Printer {
     /// Verifies one entry and prints it.
     pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         verify(entry)?;
-        let text = std::str::from_utf8(entry.payload()).ok();
         match self.output {
             Output::Raw => self.out.write_all(entry.payload())?,
             Output::Hex => self.line(&hex(entry.payload()))?,
-            Output::Json | Output::Jsonl => self.json(&Line {
-                seq: entry.seq(),
-                appended_at_ns: entry.appended_at_ns(),
-                lamport: entry.lamport(),
-                key: entry.key(),
-                payload: text,
-                payload_hex: text.is_none().then(|| hex(entry.payload())),
-                metadata: entry.metadata().collect(),
-            })?,
+            Output::Json | Output::Jsonl => self.json(&Line::of(entry))?,
             Output::Short => {
-                let payload = match text {
-                    Some(text) => text.escape_debug().to_string(),
-                    None => format!("0x{}", hex(entry.payload())),
+                let payload = match std::str::from_utf8(entry.payload()) {
+                    Ok(text) => text.escape_debug().to_string(),
+                    Err(_) => format!("0x{}", hex(entry.payload())),
                 };
                 let key = entry.key().escape_debug().to_string();
                 write!(self.out, "{:>6}  {key:<12} {payload}", entry.seq())?;

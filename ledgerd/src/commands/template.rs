@@ -1,11 +1,9 @@
 //! How an entry is printed, in a user's own words.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use ledger_client::Entry;
 
 use crate::cli::Failure;
-use crate::commands::print::verify;
+use crate::commands::print::{time, verify};
 
 #[derive(Clone, Debug)]
 pub(super) struct Template(Vec<Piece>);
@@ -80,11 +78,7 @@ impl Piece {
         match self {
             Piece::Text(text) => text.clone(),
             Piece::Seq => entry.seq().to_string(),
-            Piece::Time => {
-                let at = UNIX_EPOCH.checked_add(Duration::from_nanos(entry.appended_at_ns()));
-                let at = at.unwrap_or(UNIX_EPOCH);
-                humantime::format_rfc3339_micros(at).to_string()
-            }
+            Piece::Time => time(entry.appended_at_ns()),
             Piece::Lamport => entry.lamport().to_string(),
             Piece::Key => entry.key().escape_debug().to_string(),
             Piece::Payload => {

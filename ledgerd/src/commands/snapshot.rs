@@ -1,0 +1,322 @@
+//! `ledgerd snapshot`: a context as one file.
+
+mod input;
+mod progress;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use ledger_client::{Loaded, Progress, SnapshotTo};
+use ledger_shm::file::{Damage, SnapshotError, SnapshotReader};
+use serde::Serialize;
+
+use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
+use crate::commands::print::{Printer, hex, time};
+use crate::commands::target::Target;
+use crate::commands::{ContextArg, builder, open_to_read};
+
+use self::input::Input;
+use self::progress::Bar;
+
+/// How hard zstd tries: its own default.
+const ZSTD_LEVEL: i32 = 3;
+
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Write all entries of a context, up to one of them, while others append
+    Export(Export),
+    /// Say what a snapshot is of
+    Info(Look),
+    /// Verify a snapshot to its last byte
+    Verify(Look),
+    /// Make a context of a snapshot, or have one go on with it
+    Load(Load),
+}
+
+impl Command {
+    pub(crate) fn output(&self) -> Option<OutputArgs> {
+        match self {
+            Command::Export(_) => None,
+            Command::Info(look) | Command::Verify(look) => Some(look.output),
+            Command::Load(load) => Some(load.output),
+        }
+    }
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    context: ContextArg,
+    /// The file to write, whole or not at all; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// End with this seq; 0: without entries [default: the latest there is]
+    #[arg(long, value_name = "SEQ")]
+    to: Option<u64>,
+    /// Compress it
+    #[arg(long)]
+    zstd: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Look {
+    /// The snapshot, compressed or not; `-` is standard input
+    file: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Load {
+    /// The snapshot, compressed or not; `-` is standard input
+    file: PathBuf,
+    /// What the context is called [default: what it was called]
+    #[arg(long, value_name = "NAME")]
+    r#as: Option<String>,
+    /// Not if there is a context of that name
+    #[arg(long)]
+    fail_if_exists: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(instance: &InstanceArgs, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Export(args) => export(instance, args),
+        Command::Info(args) => info(&args),
+        Command::Verify(args) => verify(&args),
+        Command::Load(args) => load(instance, args),
+    }
+}
+
+/// What a snapshot is of, as `docs/JSON.md` has it.
+#[derive(Serialize)]
+struct Described {
+    context: String,
+    epoch: String,
+    first_seq: u64,
+    last_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_entries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+}
+
+impl Described {
+    fn print(&self, output: Output) -> Result<(), Failure> {
+        let mut printer = Printer::new(output.of_one());
+        if output != Output::Short {
+            printer.json(self)?;
+            return Ok(printer.finish()?);
+        }
+        let entries = self.last_seq + 1 - self.first_seq;
+        let mut rows = vec![
+            ("context", self.context.escape_debug().to_string()),
+            ("epoch", self.epoch.clone()),
+            (
+                "entries",
+                format!("{entries}, {} to {}", self.first_seq, self.last_seq),
+            ),
+        ];
+        let number = |value: u64| value.to_string();
+        rows.extend(self.new_entries.map(|new| ("new entries", number(new))));
+        rows.extend(self.created_at_ns.map(|at| ("created", time(at))));
+        rows.extend(self.len.map(|len| ("bytes", number(len))));
+        rows.extend(self.root.clone().map(|root| ("root", root)));
+        for (name, value) in rows {
+            printer.line(&format!("{name:<12} {value}"))?;
+        }
+        Ok(printer.finish()?)
+    }
+}
+
+fn export(instance: &InstanceArgs, args: Export) -> Result<(), Failure> {
+    let target = Target::open(&args.output)?;
+    if target.file().is_terminal() {
+        let message = "a snapshot is nothing that a terminal shows: name a file with --output, or \
+                       pipe it into a program";
+        return Err(Failure::Said(Kind::Usage, message.to_owned()));
+    }
+    let context = open_to_read(instance, &args.context.name)?;
+    let write = |error: ledger_client::SnapshotError| match error {
+        ledger_client::SnapshotError::Write(error) => target.unwritten(error),
+        error => error.into(),
+    };
+    let file = target.file().try_clone()?;
+    let bar = Bar::new();
+    let on_progress = |progress: Progress| bar.show(progress.done_len, progress.total_len);
+    let up_to = args.to;
+    let snapshot = if args.zstd {
+        let compressed = |error| write(ledger_client::SnapshotError::Write(error));
+        let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL).map_err(compressed)?;
+        let mut snapshot = ended(context.snapshot_to(&mut encoder), up_to);
+        // Whoever decompresses it knows then how much that will be.
+        let len = snapshot.total_len().map_err(write)?;
+        let pledged = snapshot.writer().set_pledged_src_size(Some(len));
+        pledged.map_err(compressed)?;
+        let snapshot = snapshot.on_progress(on_progress).run().map_err(write)?;
+        encoder.finish().map_err(compressed)?;
+        snapshot
+    } else {
+        let snapshot = ended(context.snapshot_to(file), up_to);
+        snapshot.on_progress(on_progress).run().map_err(write)?
+    };
+    bar.finish();
+    let is_file = target.is_kept();
+    target.keep()?;
+    if !is_file {
+        return Ok(());
+    }
+    let described = Described {
+        context: snapshot.name,
+        epoch: snapshot.epoch.to_string(),
+        first_seq: snapshot.first_seq,
+        last_seq: snapshot.last_seq,
+        created_at_ns: None,
+        new_entries: None,
+        len: Some(snapshot.len),
+        root: Some(hex(&snapshot.root)),
+    };
+    described.print(OutputArgs::default().output())
+}
+
+fn ended<W: std::io::Write>(snapshot: SnapshotTo<'_, W>, up_to: Option<u64>) -> SnapshotTo<'_, W> {
+    match up_to {
+        Some(seq) => snapshot.up_to(seq),
+        None => snapshot,
+    }
+}
+
+fn info(args: &Look) -> Result<(), Failure> {
+    let input = Input::open(&args.file)?;
+    let root = input.root();
+    let mut reader = SnapshotReader::new(input);
+    let head = reader.next_section().map_err(|error| named(args, &error))?;
+    let head = head.expect("a snapshot has a file");
+    let span = head.snapshot.expect("a snapshot's");
+    let described = Described {
+        context: head.facts.name.clone(),
+        epoch: head.facts.epoch.to_string(),
+        first_seq: span.first_seq,
+        last_seq: span.last_seq,
+        created_at_ns: Some(head.begun_at_ns),
+        new_entries: None,
+        len: None,
+        root: root.map(|root| hex(&root)),
+    };
+    described.print(args.output.output())
+}
+
+/// As `docs/JSON.md` has it, like that of `ledgerd verify`.
+#[derive(Serialize)]
+struct Verdict {
+    what: String,
+    is_sound: bool,
+    entries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_bad: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
+}
+
+fn verify(args: &Look) -> Result<(), Failure> {
+    let input = Input::open(&args.file)?;
+    let bar = Bar::new();
+    let total_len = input.total_len();
+    let mut reader = SnapshotReader::new(input);
+    let (mut entries, mut done_len) = (0, 0);
+    let mut read_all = || -> Result<(), SnapshotError> {
+        while reader.next_section()?.is_some() {
+            reader.read_section(|_, padded| {
+                entries += 1;
+                done_len += padded.len() as u64;
+                if entries % 1024 == 0 {
+                    bar.show(done_len, total_len);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    };
+    let outcome = read_all();
+    bar.finish();
+    let first_bad = match &outcome {
+        Ok(()) => None,
+        Err(SnapshotError::Damaged(Damage::Entry { seq, .. })) => Some(*seq),
+        Err(SnapshotError::Short { last_seq }) => Some(last_seq + 1),
+        Err(_) => None,
+    };
+    let tree = reader.tree().filter(|_| outcome.is_ok());
+    let verdict = Verdict {
+        what: args.file.display().to_string(),
+        is_sound: outcome.is_ok(),
+        entries,
+        root: tree.map(|tree| hex(&tree.root())),
+        first_bad,
+        damage: outcome.as_ref().err().map(ToString::to_string),
+    };
+    let output = args.output.output();
+    let mut printer = Printer::new(output.of_one());
+    match (output, &verdict.damage) {
+        (Output::Short, None) => {
+            let root = verdict.root.as_deref().unwrap_or_default();
+            printer.line(&format!(
+                "sound  {}  {entries} entries, root {root}",
+                verdict.what
+            ))?;
+        }
+        (Output::Short, Some(damage)) => {
+            printer.line(&format!("BAD    {}  {damage}", verdict.what))?
+        }
+        _ => printer.json(&verdict)?,
+    }
+    printer.finish()?;
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(_) => Err(format!("{} is not as it was written", verdict.what).into()),
+    }
+}
+
+fn named(args: &Look, error: &SnapshotError) -> Failure {
+    format!("{}: {error}", args.file.display()).into()
+}
+
+fn load(instance: &InstanceArgs, args: Load) -> Result<(), Failure> {
+    let input = Input::open(&args.file)?;
+    let total_len = input.total_len();
+    let ledger = builder(instance)?.connect()?;
+    let bar = Bar::new();
+    let mut load = ledger
+        .load_from(input)
+        .on_progress(|progress| bar.show(progress.done_len, total_len));
+    if let Some(name) = args.r#as {
+        load = load.name(name);
+    }
+    if args.fail_if_exists {
+        load = load.only_new();
+    }
+    let loaded = load.run();
+    bar.finish();
+    report(args.output, &loaded?)
+}
+
+/// Says what was loaded.
+pub(super) fn report(output: OutputArgs, loaded: &Loaded) -> Result<(), Failure> {
+    let described = Described {
+        context: loaded.name.clone(),
+        epoch: loaded.epoch.to_string(),
+        first_seq: loaded.first_seq,
+        last_seq: loaded.last_seq,
+        created_at_ns: None,
+        new_entries: Some(loaded.new_count),
+        len: None,
+        root: Some(hex(&loaded.root)),
+    };
+    described.print(output.output())
+}
