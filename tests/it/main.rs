@@ -29,6 +29,7 @@ mod recorder;
 mod roster;
 mod runs;
 mod service;
+mod snapshot;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
 mod tail;

@@ -207,7 +207,7 @@ impl Registry {
         }
         if new_last > count {
             spooled.files.adopt(&ours.facts).map_err(unread)?;
-            self.set_state(epoch, State::Loading);
+            self.set_loading(epoch);
             spooled
                 .files
                 .replace(home)
@@ -259,11 +259,16 @@ impl Registry {
         }
     }
 
-    fn set_state(&mut self, epoch: Epoch, state: State) {
+    /// Says, to whoever finds its memory after this process's death, that its files may
+    /// have more.
+    fn set_loading(&mut self, epoch: Epoch) {
         self.logs.change(epoch, |log| {
+            if log.state == State::Archived {
+                return;
+            }
             log.visit(&self.instance, |log, _| {
                 if let Some(live) = &log.live {
-                    live.control.set_state(state);
+                    live.control.set_state(State::Loading);
                 }
                 Ok(())
             });

@@ -71,12 +71,15 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
             ..head.clone()
         };
         let from = head.data_offset();
+        let last_seq = head.snapshot.map_or(0, |span| span.last_seq);
         let write = SnapshotError::Write;
         let file = files.create(ours.first_seq()).map_err(write)?;
         let mut target = BufWriter::with_capacity(BUFFER_LEN, file);
         target.write_all(&ours.encode()).map_err(write)?;
         let (tables, trailer) = snapshot.read_section(|_, padded| target.write_all(padded))?;
-        let trailer = trailer.moved(from, ours.data_offset());
+        let mut trailer = trailer.moved(from, ours.data_offset());
+        // Nobody ever appended behind that.
+        trailer.is_complete = trailer.last_seq() == last_seq;
         last_lamport = trailer.last_lamport;
         target.write_all(&tables).map_err(write)?;
         target.write_all(&trailer.encode()).map_err(write)?;

@@ -1,0 +1,520 @@
+//! Contexts as one file: written while others append, verified, and loaded wholly or
+//! not at all.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ledger_client::{LoadError, NewEntry, ReadError};
+use ledger_tests::process::Process;
+use ledger_tests::small_memory::with_small_memory;
+use ledger_tests::{Instance, PATIENCE, eventually};
+
+use crate::archive::{SMALL, append, check_all, payload};
+use crate::disk::mount_small;
+use crate::{PROGRAMS, started};
+
+/// A file of the test's own.
+fn file(instance: &Instance, name: &str) -> PathBuf {
+    instance.runtime_dir().join(name)
+}
+
+fn export(instance: &Instance, context: &str, name: &str, more: &[&str]) -> PathBuf {
+    let path = file(instance, name);
+    let mut args = vec!["snapshot", "export", context, "-o", text(&path)];
+    args.extend(more);
+    instance.printed(&args);
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn load(instance: &Instance, path: &Path, more: &[&str]) -> serde_json::Value {
+    let mut args = vec!["snapshot", "load", text(path), "-o", "jsonl"];
+    args.extend(more);
+    serde_json::from_str(&instance.printed(&args)).expect("JSON")
+}
+
+fn lines(instance: &Instance, context: &str) -> String {
+    instance.printed(&["export", context, "--format", "jsonl"])
+}
+
+/// Its bytes, but for those that say when it was written and check that.
+fn timeless(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).expect("just written");
+    bytes[96..104].fill(0);
+    bytes[248..252].fill(0);
+    bytes
+}
+
+#[test]
+fn a_snapshot_comes_back_as_it_was_and_goes_on() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=10_000);
+    let path = export(&instance, "log", "one", &[]);
+    let again = export(&instance, "log", "two", &[]);
+    assert!(
+        timeless(&path) == timeless(&again),
+        "the same entries, the same bytes"
+    );
+    let info = instance.printed(&["snapshot", "info", text(&path), "-o", "jsonl"]);
+    let verdict = instance.printed(&["snapshot", "verify", text(&path), "-o", "jsonl"]);
+    let [info, verdict]: [serde_json::Value; 2] =
+        [info, verdict].map(|line| serde_json::from_str(&line).expect("JSON"));
+    assert_eq!(info["context"], "log");
+    assert_eq!(
+        (&info["first_seq"], &info["last_seq"]),
+        (&1.into(), &10_000.into())
+    );
+    assert_eq!(verdict["entries"], 10_000);
+    assert_eq!(info["root"], verdict["root"]);
+
+    let loaded = load(&instance, &path, &["--as", "copy"]);
+    assert_eq!(
+        (&loaded["new_entries"], &loaded["root"]),
+        (&10_000.into(), &info["root"])
+    );
+    assert_eq!(lines(&instance, "copy"), lines(&instance, "log"));
+    assert_eq!(
+        instance.printed(&["append", "copy", "k", "next", "-o", "short"]),
+        "10001\n"
+    );
+    let whole = export(&instance, "copy", "three", &["--to", "10000"]);
+    let of_copy = instance.printed(&["snapshot", "info", text(&whole), "-o", "jsonl"]);
+    let of_copy: serde_json::Value = serde_json::from_str(&of_copy).expect("JSON");
+    assert_eq!(
+        of_copy["root"], info["root"],
+        "a copy has the root of what it is of"
+    );
+    instance.printed(&["verify", "copy"]);
+}
+
+#[test]
+fn a_snapshot_may_be_compressed_and_come_through_a_pipe() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    let plain = export(&instance, "log", "plain", &[]);
+    let small = export(&instance, "log", "small", &["--zstd"]);
+    assert!(
+        fs::metadata(&small).expect("there").len() < fs::metadata(&plain).expect("there").len()
+    );
+    instance.printed(&["snapshot", "verify", text(&small)]);
+    let out = instance.run(&["snapshot", "export", "log", "--zstd"]);
+    assert!(out.status.success());
+    let mut command = instance.ledgerd(&["snapshot", "load", "-", "--as", "copy"]);
+    let mut loader = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut stdin = loader.stdin.take().expect("piped");
+    stdin.write_all(&out.stdout).expect("it reads");
+    drop(stdin);
+    assert!(loader.output().status.success());
+    assert_eq!(lines(&instance, "copy"), lines(&instance, "log"));
+}
+
+#[test]
+fn an_empty_context_is_a_valid_snapshot() {
+    let instance = started(&SMALL);
+    instance.context("log");
+    let path = export(&instance, "log", "empty", &[]);
+    instance.printed(&["snapshot", "verify", text(&path)]);
+    assert_eq!(load(&instance, &path, &["--as", "copy"])["new_entries"], 0);
+    assert_eq!(
+        instance.printed(&["append", "copy", "k", "first", "-o", "short"]),
+        "1\n"
+    );
+    // Any context goes on with it: it has nothing else.
+    assert_eq!(load(&instance, &path, &[])["new_entries"], 0);
+}
+
+#[test]
+fn a_snapshot_is_the_exact_prefix_while_others_append() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=2000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| append(&context, 2001..=20_000));
+        for seq in [1, 15, 16, 17, 1999, 2000] {
+            let mut bytes = Vec::new();
+            let snapshot = context.snapshot_to(&mut bytes).up_to(seq).run();
+            assert_eq!(snapshot.expect("readable").last_seq, seq);
+            let name = format!("copy-{seq}");
+            let loaded = context.ledger().load_from(&bytes[..]).name(&name).run();
+            assert_eq!(loaded.expect("a place").new_count, seq);
+            let copy = context
+                .ledger()
+                .context(&name)
+                .open_read_only()
+                .expect("loaded");
+            assert_eq!(copy.latest().expect("readable"), seq);
+            let entry = copy.get(seq).expect("readable").expect("there");
+            assert_eq!(entry.payload(), payload(seq));
+        }
+    });
+}
+
+#[test]
+fn a_context_goes_on_with_a_snapshot_that_proves_to_extend_it() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=8000);
+    let some = export(&instance, "log", "some", &["--to", "5003"]);
+    let all = export(&instance, "log", "all", &[]);
+    load(&instance, &some, &["--as", "copy"]);
+    let ledger = instance.connect();
+    let copy = ledger.context("copy").open_read_only().expect("loaded");
+    let (epoch, mut from_start, mut waiting) = (copy.epoch(), copy.watch(1), copy.watch(5004));
+    assert!(waiting.try_next().expect("readable").is_none());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            for seq in 5004..=8001 {
+                let entry = waiting.next_timeout(PATIENCE).expect("readable");
+                assert_eq!(entry.expect("it comes").seq(), seq);
+            }
+        });
+        assert_eq!(
+            load(&instance, &all, &["--as", "copy"])["new_entries"],
+            8000 - 5003
+        );
+        let again = load(&instance, &all, &["--as", "copy"]);
+        assert_eq!(again["new_entries"], 0, "it has all of it");
+        assert_eq!(
+            instance.printed(&["append", "copy", "k", "next", "-o", "short"]),
+            "8001\n"
+        );
+        waiting.join().expect("every entry once, in order");
+    });
+    for seq in 1..=8000 {
+        let entry = from_start
+            .try_next()
+            .expect("readable")
+            .expect("it is there");
+        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+    }
+    assert_eq!(
+        from_start
+            .try_next()
+            .expect("readable")
+            .expect("there")
+            .payload(),
+        b"next"
+    );
+    assert_eq!(
+        instance
+            .connect()
+            .context("copy")
+            .open()
+            .expect("it is there")
+            .epoch(),
+        epoch
+    );
+    instance.printed(&["verify", "copy"]);
+}
+
+#[test]
+fn what_was_loaded_outlives_daemon_and_memory() {
+    let mut instance = started(&SMALL);
+    append(&instance.context("log"), 1..=5000);
+    let some = export(&instance, "log", "some", &["--to", "3000"]);
+    let all = export(&instance, "log", "all", &[]);
+    instance.printed(&["snapshot", "load", text(&some), "--as", "other"]);
+    instance.kill_daemon();
+    instance.start(&SMALL);
+    instance.printed(&["snapshot", "load", text(&all), "--as", "other"]);
+    crate::archive::lose_memory(&mut instance);
+    instance.start(&SMALL);
+    assert_eq!(lines(&instance, "other").lines().count(), 5000);
+    instance.printed(&["snapshot", "load", text(&all), "--as", "third"]);
+    check_all(&instance, 5000);
+}
+
+#[test]
+fn a_snapshot_that_does_not_extend_a_context_changes_nothing() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=100);
+    let path = export(&instance, "log", "hundred", &[]);
+    let shorter = export(&instance, "log", "shorter", &["--to", "60"]);
+    let before = lines(&instance, "log");
+    let said = instance.complained(&["snapshot", "load", text(&shorter)]);
+    assert!(
+        said.contains("has 100 entries already, the snapshot ends with entry 60"),
+        "{said}"
+    );
+    let said = instance.complained(&["snapshot", "load", text(&path), "--fail-if-exists"]);
+    assert!(
+        said.contains("there is a context \"log\" already"),
+        "{said}"
+    );
+    // Another history of the same length.
+    append(&instance.context("other"), 1..=100);
+    let said = instance.complained(&["snapshot", "load", text(&path), "--as", "other"]);
+    assert!(
+        said.contains("the snapshot's first 100 entries are not those"),
+        "{said}"
+    );
+    assert_eq!(
+        instance.printed(&["append", "other", "k", "on", "-o", "short"]),
+        "101\n"
+    );
+    // Somebody appends.
+    let context = instance.context("busy");
+    let said = instance.complained(&["snapshot", "load", text(&path), "--as", "busy"]);
+    assert!(said.contains("1 have the context open"), "{said}");
+    drop(context);
+    assert_eq!(lines(&instance, "log"), before);
+    let ls = instance.printed(&["ls", "-o", "raw"]);
+    assert_eq!(ls.lines().count(), 3, "{ls}");
+}
+
+#[test]
+fn a_daemon_without_an_archive_says_that_it_cannot_load() {
+    let instance = started(&["--durability", "memory"]);
+    append(&instance.context("log"), 1..=10);
+    let path = export(&instance, "log", "ten", &[]);
+    let said = instance.complained(&["snapshot", "load", text(&path), "--as", "copy"]);
+    assert!(said.contains("keeps no archive"), "{said}");
+    let said = instance.complained(&["snapshot", "export", "log", "--to", "11"]);
+    assert!(
+        said.contains("there is no entry 11 yet, the latest one is 10"),
+        "{said}"
+    );
+}
+
+/// What a load that was cut short has left in the archive.
+fn left(instance: &Instance) -> Vec<String> {
+    let dir = instance.state_dir().join(instance.name());
+    let names = fs::read_dir(dir)
+        .expect("an archive")
+        .map(|entry| entry.expect("readable"));
+    let names = names.map(|entry| entry.file_name().into_string().expect("text"));
+    names.filter(|name| name.contains("loading")).collect()
+}
+
+#[test]
+fn a_load_that_is_cut_short_leaves_nothing() {
+    let mut instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    let bytes = fs::read(export(&instance, "log", "all", &[])).expect("just written");
+    for len in [1, 300, 5000, bytes.len() / 2, bytes.len() - 1] {
+        for dies in ["client", "daemon"] {
+            let mut command = instance.ledgerd(&["snapshot", "load", "-", "--as", "copy"]);
+            command.stdin(Stdio::piped()).stderr(Stdio::piped());
+            let mut loader = Process::start(&mut command);
+            let mut stdin = loader.stdin.take().expect("piped");
+            stdin.write_all(&bytes[..len]).expect("it reads");
+            if len > 5000 {
+                eventually("it is under way", || {
+                    (!left(&instance).is_empty()).then_some(())
+                });
+            }
+            if dies == "daemon" {
+                instance.kill_daemon();
+                instance.start(&SMALL);
+                drop(stdin);
+                assert!(!loader.output().status.success());
+            } else {
+                drop(stdin);
+                drop(loader);
+            }
+            eventually("nothing is left", || {
+                left(&instance).is_empty().then_some(())
+            });
+            let ls = instance.printed(&["ls", "-o", "raw"]);
+            assert_eq!(ls, "log\n", "{len} bytes, the {dies} died");
+        }
+    }
+}
+
+#[test]
+fn of_two_loads_at_once_each_gets_what_it_says() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    append(&instance.context("other"), 1..=3000);
+    let (one, other) = (
+        export(&instance, "log", "a", &[]),
+        export(&instance, "other", "b", &[]),
+    );
+    for round in 0..5 {
+        let name = format!("copy-{round}");
+        let start = |path: &Path| {
+            let mut command = instance.ledgerd(&["snapshot", "load", text(path), "--as", &name]);
+            Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+        };
+        let same = [start(&one), start(&one)].map(|load| load.output().status.success());
+        assert_eq!(
+            same,
+            [true, true],
+            "the second one finds that it has all of it"
+        );
+        let name = format!("torn-{round}");
+        let start = |path: &Path| {
+            let mut command = instance.ledgerd(&["snapshot", "load", text(path), "--as", &name]);
+            Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+        };
+        let [first, second] =
+            [start(&one), start(&other)].map(|load| load.output().status.success());
+        assert!(first != second, "one of two histories: {first} {second}");
+        let of = if first { "log" } else { "other" };
+        assert_eq!(lines(&instance, &name), lines(&instance, of));
+    }
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_by_name() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=50);
+    let whole = fs::read(export(&instance, "log", "whole", &[])).expect("just written");
+    let zeros = vec![0; 64 << 20];
+    let bomb = zstd::encode_all(&zeros[..], 3).expect("memory");
+    let behind_a_head = zstd::encode_all(&[&whole[..4096], &zeros[..]].concat()[..], 3);
+    let mut other_version = whole.clone();
+    other_version[8] = 77;
+    let mut other_order = whole.clone();
+    other_order[..8].reverse();
+    for (what, bytes, said) in [
+        ("nothing", vec![], "this is no snapshot"),
+        (
+            "garbage",
+            b"\x7fELF and more".to_vec(),
+            "this is no snapshot",
+        ),
+        ("another version", other_version, "version 77"),
+        ("another byte order", other_order, "this is no snapshot"),
+        ("a bomb", bomb, "this is no snapshot"),
+        (
+            "a bomb behind a head",
+            behind_a_head.expect("memory"),
+            "damaged",
+        ),
+        (
+            "half of one",
+            whole[..whole.len() / 2].to_vec(),
+            "ends behind entry",
+        ),
+        (
+            "compressed garbage",
+            b"\x28\xb5\x2f\xfd not zstd".to_vec(),
+            "cannot read the snapshot",
+        ),
+    ] {
+        let path = file(&instance, "bad");
+        fs::write(&path, bytes).expect("ours");
+        for command in [
+            &["snapshot", "load", text(&path), "--as", "copy"][..],
+            &["snapshot", "verify", text(&path)],
+        ] {
+            let output = instance.run(command);
+            assert_eq!(output.status.code(), Some(1), "{what}");
+            let printed = [output.stdout, output.stderr].concat();
+            let printed = String::from_utf8(printed).expect("text");
+            assert!(printed.contains(said), "{what}: {printed}");
+        }
+    }
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\n");
+}
+
+#[test]
+fn a_full_disk_is_named_by_export_and_by_load() {
+    with_small_memory(
+        PROGRAMS,
+        "snapshot::a_full_disk_is_named_by_export_and_by_load",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "2M");
+            instance.start(&["--durability", "archive"]);
+            let context = instance.context("log");
+            let mut appender = context.appender().expect("an appender");
+            appender.set_wait(PATIENCE);
+            for _ in 0..12 {
+                appender
+                    .append(&NewEntry::new("k", &vec![7; 100_000]))
+                    .expect("room");
+            }
+            let (small, large) = (
+                instance.runtime_dir().join("small"),
+                file(&instance, "large"),
+            );
+            mount_small(&small, "1M");
+            let target = small.join("snapshot");
+            let said = instance.complained(&["snapshot", "export", "log", "-o", text(&target)]);
+            assert!(
+                said.contains("cannot write") && said.contains("No space left"),
+                "{said}"
+            );
+            assert_eq!(
+                fs::read_dir(&small).expect("ours").count(),
+                0,
+                "nothing is left"
+            );
+            instance.printed(&["snapshot", "export", "log", "-o", text(&large)]);
+            let said = instance.complained(&["snapshot", "load", text(&large), "--as", "copy"]);
+            assert!(said.contains("No space left"), "{said}");
+            assert_eq!(left(&instance), [""; 0]);
+            assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\n");
+            nix::mount::umount(&small).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn a_snapshot_of_what_was_evicted_says_what_is_missing() {
+    let instance = started(&[
+        "--durability",
+        "memory",
+        "--window",
+        "64K",
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+    ]);
+    let context = instance.context("log");
+    append(&context, 1..=20_000);
+    let first = eventually("it is evicted", || {
+        context.first_available().ok().filter(|first| *first > 1)
+    });
+    let error = context
+        .snapshot_to(std::io::sink())
+        .run()
+        .expect_err("the beginning is gone");
+    assert!(
+        error.to_string().contains("entries before"),
+        "{error} {first}"
+    );
+}
+
+#[test]
+fn a_damaged_archive_is_not_exported_as_if_it_were_whole() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=20_000);
+    let dir = crate::archive::home(&instance, &context);
+    let finished = eventually("a file is finished", || {
+        let path = dir.join("00000000000000000001.ledger");
+        path.exists().then_some(path)
+    });
+    let mut bytes = fs::read(&finished).expect("ours");
+    let at = bytes.len() / 3;
+    bytes[at] ^= 1;
+    fs::write(&finished, bytes).expect("ours");
+    let reader = instance
+        .connect()
+        .context("log")
+        .open_read_only()
+        .expect("it is there");
+    let error = reader
+        .snapshot_to(std::io::sink())
+        .run()
+        .expect_err("damaged");
+    assert!(
+        matches!(
+            &error,
+            ledger_client::SnapshotError::Read(ReadError::Corrupt(_) | ReadError::Map(_))
+        ),
+        "{error:?}"
+    );
+    let loaded = reader.ledger().load_from(&b"not one"[..]).run();
+    assert!(matches!(loaded, Err(LoadError::Snapshot(_))));
+}
