@@ -540,6 +540,44 @@ impl From<ConnectError> for LoadError {
     }
 }
 
+/// Why something about a log could not be proved.
+///
+/// ```
+/// use ledger_client::ProveError;
+///
+/// let error = ProveError::NotThere { last_seq: 9, latest: 4 };
+/// assert!(error.to_string().contains("the latest one is 4"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProveError {
+    /// The log has not as many entries.
+    #[error("there is no entry {last_seq} yet, the latest one is {latest}; ask for at most that")]
+    NotThere {
+        /// What was asked for.
+        last_seq: u64,
+        /// What there is.
+        latest: u64,
+    },
+    /// It is none of the log that is meant.
+    #[error("entry {seq} is not in a log that ends with entry {last_seq}; ask for 1 to {last_seq}")]
+    NotWithin {
+        /// What was asked for.
+        seq: u64,
+        /// Where the log ends.
+        last_seq: u64,
+    },
+    /// The first entries have left memory, and no file holds their part of the tree.
+    #[error("entries before {first_seq} are gone, and with them the root of all; keep an archive")]
+    Beginning {
+        /// The oldest entry there is.
+        first_seq: u64,
+    },
+    /// What it takes cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
 /// Why an entry could not be read.
 ///
 /// ```

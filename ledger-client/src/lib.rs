@@ -14,7 +14,7 @@
 //!    an event loop, or (feature `tokio`) as a future and a stream;
 //! 5. `chain` finds the segment that holds a seq, `archive` the file that does;
 //!    `durable` waits for the disk, `snapshot` writes a context as bytes, `load`
-//!    makes one of them;
+//!    makes one of them, `proof` shows what is in it to those who have not;
 //! 6. `shared` is what one process knows of one context;
 //! 7. `provision` is the thread that fetches memory before it is needed,
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
@@ -56,6 +56,7 @@ mod line;
 mod load;
 mod open;
 pub mod place;
+mod proof;
 mod provision;
 mod range;
 mod shared;
@@ -69,7 +70,8 @@ pub use async_watcher::AsyncWatcher;
 pub use context::Context;
 pub use contexts::{ContextSummary, Contexts};
 pub use error::{
-    AppendError, ConnectError, DurableError, Held, LoadError, OpenError, ReadError, SnapshotError,
+    AppendError, ConnectError, DurableError, Held, LoadError, OpenError, ProveError, ReadError,
+    SnapshotError,
 };
 pub use ledger::{Builder, Ledger};
 pub use ledger_shm::bell::roster::{ClientId, Roster, Watching};
@@ -78,6 +80,7 @@ pub use ledger_shm::entry::Limits;
 pub use ledger_shm::{Appended, Corrupt, Entry, Full, NewEntry, Refused};
 pub use load::{LoadFrom, Loaded};
 pub use open::ContextOptions;
+pub use proof::{Consistency, Inclusion};
 pub use range::Range;
 pub use snapshot::{Progress, Snapshot, SnapshotTo};
 pub use watcher::Watcher;

@@ -22,6 +22,7 @@ mod scan;
 mod snapshot;
 mod source;
 mod trailer;
+mod tree;
 mod verify;
 mod writer;
 
@@ -32,6 +33,7 @@ pub use self::scan::Scan;
 pub use self::snapshot::{SectionPlan, SnapshotError, SnapshotReader, SnapshotWriter, Span};
 pub use self::source::Source;
 pub use self::trailer::Trailer;
+pub use self::tree::LogNodes;
 pub use self::verify::{Damage, verify};
 pub use self::writer::FileWriter;
 

@@ -110,6 +110,15 @@ impl Frontier {
         &self.peaks
     }
 
+    /// The peak that is the root of the subtree of `2^level` leaves that has `index` of
+    /// its size before it; none if that is no peak.
+    pub fn peak(&self, level: u32, index: u64) -> Option<Hash> {
+        let above = self.count.checked_shr(level)?;
+        // The last subtree of its size, in a count that has that bit set.
+        let is_peak = above & 1 == 1 && above - 1 == index;
+        is_peak.then(|| self.peaks[peak_count(above) - 1])
+    }
+
     /// Adds a leaf, and tells of each subtree that is stored and complete by it.
     pub fn push(&mut self, leaf: Hash, stored: impl FnMut(&Hash)) {
         self.add(0, leaf, stored);
@@ -215,15 +224,12 @@ pub trait Nodes {
 ///
 /// As the nodes have it.
 pub fn node<N: Nodes>(nodes: &mut N, level: u32, index: u64, count: u64) -> Result<Hash, N::Error> {
+    let is_complete = (index + 1) << level <= count;
+    if is_complete && let Some(hash) = nodes.stored(level, index)? {
+        return Ok(hash);
+    }
     if level == 0 {
         return nodes.leaf(index);
-    }
-    let is_complete = (index + 1) << level <= count;
-    if is_complete
-        && level >= CHUNK_LEVEL
-        && let Some(hash) = nodes.stored(level, index)?
-    {
-        return Ok(hash);
     }
     let (below, left) = (level - 1, 2 * index);
     let left_hash = node(nodes, below, left, count)?;

@@ -76,6 +76,22 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// Whether the entry of this seq is in this segment, which begins with `base_seq`.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] on a slot word that nobody writes.
+    pub fn holds(&self, base_seq: u64, seq: u64) -> Result<bool, Corrupt> {
+        let index = seq.checked_sub(base_seq).map(usize::try_from);
+        let capacity = self.geometry().slot_capacity;
+        match index {
+            Some(Ok(index)) if index < capacity => Ok(self.extent(index)?.is_some()),
+            _ => Ok(false),
+        }
+    }
+}
+
 /// What is behind the last entry of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

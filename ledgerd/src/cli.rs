@@ -143,6 +143,10 @@ enum Command {
     Doctor(OutputArgs),
     /// Verify every entry of a context, of all, or of a file of an archive
     Verify(commands::verify::Args),
+    /// Prove, as JSON, that an entry is in a context or that a context only grew
+    Prove(commands::prove::Args),
+    /// Check such a proof, with nothing but the proof and a root that you trust
+    CheckProof(commands::prove::CheckArgs),
     /// Say what each context takes, in memory and on disk, in bytes
     Du(OutputArgs),
     /// Remove a context for good, from memory and from disk
@@ -312,6 +316,7 @@ macro_rules! failure_from {
 failure_from!(
     crate::StartError,
     ledger_client::ReadError,
+    ledger_client::ProveError,
     ledger_client::SnapshotError,
     ledger_shm::file::SnapshotError,
     ledger_client::AppendError,
@@ -334,6 +339,7 @@ impl Command {
             Command::Watchers(args) => args.output.wants_json(),
             Command::Verify(args) => args.output.wants_json(),
             Command::Import(args) => args.output.wants_json(),
+            Command::CheckProof(args) => args.output.wants_json(),
             Command::Snapshot(command) => command.output().is_some_and(OutputArgs::wants_json),
             Command::Config(args) => args.wants_json(),
             _ => false,
@@ -397,6 +403,8 @@ pub fn main() -> ExitCode {
         Command::Du(args) => commands::du::run(&instance, args),
         Command::Import(args) => commands::import::run(&instance, args),
         Command::Snapshot(command) => commands::snapshot::run(&instance, command),
+        Command::Prove(args) => commands::prove::run(&instance, &args),
+        Command::CheckProof(args) => commands::prove::check(&args),
         Command::Drop(args) => commands::drop::run(&instance, &args),
         Command::Purge => commands::purge::run(&instance),
         Command::Completions(args) => commands::completions::run(&args),

@@ -25,6 +25,7 @@ mod loan;
 mod memory;
 mod names;
 mod oracle;
+mod proofs;
 mod recorder;
 mod roster;
 mod runs;

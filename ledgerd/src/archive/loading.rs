@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ledger_shm::control::Facts;
-use ledger_shm::file::{FileName, Head};
-use ledger_shm::merkle::{self, Frontier, Hash, Nodes};
+use ledger_shm::file::{FileName, Head, LogNodes};
+use ledger_shm::merkle::{self, Frontier};
 use ledger_shm::object::{Epoch, Instance, MapError, Object};
 use ledger_shm::read::Link;
-use ledger_shm::segment::StoredNodes;
 use ledger_shm::{Corrupt, Segment};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -116,62 +115,21 @@ impl Loading {
         Ok(())
     }
 
-    /// The tree over its first so many entries, that is over those before its first one
-    /// and some of its own.
+    /// The tree over its first so many entries, those before its first one included.
     pub(crate) fn tree_of(&self, instance: &Instance, count: u64) -> Result<Frontier, MapError> {
-        let mut files = Files {
-            instance,
-            dir: &self.dir,
-            first_seqs: self.first_seqs()?,
-            mapped: None,
-        };
-        merkle::tree_of(&mut files, count)
-    }
-}
-
-/// The nodes of files, one of which is mapped.
-struct Files<'a> {
-    instance: &'a Instance,
-    dir: &'a Path,
-    first_seqs: Vec<u64>,
-    mapped: Option<(Link, StoredNodes)>,
-}
-
-impl Files<'_> {
-    /// The file that holds this entry.
-    fn file(&mut self, seq: u64) -> Result<&(Link, StoredNodes), MapError> {
-        let after = self.first_seqs.partition_point(|first| *first <= seq);
-        let base_seq = after.checked_sub(1).map(|index| self.first_seqs[index]);
-        let base_seq = base_seq.ok_or(Corrupt::new("first seq of a snapshot", seq, 1))?;
-        let is_it = |(link, _): &(Link, StoredNodes)| link.base_seq == base_seq;
-        if !self.mapped.as_ref().is_some_and(is_it) {
-            let file = disk::open_to_read(self.dir, FileName::Finished(base_seq))?;
-            let object = Object::received(self.instance, file.into())?;
+        let first_seqs = self.first_seqs()?;
+        let open = |first_seq| disk::open_to_read(&self.dir, FileName::Finished(first_seq));
+        let first = first_seqs.first().ok_or(MapError::Unfinished)?;
+        let before = Head::read(&open(*first)?)?.before;
+        let locate = |seq| {
+            let after = first_seqs.partition_point(|first| *first <= seq);
+            let base_seq = after.checked_sub(1).map(|index| first_seqs[index]);
+            let base_seq = base_seq.ok_or(Corrupt::new("first seq of a snapshot", *first, seq))?;
+            let object = Object::received(instance, open(base_seq)?.into())?;
             let (segment, _, _) = Segment::map_file(&object)?;
             let segment = Arc::new(segment);
-            let nodes = StoredNodes::of(&segment)?.ok_or(MapError::Unfinished)?;
-            self.mapped = Some((Link { segment, base_seq }, nodes));
-        }
-        Ok(self.mapped.as_ref().expect("mapped above"))
-    }
-}
-
-impl Nodes for Files<'_> {
-    type Error = MapError;
-
-    fn stored(&mut self, level: u32, index: u64) -> Result<Option<Hash>, MapError> {
-        // It became complete with its last leaf.
-        let last_seq = (index + 1) << level;
-        let (_, nodes) = self.file(last_seq)?;
-        Ok(nodes.node(level, index))
-    }
-
-    fn leaf(&mut self, index: u64) -> Result<Hash, MapError> {
-        let seq = index + 1;
-        let (link, _) = self.file(seq)?;
-        match link.clone().get(seq)? {
-            Ok(entry) => Ok(merkle::leaf_hash(&entry)),
-            Err(_) => Err(Corrupt::new("entry of a snapshot", seq, seq).into()),
-        }
+            Ok::<_, MapError>(Link { segment, base_seq })
+        };
+        merkle::tree_of(&mut LogNodes::new(before, locate), count)
     }
 }

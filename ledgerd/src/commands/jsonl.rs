@@ -35,7 +35,7 @@ impl<N> Line<N> {
         match (&self.payload, &self.payload_hex) {
             (None, None) => Ok(Vec::new()),
             (Some(text), None) => Ok(text.clone().into_bytes()),
-            (None, Some(digits)) => bytes(digits),
+            (None, Some(digits)) => bytes(digits).map_err(|why| format!("`payload_hex` {why}")),
             (Some(_), Some(_)) => Err("both `payload` and `payload_hex`".to_owned()),
         }
     }
@@ -108,7 +108,7 @@ fn parse<N: DeserializeOwned>(text: &[u8]) -> Result<Line<N>, String> {
     })
 }
 
-fn bytes(digits: &str) -> Result<Vec<u8>, String> {
+pub(super) fn bytes(digits: &str) -> Result<Vec<u8>, String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     pairs
@@ -116,7 +116,7 @@ fn bytes(digits: &str) -> Result<Vec<u8>, String> {
         .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
         .collect::<Option<Vec<u8>>>()
         .filter(|_| rest.is_empty())
-        .ok_or_else(|| format!("`payload_hex` {digits:?} is no pairs of hexadecimal digits"))
+        .ok_or_else(|| format!("{digits:?} is no pairs of hexadecimal digits"))
 }
 
 /// Appends every line, telling `done` what came of each, and whether more lines

@@ -17,6 +17,7 @@ mod jsonl;
 pub(crate) mod ls;
 pub(crate) mod man;
 mod print;
+pub(crate) mod prove;
 pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod snapshot;
