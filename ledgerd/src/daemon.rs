@@ -19,7 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::archive::{Archiver, StateLock};
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
-use crate::options::{Durability, Options};
+use crate::options::Options;
 use crate::recover::{archived, recover};
 use crate::registry::Registry;
 use crate::server::Server;
@@ -208,7 +208,7 @@ impl Daemon {
         // Clients in other directories look there, too.
         let state_dir = std::path::absolute(&options.state_dir).map_err(memory)?;
         let archive_dir = place::archive_dir(&state_dir, &instance);
-        let has_files = options.durability == Durability::Archive || archive_dir.exists();
+        let has_files = options.may_archive() || archive_dir.exists();
         let state_lock = has_files
             .then(|| lock_archive(&archive_dir, &instance))
             .transpose()?;
@@ -398,7 +398,7 @@ impl Daemon {
         if options.state_dir != self.options.state_dir {
             unchanged.push("state_dir");
         }
-        if options.durability != Durability::Memory && self.state_lock.is_none() {
+        if options.may_archive() && self.state_lock.is_none() {
             unchanged.push("durability");
         }
         if options.memory_budget.is_none() && self.options.memory_budget.is_some() {

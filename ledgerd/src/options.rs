@@ -48,8 +48,8 @@ pub struct Options {
     /// of the budget; window a quarter of the budget, and, when that is spent,
     /// as many contexts as have no window of their own share half of it evenly.
     pub sizes: Sizes,
-    /// The same for contexts of some names; the first that fits counts.
-    pub context_sizes: Vec<ContextSizes>,
+    /// What holds for contexts of some names; the first that fits counts.
+    pub context_rules: Vec<ContextRules>,
     /// What an entry may weigh in contexts that are made from now on; those that
     /// exist keep theirs. Default: payload 4 MiB, metadata 64 KiB; at most
     /// [`LIMIT_MAX`](ledger_shm::entry::LIMIT_MAX) each.
@@ -70,15 +70,33 @@ pub struct Options {
 }
 
 impl Options {
-    /// What is said about the sizes of a context of this name, beside what
-    /// whoever makes it says.
-    pub(crate) fn sizes_of(&self, name: &str) -> Sizes {
-        let fits = |of: &&ContextSizes| {
+    /// What is said about contexts of this name.
+    fn rules_of(&self, name: &str) -> Option<&ContextRules> {
+        let fits = |of: &&ContextRules| {
             let mut names = of.names.iter();
             names.any(|pattern| WildMatch::new(pattern).matches(name))
         };
-        let own = self.context_sizes.iter().find(fits);
+        self.context_rules.iter().find(fits)
+    }
+
+    /// What is said about the sizes of a context of this name, beside what
+    /// whoever makes it says.
+    pub(crate) fn sizes_of(&self, name: &str) -> Sizes {
+        let own = self.rules_of(name);
         own.map_or(Sizes::default(), |of| of.sizes)
+    }
+
+    /// Whether a context of this name that is made now outlives its memory.
+    pub(crate) fn durability_of(&self, name: &str) -> Durability {
+        let own = self.rules_of(name).and_then(|of| of.durability);
+        own.unwrap_or(self.durability)
+    }
+
+    /// Whether any context that is made now may outlive its memory.
+    pub(crate) fn may_archive(&self) -> bool {
+        let own = self.context_rules.iter().filter_map(|of| of.durability);
+        own.chain([self.durability])
+            .any(|durability| durability == Durability::Archive)
     }
 
     /// Whether a daemon can be run with them.
@@ -93,7 +111,7 @@ impl Options {
             }
         }
         self.sizes.check()?;
-        for of in &self.context_sizes {
+        for of in &self.context_rules {
             of.sizes.check()?;
         }
         let given = self.memory_budget.unwrap_or(u64::MAX);
@@ -120,7 +138,7 @@ impl Options {
             state_dir: place::state_dir(),
             memory_budget: None,
             sizes: Sizes::default(),
-            context_sizes: Vec::new(),
+            context_rules: Vec::new(),
             limits: Limits::default(),
             rights: Vec::new(),
             contexts_max: 1_000_000,
@@ -151,38 +169,65 @@ pub enum Durability {
     Archive,
 }
 
-/// How large the segments of some contexts are.
+/// What holds for contexts of some names; what is not said is as for all.
 ///
 /// ```
 /// # ledger_tests::daemon_example(|mut options| {
 /// use ledger_client::Sizes;
-/// use ledgerd::ContextSizes;
+/// use ledgerd::{ContextRules, Durability};
 ///
 /// let large = Sizes { window_len: Some(8 << 20), ..Sizes::default() };
-/// options.context_sizes = vec![ContextSizes::new(["traces-*"], large)];
+/// options.context_rules = vec![
+///     ContextRules::new(["loan-*"]).durability(Durability::Archive),
+///     ContextRules::new(["traces-*"]).sizes(large),
+/// ];
 /// # Ok(()) });
 /// ```
 #[derive(Clone, Debug)]
-pub struct ContextSizes {
+pub struct ContextRules {
     names: Vec<String>,
     sizes: Sizes,
+    durability: Option<Durability>,
 }
 
-impl ContextSizes {
-    /// What is said about contexts of these names, in which `*` stands for any
-    /// characters and `?` for one; what is not said, is as for all.
+impl ContextRules {
+    /// For contexts of these names, in which `*` stands for any characters and `?` for
+    /// one; nothing is said about them yet.
+    ///
+    /// ```
+    /// let rules = ledgerd::ContextRules::new(["loan-*", "traces"]);
+    /// ```
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> ContextRules {
+        ContextRules {
+            names: names.into_iter().map(Into::into).collect(),
+            sizes: Sizes::default(),
+            durability: None,
+        }
+    }
+
+    /// How large their segments are.
     ///
     /// ```
     /// use ledger_client::Sizes;
     ///
     /// let busy = Sizes { first_len: Some(1 << 20), ..Sizes::default() };
-    /// let sizes = ledgerd::ContextSizes::new(["loan-*", "traces"], busy);
+    /// let rules = ledgerd::ContextRules::new(["loan-*"]).sizes(busy);
     /// ```
-    pub fn new(names: impl IntoIterator<Item = impl Into<String>>, sizes: Sizes) -> ContextSizes {
-        ContextSizes {
-            names: names.into_iter().map(Into::into).collect(),
-            sizes,
-        }
+    pub fn sizes(mut self, sizes: Sizes) -> ContextRules {
+        self.sizes = sizes;
+        self
+    }
+
+    /// Whether those that are made from now on outlive their memory.
+    ///
+    /// ```
+    /// use ledgerd::{ContextRules, Durability};
+    ///
+    /// let rules = ContextRules::new(["scratch-*"]).durability(Durability::Memory);
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> ContextRules {
+        self.durability = Some(durability);
+        self
     }
 }
 

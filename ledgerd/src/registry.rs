@@ -278,7 +278,8 @@ impl Registry {
             has_foreign_writers: has_foreign_writers(name, &self.options.rights),
             created_at_ns: now_ns(),
         };
-        let has_files = self.archive.is_some() && self.options.durability == Durability::Archive;
+        let durability = self.options.durability_of(name);
+        let has_files = self.archive.is_some() && durability == Durability::Archive;
         let home = has_files.then_some(epoch);
         let control =
             Control::create(&self.instance, facts, home, self.generation).map_err(refusal)?;

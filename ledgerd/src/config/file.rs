@@ -13,7 +13,7 @@ use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
-use crate::options::ContextSizes;
+use crate::options::{ContextRules, Durability};
 use crate::rights::{Grant, Right};
 use crate::settings::{Bytes, Settings};
 
@@ -57,7 +57,14 @@ pub(crate) enum ConfigError {
 const RIGHTS: (&str, &[&str]) = ("rights", &["contexts", "users", "groups", "right"]);
 const CONTEXTS: (&str, &[&str]) = (
     "contexts",
-    &["names", "first_segment", "spare_min", "spare_max", "window"],
+    &[
+        "names",
+        "durability",
+        "first_segment",
+        "spare_min",
+        "spare_max",
+        "window",
+    ],
 );
 
 /// A user or group.
@@ -83,6 +90,8 @@ struct RightsTable {
 #[serde(deny_unknown_fields)]
 struct ContextTable {
     names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<Durability>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_segment: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,18 +229,21 @@ impl File {
         self.tables.rights.iter().map(grant).collect()
     }
 
-    /// What it says about the sizes of some contexts.
-    pub(crate) fn context_sizes(&self) -> Vec<ContextSizes> {
-        let sizes = |table: &ContextTable| {
-            let sizes = Sizes {
+    /// What it says about some contexts.
+    pub(crate) fn context_rules(&self) -> Vec<ContextRules> {
+        let rules = |table: &ContextTable| {
+            let rules = ContextRules::new(&table.names).sizes(Sizes {
                 first_len: table.first_segment.map(|bytes| bytes.0),
                 spare_len_min: table.spare_min.map(|bytes| bytes.0),
                 spare_len_max: table.spare_max.map(|bytes| bytes.0),
                 window_len: table.window.map(|bytes| bytes.0),
-            };
-            ContextSizes::new(&table.names, sizes)
+            });
+            match table.durability {
+                Some(durability) => rules.durability(durability),
+                None => rules,
+            }
         };
-        self.tables.contexts.iter().map(sizes).collect()
+        self.tables.contexts.iter().map(rules).collect()
     }
 }
 
@@ -280,6 +292,7 @@ mod tests {
             for key in keys {
                 let value = match *key {
                     "right" => "\"read\"",
+                    "durability" => "\"archive\"",
                     "window" | "first_segment" | "spare_min" | "spare_max" => "\"1M\"",
                     _ => "[\"root\"]",
                 };
