@@ -478,7 +478,7 @@ pub enum DurableError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It has left memory.
+    /// It has left memory, and is in no file: it was kept in memory only, or for no longer.
     #[error(
         "entry {seq} has left memory; the oldest one there is {first_available}, read on from it"
     )]

@@ -79,7 +79,8 @@ impl Shared {
                 let first_seq = self.archive.first_seq(core, control)?;
                 Err(ReadError::Evicted {
                     seq,
-                    first_available: first_seq.unwrap_or(first_available),
+                    // What retention has removed may be in memory yet.
+                    first_available: first_seq.unwrap_or(first_available).min(first_available),
                 })
             }
             outcome => outcome,
