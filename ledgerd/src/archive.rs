@@ -9,6 +9,7 @@ mod behind;
 mod disk;
 mod home;
 mod keeper;
+mod retain;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

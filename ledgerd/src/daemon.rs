@@ -54,6 +54,16 @@ pub enum StartError {
     /// Segments cannot be so large.
     #[error(transparent)]
     InvalidSizes(#[from] InvalidSizes),
+    /// Files cannot be so large, or are not worth it.
+    #[error("a file of {given} bytes is not possible; choose from {min} to {max}")]
+    InvalidFileLen {
+        /// What was asked for.
+        given: usize,
+        /// The least that is possible.
+        min: usize,
+        /// The most that is possible.
+        max: usize,
+    },
     /// Not even one context would fit.
     #[error("a memory budget of {given} bytes holds no context; the first takes {min}")]
     BudgetTooSmall {
@@ -238,7 +248,8 @@ impl Daemon {
         let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let archiver = state_lock.is_some().then(|| {
-            Archiver::start(instance.clone(), archive_dir.clone(), Arc::clone(&wake))
+            let (dir, done) = (archive_dir.clone(), Arc::clone(&wake));
+            Archiver::start(instance.clone(), options.clone(), dir, done)
                 .map(|archiver| (archive_dir, archiver))
         });
         let archive = archiver.transpose().map_err(memory)?;

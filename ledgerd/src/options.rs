@@ -15,6 +15,11 @@ use wildmatch::WildMatch;
 use crate::StartError;
 use crate::rights::Grant;
 
+/// No file of an archive is begun anew before it is so long, or later than it is so
+/// long.
+const FILE_LEN_MIN: usize = 64 << 10;
+const FILE_LEN_MAX: usize = 1 << 30;
+
 /// How an instance is run.
 ///
 /// ```
@@ -40,6 +45,11 @@ pub struct Options {
     /// Where archives lie, each instance's in a directory of its name. Default:
     /// [`place::state_dir`].
     pub state_dir: PathBuf,
+    /// How much of archived contexts is kept. Default: all.
+    pub retention: Retention,
+    /// Bytes of a file of the archive after which the next one is begun: 64 KiB to 1 GiB.
+    /// Files are finished earlier when their memory is wanted. Default: 64 MiB.
+    pub archive_file_len: usize,
     /// Bytes of memory the instance may commit. Default: half of what the
     /// memory file system has free when the daemon starts.
     pub memory_budget: Option<u64>,
@@ -99,6 +109,18 @@ impl Options {
             .any(|durability| durability == Durability::Archive)
     }
 
+    /// How much of an archived context of this name is kept.
+    pub(crate) fn retention_of(&self, name: &str) -> Retention {
+        let own = self.rules_of(name).map(|of| of.retention);
+        own.unwrap_or_default().or(self.retention)
+    }
+
+    /// All that is said about how much is kept.
+    pub(crate) fn retentions(&self) -> impl Iterator<Item = Retention> {
+        let own = self.context_rules.iter().map(|of| of.retention);
+        own.chain([self.retention])
+    }
+
     /// Whether a daemon can be run with them.
     pub(crate) fn check(&self) -> Result<(), StartError> {
         for (what, given) in [
@@ -109,6 +131,10 @@ impl Options {
             if given > max {
                 return Err(StartError::LimitTooLarge { what, given, max });
             }
+        }
+        let (given, min, max) = (self.archive_file_len, FILE_LEN_MIN, FILE_LEN_MAX);
+        if !(min..=max).contains(&given) {
+            return Err(StartError::InvalidFileLen { given, min, max });
         }
         self.sizes.check()?;
         for of in &self.context_rules {
@@ -136,6 +162,8 @@ impl Options {
             runtime_dir: place::runtime_dir(uid),
             durability: Durability::Memory,
             state_dir: place::state_dir(),
+            retention: Retention::default(),
+            archive_file_len: 64 << 20,
             memory_budget: None,
             sizes: Sizes::default(),
             context_rules: Vec::new(),
@@ -169,6 +197,54 @@ pub enum Durability {
     Archive,
 }
 
+/// How much of archived contexts is kept: at least so much, the latest of it. What is
+/// older goes in whole files, the oldest first, as soon as one of these lets it; the last
+/// file stays. `None` says nothing, and the largest number that all of it is kept.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use std::time::Duration;
+/// use ledgerd::{ContextRules, Daemon, Durability, Retention};
+///
+/// options.durability = Durability::Archive;
+/// options.retention = Retention {
+///     bytes: Some(10 << 30),
+///     age: Some(Duration::from_secs(30 * 24 * 3600)),
+///     ..Retention::default()
+/// };
+/// let all = Retention { bytes: Some(u64::MAX), age: Some(Duration::MAX), ..options.retention };
+/// options.context_rules = vec![ContextRules::new(["audit"]).retention(all)];
+/// let daemon = Daemon::start(options)?;
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries.
+    pub entries: Option<u64>,
+    /// Bytes of files.
+    pub bytes: Option<u64>,
+    /// Time since they were appended, by the wall clock.
+    pub age: Option<Duration>,
+}
+
+impl Retention {
+    /// These limits, and for those that say nothing the others.
+    pub(crate) fn or(self, others: Retention) -> Retention {
+        Retention {
+            entries: self.entries.or(others.entries),
+            bytes: self.bytes.or(others.bytes),
+            age: self.age.or(others.age),
+        }
+    }
+
+    /// Whether anything may go.
+    pub(crate) fn is_limited(self) -> bool {
+        let is_number = |number: Option<u64>| number.is_some_and(|number| number < u64::MAX);
+        let has_age = self.age.is_some_and(|age| age < Duration::MAX);
+        is_number(self.entries) || is_number(self.bytes) || has_age
+    }
+}
+
 /// What holds for contexts of some names; what is not said is as for all.
 ///
 /// ```
@@ -188,6 +264,7 @@ pub struct ContextRules {
     names: Vec<String>,
     sizes: Sizes,
     durability: Option<Durability>,
+    retention: Retention,
 }
 
 impl ContextRules {
@@ -202,6 +279,7 @@ impl ContextRules {
             names: names.into_iter().map(Into::into).collect(),
             sizes: Sizes::default(),
             durability: None,
+            retention: Retention::default(),
         }
     }
 
@@ -227,6 +305,19 @@ impl ContextRules {
     /// ```
     pub fn durability(mut self, durability: Durability) -> ContextRules {
         self.durability = Some(durability);
+        self
+    }
+
+    /// How much of them is kept, where they outlive their memory.
+    ///
+    /// ```
+    /// use ledgerd::{ContextRules, Retention};
+    ///
+    /// let last_million = Retention { entries: Some(1_000_000), ..Retention::default() };
+    /// let rules = ContextRules::new(["traces-*"]).retention(last_million);
+    /// ```
+    pub fn retention(mut self, retention: Retention) -> ContextRules {
+        self.retention = retention;
         self
     }
 }

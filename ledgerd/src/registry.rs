@@ -78,6 +78,9 @@ impl Registry {
             self.budget = budget;
             self.window_len = budget / 4;
         }
+        if let Some((_, archiver)) = &self.archive {
+            archiver.give(Order::GoOn(Box::new(options.clone())));
+        }
         self.options = options;
     }
 

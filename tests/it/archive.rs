@@ -65,7 +65,8 @@ pub(crate) fn home(instance: &Instance, context: &Context) -> PathBuf {
     dir.join(context.epoch().to_string())
 }
 
-fn files(instance: &Instance, context: &Context) -> Vec<FileName> {
+/// The names of its files, in the order of their entries.
+pub(crate) fn files(instance: &Instance, context: &Context) -> Vec<FileName> {
     let entries = std::fs::read_dir(home(instance, context)).expect("a home");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     let mut files: Vec<_> = names

@@ -25,6 +25,7 @@ mod memory;
 mod names;
 mod oracle;
 mod recorder;
+mod retention;
 mod roster;
 mod runs;
 mod service;

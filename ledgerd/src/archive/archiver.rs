@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -14,9 +14,13 @@ use nix::sys::eventfd::EventFd;
 use super::Marks;
 use super::home::Home;
 use super::keeper::{Keeper, Trouble};
+use super::retain::Cleaner;
+use crate::options::Options;
 
 /// How often the frontiers of contexts that are appended to are looked at.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long old files are removed before contexts that are appended to have their turn.
+const CLEANING: Duration = Duration::from_millis(5);
 
 /// What to do.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(crate) enum Order {
     Forget { epoch: Epoch, home: Home },
     /// What is there is to be on stable storage at once.
     Sync { epoch: Epoch, marks: Arc<Marks> },
+    /// Other options hold from now on.
+    GoOn(Box<Options>),
 }
 
 /// What came of it.
@@ -61,12 +67,15 @@ impl Archiver {
     /// Starts the thread; it writes `done` after each report.
     pub(crate) fn start(
         instance: Instance,
+        options: Options,
         archive_dir: PathBuf,
         done: Arc<EventFd>,
     ) -> io::Result<Archiver> {
         let (orders, todo) = mpsc::channel();
         let (sender, reports) = mpsc::channel();
         let desk = Desk {
+            file_len: options.archive_file_len,
+            cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
             instance,
             archive_dir,
             reports: sender,
@@ -110,6 +119,8 @@ impl Drop for Archiver {
 struct Desk {
     instance: Instance,
     archive_dir: PathBuf,
+    file_len: usize,
+    cleaner: Cleaner,
     reports: Sender<Report>,
     done: Arc<EventFd>,
     /// Of contexts that are appended to, or whose last entries cannot be written yet.
@@ -129,10 +140,9 @@ impl Desk {
     fn run(mut self, todo: &Receiver<Order>) {
         let mut has_more = false;
         loop {
-            let first = match (has_more, self.keepers.is_empty()) {
-                (true, _) => todo.recv_timeout(Duration::ZERO),
-                (false, false) => todo.recv_timeout(LOOK),
-                (false, true) => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let first = match self.pause(has_more) {
+                Some(pause) => todo.recv_timeout(pause),
+                None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match first {
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -148,12 +158,33 @@ impl Desk {
                     }
                 }
             }
-            has_more = self.look();
+            has_more = self.look() | self.clean();
         }
         // Also what nobody has looked at yet.
         for epoch in self.keepers.keys().copied().collect::<Vec<_>>() {
             self.with(epoch, Keeper::leave);
         }
+    }
+
+    /// How long to wait for an order before looking again; for ever if none.
+    fn pause(&self, has_more: bool) -> Option<Duration> {
+        if has_more {
+            return Some(Duration::ZERO);
+        }
+        let look = (!self.keepers.is_empty()).then_some(LOOK);
+        let cleaning = self.cleaner.due();
+        let cleaning = cleaning.map(|due| due.saturating_duration_since(Instant::now()));
+        look.into_iter().chain(cleaning).min()
+    }
+
+    /// Removes some of what need not be kept; whether there is more.
+    fn clean(&mut self) -> bool {
+        let keepers = &self.keepers;
+        let is_in_trouble = |dir: &Path| {
+            let mut waiting = keepers.values().filter(|kept| kept.keeper.is_waiting());
+            waiting.any(|kept| kept.keeper.home().is_some_and(|home| home.dir == dir))
+        };
+        self.cleaner.work(Instant::now() + CLEANING, is_in_trouble)
     }
 
     fn obey(&mut self, order: Order) {
@@ -199,6 +230,10 @@ impl Desk {
                 self.with(epoch, |keeper| keeper.advance(true).map(drop));
                 self.let_go(epoch);
             }
+            Order::GoOn(options) => {
+                self.file_len = options.archive_file_len;
+                self.cleaner.go_on_with(*options);
+            }
         }
     }
 
@@ -222,8 +257,9 @@ impl Desk {
         if self.keepers.get(&epoch).is_some_and(is_other) {
             self.keepers.remove(&epoch);
         }
+        let (instance, dir, file_len) = (&self.instance, &self.archive_dir, self.file_len);
         self.keepers.entry(epoch).or_insert_with(|| Kept {
-            keeper: Keeper::new(&self.instance, epoch, &self.archive_dir, Arc::clone(&marks)),
+            keeper: Keeper::new(instance, epoch, dir, Arc::clone(&marks), file_len),
             marks,
             is_followed: false,
             said: None,
@@ -238,6 +274,9 @@ impl Desk {
         let before = kept.marks.finished_seq();
         let outcome = act(&mut kept.keeper);
         let is_further = kept.marks.finished_seq() != before;
+        if is_further && let Some(home) = kept.keeper.home() {
+            self.cleaner.look_at(home);
+        }
         match outcome {
             Ok(()) if kept.keeper.is_waiting() => {}
             Ok(()) => kept.said = None,

@@ -55,6 +55,9 @@ pub(super) struct Keeper {
     epoch: Epoch,
     archive_dir: PathBuf,
     marks: Arc<Marks>,
+    file_len: usize,
+    /// Where its files are, once that is known.
+    home: Option<Home>,
     /// None before it has begun, and after it could not go on.
     behind: Option<Behind>,
     retry_at: Option<Instant>,
@@ -69,16 +72,23 @@ impl Keeper {
         epoch: Epoch,
         archive_dir: &Path,
         marks: Arc<Marks>,
+        file_len: usize,
     ) -> Keeper {
         Keeper {
             instance: instance.clone(),
             epoch,
             archive_dir: archive_dir.to_owned(),
             marks,
+            file_len,
+            home: None,
             behind: None,
             retry_at: None,
             failed: None,
         }
+    }
+
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// Copies what is new, and has it on stable storage if it is time, or at once.
@@ -187,7 +197,9 @@ impl Keeper {
                 .join(home.map_err(MapError::Io)?.to_string());
             let marks = Arc::clone(&self.marks);
             let instance = self.instance.clone();
-            self.behind = Some(Behind::begin(instance, control, Home::new(dir), marks)?);
+            let home = self.home.insert(Home::new(dir)).clone();
+            let behind = Behind::begin(instance, control, home, marks, self.file_len)?;
+            self.behind = Some(behind);
         }
         Ok(self.behind.as_mut().expect("begun above"))
     }

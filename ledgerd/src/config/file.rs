@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::options::{ContextRules, Durability};
 use crate::rights::{Grant, Right};
-use crate::settings::{Bytes, Settings};
+use crate::settings::{Age, Bytes, Count, Kept, Settings, retention};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,9 @@ const CONTEXTS: (&str, &[&str]) = (
     &[
         "names",
         "durability",
+        "retain_entries",
+        "retain_bytes",
+        "retain_age",
         "first_segment",
         "spare_min",
         "spare_max",
@@ -92,6 +95,12 @@ struct ContextTable {
     names: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     durability: Option<Durability>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_entries: Option<Kept<Count>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_bytes: Option<Kept<Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_age: Option<Kept<Age>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_segment: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,6 +247,8 @@ impl File {
                 spare_len_max: table.spare_max.map(|bytes| bytes.0),
                 window_len: table.window.map(|bytes| bytes.0),
             });
+            let (entries, bytes) = (table.retain_entries, table.retain_bytes);
+            let rules = rules.retention(retention(entries, bytes, table.retain_age));
             match table.durability {
                 Some(durability) => rules.durability(durability),
                 None => rules,
@@ -293,6 +304,9 @@ mod tests {
                 let value = match *key {
                     "right" => "\"read\"",
                     "durability" => "\"archive\"",
+                    "retain_entries" => "1000000",
+                    "retain_bytes" => "\"10G\"",
+                    "retain_age" => "\"all\"",
                     "window" | "first_segment" | "spare_min" | "spare_max" => "\"1M\"",
                     _ => "[\"root\"]",
                 };
