@@ -231,41 +231,30 @@ impl fmt::Display for Count {
     }
 }
 
-/// A time of some seconds, minutes, hours or days.
+/// How old something may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Age(Duration);
-
-/// Seconds in each unit, the largest first.
-const AGE_UNITS: [(u64, &str); 4] = [(24 * 3600, "d"), (3600, "h"), (60, "m"), (1, "s")];
 
 impl FromStr for Age {
     type Err = String;
 
-    /// With an optional s, m, h or d: seconds without.
+    /// With units such as 30d or 12h 30m; seconds without.
     fn from_str(text: &str) -> Result<Age, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let number: u64 = digits
-            .parse()
-            .map_err(|_| format!("{text:?} is not a time such as 3600 or 30d"))?;
-        let unit = match &text[digits.len()..] {
-            "" => "s",
-            unit => unit,
-        };
-        let known = AGE_UNITS.iter().find(|(_, known)| *known == unit);
-        let (seconds, _) = known.ok_or_else(|| format!("{unit:?} is no unit; use s, m, h or d"))?;
-        let seconds = number.checked_mul(*seconds).filter(|seconds| *seconds > 0);
-        let seconds = seconds.ok_or_else(|| format!("{text} is no time to keep anything for"))?;
-        Ok(Age(Duration::from_secs(seconds)))
+        let seconds = text.parse().map(Duration::from_secs);
+        let age = seconds.or_else(|_| humantime::parse_duration(text));
+        let age =
+            age.map_err(|error| format!("{text:?} is no time such as 3600 or 30d: {error}"))?;
+        match age.is_zero() {
+            true => Err("nothing is kept for no time".to_owned()),
+            false => Ok(Age(age)),
+        }
     }
 }
 
 impl fmt::Display for Age {
-    /// As it can be read again, in the largest unit that is exact.
+    /// As it can be read again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        let exact = |(unit, _): &&(u64, &str)| seconds.is_multiple_of(*unit);
-        let (unit, name) = AGE_UNITS.iter().find(exact).expect("seconds are exact");
-        write!(f, "{}{name}", seconds / unit)
+        humantime::format_duration(self.0).fmt(f)
     }
 }
 
@@ -384,27 +373,17 @@ mod tests {
     fn what_is_kept_is_read_and_written_in_units_or_is_all() {
         let age = |text: &str| text.parse::<Kept<Age>>();
         for (text, seconds, written) in [
-            ("90", 90, "90s"),
-            ("90s", 90, "90s"),
-            ("120m", 7200, "2h"),
-            ("48h", 172_800, "2d"),
-            ("30d", 2_592_000, "30d"),
+            ("90", 90, "1m 30s"),
+            ("12h 30m", 45_000, "12h 30m"),
+            ("20d", 1_728_000, "20days"),
+            ("20days", 1_728_000, "20days"),
         ] {
             let read = age(text).expect(text);
             assert_eq!(read, Kept(Some(Age(Duration::from_secs(seconds)))));
             assert_eq!(read.to_string(), written);
         }
         assert_eq!(age("all"), Ok(Kept(None)));
-        for wrong in [
-            "",
-            "0",
-            "0d",
-            "-1",
-            "1y",
-            "1.5h",
-            "99999999999999999d",
-            "All",
-        ] {
+        for wrong in ["", "0", "0d", "-1", "1z", "99999999999999999d", "All"] {
             assert!(age(wrong).is_err(), "{wrong}");
         }
         for wrong in ["0", "-1", "1K", "none"] {
