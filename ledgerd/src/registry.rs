@@ -1,12 +1,13 @@
 //! The contexts of an instance, and what is asked of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_client::wire::{Refusal, Reply};
+use ledger_client::wire::{Refusal, Reply, Trouble};
 use ledger_shm::Control;
 use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{Facts, InvalidName, Sizes, State};
@@ -26,8 +27,9 @@ use crate::rights::{Right, Who, has_foreign_writers};
 
 /// Bytes of names in one answer, well below those of a packet.
 const NAMES_LEN_MAX: usize = PACKET_LEN_MAX / 2;
-/// What a name takes in an answer beside its bytes, at most.
+/// What a name, or a trouble, takes in an answer beside its bytes, at most.
 const NAME_OVERHEAD: usize = 16;
+const TROUBLE_OVERHEAD: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -44,6 +46,8 @@ pub(crate) struct Registry {
     pub(crate) maker: Maker,
     /// There if any context has files, or could get some.
     archive: Option<(PathBuf, Archiver)>,
+    /// What keeps contexts from being written behind.
+    troubles: BTreeMap<Epoch, Trouble>,
 }
 
 impl Registry {
@@ -69,6 +73,7 @@ impl Registry {
             to_close: VecDeque::new(),
             maker,
             archive,
+            troubles: BTreeMap::new(),
         }
     }
 
@@ -132,12 +137,15 @@ impl Registry {
         }
     }
 
-    /// Takes over what came of it.
-    pub(crate) fn look_at_reports(&mut self) {
+    /// Takes over what came of it. An error if nothing more will: the next daemon goes on
+    /// where this one's archiver has panicked, and nobody is told that all is well.
+    pub(crate) fn look_at_reports(&mut self) -> io::Result<()> {
         loop {
             let report = self.archive.as_ref();
             match report.and_then(|(_, archiver)| archiver.take_report()) {
-                None => return,
+                None => return Ok(()),
+                Some(Report::Ended) => return Err(io::Error::other("the archiver panicked")),
+                Some(Report::Trouble { epoch, error }) => self.note_trouble(epoch, error),
                 Some(Report::Finished(epoch)) => self.keep_window(epoch),
                 Some(Report::Complete { epoch, is_done }) => self.left(epoch, is_done),
                 Some(Report::Damaged(epoch, error)) => {
@@ -147,6 +155,41 @@ impl Registry {
                 }
             }
         }
+    }
+
+    fn note_trouble(&mut self, epoch: Epoch, error: Option<String>) {
+        match (error, self.logs.get(epoch)) {
+            (Some(error), Some(log)) => {
+                let new = || Trouble {
+                    context: log.name.clone(),
+                    error: String::new(),
+                    since_ns: now_ns(),
+                };
+                self.troubles.entry(epoch).or_insert_with(new).error = error;
+            }
+            _ => drop(self.troubles.remove(&epoch)),
+        }
+    }
+
+    /// A context is gone, and what kept it from being written with it.
+    pub(crate) fn settle_trouble(&mut self, epoch: Epoch) {
+        self.troubles.remove(&epoch);
+    }
+
+    /// What keeps contexts that somebody may read, or that of this name, from being
+    /// written behind.
+    pub(crate) fn troubles(&self, who: &Who, name: Option<&str>) -> Vec<Trouble> {
+        let mut len = 0;
+        let troubles = self.troubles.values();
+        troubles
+            .filter(|of| name.is_none_or(|name| of.context == name))
+            .filter(|of| who.may(Right::Read, &of.context, &self.options.rights))
+            .take_while(|of| {
+                len += of.context.len() + of.error.len() + TROUBLE_OVERHEAD;
+                len < NAMES_LEN_MAX
+            })
+            .cloned()
+            .collect()
     }
 
     /// The finished file of a context that begins at, or last before, a seq.

@@ -127,7 +127,7 @@ impl Server {
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
-                    WAKE => self.look_up(),
+                    WAKE => self.look_up()?,
                     client => self.serve(client),
                 }
             }
@@ -355,6 +355,10 @@ impl Server {
                 };
                 send(client, &reply.encode(), None)
             }
+            Request::Troubles { name } => {
+                let troubles = self.registry.troubles(&client.who, name.as_deref());
+                send(client, &Reply::Troubles(troubles).encode(), None)
+            }
             Request::Status => {
                 let status = self.status();
                 send(client, &Reply::Status(status).encode(), None)
@@ -411,7 +415,7 @@ impl Server {
     }
 
     /// Somebody else in this process has something for us.
-    fn look_up(&mut self) {
+    fn look_up(&mut self) -> io::Result<()> {
         // Read before looking, so that what is made meanwhile wakes us again.
         let _ = self.wake.read();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -419,7 +423,7 @@ impl Server {
             self.registry.go_on_with(options);
         }
         drop(next);
-        self.registry.look_at_reports();
+        self.registry.look_at_reports()?;
         self.try_deferred();
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {
@@ -448,6 +452,7 @@ impl Server {
                 }
             }
         }
+        Ok(())
     }
 }
 

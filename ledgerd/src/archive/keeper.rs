@@ -1,6 +1,7 @@
 //! Who looks after one context: begins, tries again what could not be done, and says
 //! what cannot.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub(super) enum Trouble {
         /// What is not as it should be.
         what: String,
     },
+    /// A mistake of ours, which is nobody else's trouble. It is begun again from the files.
+    #[error("the archiver panicked: {0}; the log has where, please report it")]
+    Panicked(String),
 }
 
 impl From<Corrupt> for Trouble {
@@ -140,6 +144,15 @@ impl Keeper {
     /// Whether it waits for trying again.
     pub(super) fn is_waiting(&self) -> bool {
         self.retry_at.is_some()
+    }
+
+    /// Something panicked on the way: what it knew of the files may be wrong.
+    pub(super) fn panicked(&mut self, panic: &(dyn Any + Send)) -> Trouble {
+        self.behind = None;
+        self.retry_at = Some(Instant::now() + RETRY);
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or(panic.downcast_ref::<String>().map(String::as_str));
+        Trouble::Panicked(said.unwrap_or("without a word").to_owned())
     }
 
     /// Does something, having begun if need be; nothing while it waits.
