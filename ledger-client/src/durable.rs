@@ -18,7 +18,7 @@ impl Context {
     /// ```
     /// # ledger_tests::example(|ledger| {
     /// let context = ledger.context("loan-7").open_or_create()?;
-    /// assert_eq!(context.archived_seq(), None); // that daemon keeps no archive
+    /// assert_eq!(context.archived_seq(), Some(0));
     /// # Ok(()) });
     /// ```
     pub fn archived_seq(&self) -> Option<u64> {
@@ -60,7 +60,7 @@ impl Context {
     /// let appended = context.appender()?.append(&NewEntry::new("facts", "income: 4200"))?;
     /// match context.wait_durable(appended.seq, Duration::from_secs(1)) {
     ///     Ok(()) => println!("it survives a loss of power"),
-    ///     Err(DurableError::MemoryOnly) => println!("that daemon keeps no archive"),
+    ///     Err(DurableError::MemoryOnly) => println!("it is kept in memory only"),
     ///     Err(error) => return Err(error.into()),
     /// }
     /// # Ok(()) });

@@ -448,7 +448,7 @@ impl AppendError {
 pub enum DurableError {
     /// The context is kept in memory only.
     #[error(
-        "the context is kept in memory only; run the daemon with `--durability archive` before it is made"
+        "the context is kept in memory only; its daemon was told so, `durability`, when it was made"
     )]
     MemoryOnly,
     /// It was not in time.

@@ -92,7 +92,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The directory of the archive cannot be used.
-    #[error("cannot keep an archive in {}: {source}", dir.display())]
+    #[error("cannot keep an archive in {}: {source}; name another directory with --state-dir, or keep contexts in memory only with --durability memory", dir.display())]
     Archive {
         /// Where.
         dir: PathBuf,

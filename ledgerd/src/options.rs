@@ -40,7 +40,7 @@ pub struct Options {
     pub instance: String,
     /// Where the socket lies. Default: [`place::runtime_dir`].
     pub runtime_dir: PathBuf,
-    /// Whether contexts that are made from now on outlive their memory. Default: no.
+    /// Whether contexts that are made from now on outlive their memory. Default: yes.
     pub durability: Durability,
     /// Where archives lie, each instance's in a directory of its name. Default:
     /// [`place::state_dir`].
@@ -153,6 +153,7 @@ impl Options {
     ///
     /// ```
     /// let options = ledgerd::Options::new("tests");
+    /// assert_eq!(options.durability, ledgerd::Durability::Archive);
     /// assert_eq!(options.contexts_max, 1_000_000);
     /// ```
     pub fn new(instance: impl Into<String>) -> Options {
@@ -160,7 +161,7 @@ impl Options {
         Options {
             instance: instance.into(),
             runtime_dir: place::runtime_dir(uid),
-            durability: Durability::Memory,
+            durability: Durability::Archive,
             state_dir: place::state_dir(),
             retention: Retention::default(),
             archive_file_len: 64 << 20,
@@ -183,7 +184,7 @@ impl Options {
 /// # ledger_tests::daemon_example(|mut options| {
 /// use ledgerd::{Daemon, Durability};
 ///
-/// options.durability = Durability::Archive;
+/// options.durability = Durability::Memory;
 /// let daemon = Daemon::start(options)?;
 /// # Ok(()) });
 /// ```
@@ -204,9 +205,8 @@ pub enum Durability {
 /// ```
 /// # ledger_tests::daemon_example(|mut options| {
 /// use std::time::Duration;
-/// use ledgerd::{ContextRules, Daemon, Durability, Retention};
+/// use ledgerd::{ContextRules, Daemon, Retention};
 ///
-/// options.durability = Durability::Archive;
 /// options.retention = Retention {
 ///     bytes: Some(10 << 30),
 ///     age: Some(Duration::from_secs(30 * 24 * 3600)),
@@ -254,7 +254,7 @@ impl Retention {
 ///
 /// let large = Sizes { window_len: Some(8 << 20), ..Sizes::default() };
 /// options.context_rules = vec![
-///     ContextRules::new(["loan-*"]).durability(Durability::Archive),
+///     ContextRules::new(["scratch-*"]).durability(Durability::Memory),
 ///     ContextRules::new(["traces-*"]).sizes(large),
 /// ];
 /// # Ok(()) });

@@ -20,7 +20,8 @@ use crate::{Durability, Options, Retention};
 #[serde(default)]
 pub(crate) struct Settings {
     /// Whether contexts made from now on outlive their memory: `archive` writes
-    /// them to files, a moment later than they are appended [default: memory]
+    /// them to files, a moment later than they are appended; `memory` does not
+    /// [default: archive]
     #[arg(long, env = "LEDGER_DURABILITY", value_name = "HOW", value_enum)]
     durability: Option<Durability>,
     /// The directory of the archives [default: $STATE_DIRECTORY,

@@ -12,7 +12,7 @@ use ledger_client::{AsyncWatcher, NewEntry, ReadError};
 use ledger_tests::{Instance, PATIENCE, eventually};
 use pollster::block_on;
 
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 const ENTRIES: u64 = 500;
 const SMALL: [&str; 4] = ["--spare-min", "16K", "--spare-max", "16K"];
@@ -106,7 +106,7 @@ fn a_streams_entries_stay_when_it_has_gone_on() {
 
 #[test]
 fn a_stream_ends_after_an_error_until_it_is_moved() {
-    let instance = started(&[&SMALL[..], &["--window", "64K"]].concat());
+    let instance = started(&[&SMALL[..], &IN_MEMORY, &["--window", "64K"]].concat());
     let mut writer = instance.peer();
     writer.must("open log");
     writer.must("fill 3000 100");

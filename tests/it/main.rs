@@ -44,6 +44,9 @@ const PROGRAMS: Programs = Programs {
     peer: env!("CARGO_BIN_EXE_peer"),
 };
 
+/// Contexts that are nowhere else, so that what leaves memory is gone.
+const IN_MEMORY: [&str; 2] = ["--durability", "memory"];
+
 fn started(args: &[&str]) -> ledger_tests::Instance {
     ledger_tests::Instance::started(PROGRAMS, args)
 }

@@ -14,7 +14,7 @@ use ledger_tests::{Instance, PATIENCE, eventually};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::{PROGRAMS, started};
+use crate::{IN_MEMORY, PROGRAMS, started};
 
 /// A budget that one context can spend, and keep.
 const TIGHT: [&str; 6] = [
@@ -167,6 +167,8 @@ fn a_spent_budget_refuses_at_once_and_appends_resume_when_it_is_raised() {
 #[test]
 fn the_window_moves_on_and_says_what_is_still_there() {
     let instance = started(&[
+        "--durability",
+        "memory",
         "--window",
         "256K",
         "--spare-min",
@@ -246,7 +248,7 @@ fn the_window_moves_on_and_says_what_is_still_there() {
 
 #[test]
 fn a_context_keeps_the_sizes_it_was_created_with() {
-    let mut instance = started(&[]);
+    let mut instance = started(&IN_MEMORY);
     let sizes = Sizes {
         first_len: Some(64 << 10),
         spare_len_min: Some(32 << 10),
@@ -335,7 +337,7 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
 
 #[test]
 fn a_budget_that_was_lowered_makes_room_all_the_same() {
-    let mut instance = started(&["--memory-budget", "32M"]);
+    let mut instance = started(&[&IN_MEMORY[..], &["--memory-budget", "32M"]].concat());
     let mut writer = instance.peer();
     writer.must("open log");
     writer.must("fill 200 60000");
@@ -370,7 +372,8 @@ fn appends_resume_when_somebody_else_gives_memory_up() {
 
 #[test]
 fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
-    let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
+    let short = ["--memory-budget", "16M", "--spare-min", "64K"];
+    let instance = started(&[&IN_MEMORY[..], &short].concat());
     let ledger = instance.connect();
     let mut appenders: Vec<Appender> = (0..8)
         .map(|n| {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::Ledger;
 use ledger_shm::object;
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 use crate::sweep;
 
@@ -17,12 +17,29 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 ///
 /// If the example fails.
 pub fn example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
-    daemon_example(|options| {
-        let builder = Ledger::builder().instance(&options.instance);
-        let builder = builder.runtime_dir(&options.runtime_dir);
-        let _daemon = Daemon::start(options)?;
-        run(builder.connect()?)
+    daemon_example(|options| connected(options, run));
+}
+
+/// As [`example`], of contexts that are in memory only.
+///
+/// # Panics
+///
+/// If the example fails.
+pub fn example_in_memory(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
+    daemon_example(|mut options| {
+        options.durability = Durability::Memory;
+        connected(options, run)
     });
+}
+
+fn connected(
+    options: Options,
+    run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let builder = Ledger::builder().instance(&options.instance);
+    let builder = builder.runtime_dir(&options.runtime_dir);
+    let _daemon = Daemon::start(options)?;
+    run(builder.connect()?)
 }
 
 /// Runs an example that starts a daemon of its own, with these options.
