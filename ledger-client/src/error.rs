@@ -464,6 +464,9 @@ pub enum DurableError {
     /// The context was dropped.
     #[error("the context was dropped; who opens its name again begins a new one")]
     Closed,
+    /// It could not be waited for.
+    #[error("cannot wait for stable storage: {0}")]
+    Wait(String),
 }
 
 /// Why an entry could not be read.
