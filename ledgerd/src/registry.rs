@@ -1,6 +1,6 @@
 //! The contexts of an instance, and what is asked of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -47,7 +47,9 @@ pub(crate) struct Registry {
     /// There if any context has files, or could get some.
     archive: Option<(PathBuf, Archiver)>,
     /// What keeps contexts from being written behind.
-    troubles: BTreeMap<Epoch, Trouble>,
+    pub(crate) troubles: BTreeMap<Epoch, Trouble>,
+    /// Up to where contexts were to be finished, as far as they may not yet be.
+    pub(crate) finishing: HashMap<Epoch, u64>,
 }
 
 impl Registry {
@@ -74,6 +76,7 @@ impl Registry {
             maker,
             archive,
             troubles: BTreeMap::new(),
+            finishing: HashMap::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ledger_client::{Context, DurableError, State};
+use ledger_client::{Context, DurableError, NewEntry, Sizes, State};
 use ledger_shm::file::FileName;
 use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
 use ledger_shm::slot::Slot;
@@ -183,6 +183,38 @@ fn what_cannot_be_written_is_said_as_long_as_that_lasts() {
                     .get("trouble")
                     .is_none()
             );
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn who_opens_a_context_is_refused_in_time_when_nothing_can_be_written() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::who_opens_a_context_is_refused_in_time_when_nothing_can_be_written",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "1M");
+            instance.start(&[&ARCHIVE[..], &["--memory-budget", "4M"]].concat());
+            let context = instance.context("log");
+            let filler = fill(&instance.state_dir());
+            let mut appender = context.appender().expect("an appender");
+            while appender.append(&NewEntry::new("k", &[7; 10_000])).is_ok() {}
+            let large = Sizes {
+                first_len: Some(1 << 20),
+                ..Sizes::default()
+            };
+            let ledger = instance.connect();
+            let open = || ledger.context("other").sizes(large).open_or_create();
+            let error = open().expect_err("there is no memory");
+            // Said by the daemon, which is there.
+            let said = error.to_string();
+            assert!(said.contains("memory budget"), "{said}");
+            std::fs::remove_file(filler).expect("ours");
+            drop(appender);
+            instance.stop_daemon();
             umount(&instance.state_dir()).expect("nobody uses it");
         },
     );

@@ -337,16 +337,20 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
 
 #[test]
 fn a_budget_that_was_lowered_makes_room_all_the_same() {
-    let mut instance = started(&[&IN_MEMORY[..], &["--memory-budget", "32M"]].concat());
-    let mut writer = instance.peer();
-    writer.must("open log");
-    writer.must("fill 200 60000");
-    writer.end().expect("a clean end");
-    instance.kill_daemon();
-    // Less than its sealed segments take.
-    instance.start(&["--memory-budget", "7M"]);
-    let appended = instance.printed(&["append", "another", "k", "v", "-o", "short"]);
-    assert_eq!(appended, "1\n");
+    // Also where it has to be written first.
+    for durability in ["memory", "archive"] {
+        let durability = ["--durability", durability, "--memory-budget"];
+        let mut instance = started(&[&durability[..], &["32M"]].concat());
+        let mut writer = instance.peer();
+        writer.must("open log");
+        writer.must("fill 200 60000");
+        writer.end().expect("a clean end");
+        instance.kill_daemon();
+        // Less than its sealed segments take.
+        instance.start(&[&durability[..], &["7M"]].concat());
+        let appended = instance.printed(&["append", "another", "k", "v", "-o", "short"]);
+        assert_eq!(appended, "1\n", "{durability:?}");
+    }
 }
 
 #[test]
@@ -400,6 +404,31 @@ fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
         let entry = appender.context().get(8000).expect("readable");
         entry.expect("the newest is there").verify().expect("whole");
     }
+}
+
+#[test]
+fn who_opens_a_context_gets_memory_that_has_to_be_written_first() {
+    let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
+    let ledger = instance.connect();
+    let context = instance.context("busy");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    let large = Sizes {
+        first_len: Some(1 << 20),
+        ..Sizes::default()
+    };
+    // Each takes what the busy one has just filled.
+    for n in 0..10 {
+        for _ in 0..4000 {
+            appender
+                .append(&NewEntry::new("k", &[7; 1000]))
+                .expect("room");
+        }
+        let name = format!("other-{n}");
+        let other = ledger.context(&name).sizes(large);
+        other.open_or_create().expect("memory that is written");
+    }
+    assert_eq!(context.first_available().expect("readable"), 1);
 }
 
 #[test]
