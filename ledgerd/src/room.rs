@@ -27,17 +27,17 @@ impl Registry {
         self.fits(len)
     }
 
-    /// Has those that have more than their share written, so that they can be evicted from
-    /// when there is need.
+    /// Has those that have more than their window or their share written, so that they can
+    /// be evicted from when there is need.
     fn finish_ahead(&mut self) {
-        let share = self.share();
+        let kept_len = self.share().min(self.window_len);
         // What is done already is no reason not to ask again.
         self.is_finishing();
-        let beyond_share = self.logs.active().filter(|log| {
+        let evictable = self.logs.active().filter(|log| {
             let is_asked = self.finishing.contains_key(&log.epoch);
-            log.lengths.window.is_none() && log.sealed_len() > share && !is_asked
+            log.sealed_len() > log.lengths.window.unwrap_or(kept_len) && !is_asked
         });
-        for epoch in beyond_share.map(|log| log.epoch).collect::<Vec<_>>() {
+        for epoch in evictable.map(|log| log.epoch).collect::<Vec<_>>() {
             let mut unfinished = None;
             self.logs.change(epoch, |log| {
                 log.visit(&self.instance, |log, instance| {
