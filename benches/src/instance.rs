@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ledger_client::Ledger;
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 /// Stops and removes everything when dropped.
 pub struct Instance {
@@ -18,6 +18,7 @@ impl Instance {
         let dir = std::env::temp_dir().join(format!("ledger-{name}"));
         let mut options = Options::new(&name);
         options.runtime_dir.clone_from(&dir);
+        options.durability = Durability::Memory;
         change(&mut options);
         let daemon = Daemon::start(options).expect("the daemon starts");
         Instance {

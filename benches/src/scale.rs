@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ledger_client::Ledger;
 use ledger_shm::object;
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 use crate::instance;
 
@@ -81,6 +81,7 @@ pub fn be_daemon(rest: &[String]) {
     };
     let mut options = Options::new(name);
     options.runtime_dir = dir.into();
+    options.durability = Durability::Memory;
     options.memory_budget = Some(ROOM);
     options.idle_close_after = Duration::from_millis(10);
     let _daemon = Daemon::start(options).expect("it starts");

@@ -4,7 +4,7 @@ use ledger_shm::control::InvalidName;
 
 use crate::error::OpenError;
 use crate::ledger::Ledger;
-use crate::wire::{Reply, Request};
+use crate::wire::{Reply, Request, Trouble};
 
 /// Drops a context for good: its memory and its files. Its name is free then, for
 /// another one. It takes the right `admin`.
@@ -29,6 +29,31 @@ pub fn drop_context(ledger: &Ledger, name: &str) -> Result<(), OpenError> {
     match core.ask(&Request::Drop { name: name.clone() })?.reply {
         Reply::Dropped => Ok(()),
         Reply::Refused(refusal) => Err(OpenError::refused(&name, &core.instance, refusal)),
+        _ => Err(core.line.protocol("an answer to another question").into()),
+    }
+}
+
+/// What keeps contexts from being written behind just now: of one, or of all that this uid
+/// may read, as many as one answer takes.
+///
+/// # Errors
+///
+/// Whatever keeps the daemon from answering.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::admin;
+///
+/// ledger.context("loan-7").open_or_create()?;
+/// assert_eq!(admin::troubles(&ledger, Some("loan-7"))?, []);
+/// # Ok(()) });
+/// ```
+pub fn troubles(ledger: &Ledger, name: Option<&str>) -> Result<Vec<Trouble>, OpenError> {
+    let core = ledger.core();
+    let name = name.map(str::to_owned);
+    match core.ask(&Request::Troubles { name })?.reply {
+        Reply::Troubles(troubles) => Ok(troubles),
+        Reply::Refused(refusal) => Err(OpenError::refused("", &core.instance, refusal)),
         _ => Err(core.line.protocol("an answer to another question").into()),
     }
 }

@@ -1,5 +1,5 @@
-//! Watchers that wait without a thread of their own: in an event loop, or as a
-//! future. One thread of the process sleeps at the bells of up to
+//! Who waits without a thread of its own: watchers in an event loop or as a future, and
+//! who awaits stable storage. One thread of the process sleeps at the bells of up to
 //! [`BELLS_MAX`] contexts for all of them, however many they are.
 
 use std::fmt;
@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+#[cfg(feature = "tokio")]
+use std::time::Instant;
 
 use ledger_shm::Bell;
 use ledger_shm::bell::SLEEP_MAX;
@@ -26,23 +28,45 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What one watcher waits for, and how it is told.
 pub(crate) struct Waiter {
     shared: Arc<Shared>,
+    /// It waits for stable storage, not for entries.
+    is_for_disk: bool,
     awaited: Mutex<Awaited>,
     event: OnceLock<EventFd>,
 }
 
 #[derive(Default)]
 struct Awaited {
-    /// The end of the log as it was seen; none if nothing is waited for.
-    place: Option<(Link, u64)>,
+    /// None if nothing is waited for.
+    wanted: Option<Wanted>,
     waker: Option<Waker>,
+}
+
+/// What somebody waits for.
+#[derive(Clone)]
+pub(crate) enum Wanted {
+    /// An entry, at the end of the log as it was seen.
+    Entry(Link, u64),
+    /// Stable storage for all entries up to one, or that no more time is left.
+    #[cfg(feature = "tokio")]
+    Durable(u64, Option<Instant>),
+}
+
+impl Wanted {
+    fn has_come(&self, shared: &Shared) -> bool {
+        match self {
+            Wanted::Entry(link, seq) => shared.has_come(link, *seq),
+            #[cfg(feature = "tokio")]
+            Wanted::Durable(seq, deadline) => shared.durable_outcome(*seq, *deadline).is_some(),
+        }
+    }
 }
 
 impl Waiter {
     /// Waits, unless what comes next has come already; false then.
-    fn wait_for(&self, link: &Link, seq: u64, waker: Option<&Waker>) -> bool {
+    fn wait_for(&self, wanted: Wanted, waker: Option<&Waker>) -> bool {
         let mut waker = waker.cloned();
         let mut awaited = lock(&self.awaited);
-        awaited.place = Some((link.clone(), seq));
+        awaited.wanted = Some(wanted.clone());
         // A look by the way takes nobody's place.
         if waker.is_some() {
             std::mem::swap(&mut awaited.waker, &mut waker);
@@ -51,29 +75,30 @@ impl Waiter {
         // With a task's last waker the task goes, and this watcher perhaps with
         // it: nothing is locked then.
         drop(waker);
-        if let Some(bell) = self.shared.bell() {
+        if !self.is_for_disk
+            && let Some(bell) = self.shared.bell()
+        {
             bell.announce();
         }
-        let has_come = self.shared.has_come(link, seq);
+        let has_come = wanted.has_come(&self.shared);
         if has_come {
-            lock(&self.awaited).place = None;
+            lock(&self.awaited).wanted = None;
         }
         !has_come
     }
 
     fn is_waiting(&self) -> bool {
-        lock(&self.awaited).place.is_some()
+        lock(&self.awaited).wanted.is_some()
     }
 
     /// Tells the watcher if what it waits for has come. Its task is the
     /// caller's to wake, when nothing is locked: it may drop the watcher.
     fn look(&self) -> Option<Waker> {
         let mut awaited = lock(&self.awaited);
-        let (link, seq) = awaited.place.as_ref()?;
-        if !self.shared.has_come(link, *seq) {
+        if !awaited.wanted.as_ref()?.has_come(&self.shared) {
             return None;
         }
-        awaited.place = None;
+        awaited.wanted = None;
         self.signal();
         awaited.waker.take()
     }
@@ -107,8 +132,19 @@ impl Registered {
     /// Has a dispatcher look after a watcher of this context, starting one if
     /// all have as many as they can take.
     pub(crate) fn new(shared: &Arc<Shared>) -> io::Result<Registered> {
+        Registered::with(shared, false)
+    }
+
+    /// The same for who waits for stable storage.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn for_disk(shared: &Arc<Shared>) -> io::Result<Registered> {
+        Registered::with(shared, true)
+    }
+
+    fn with(shared: &Arc<Shared>, is_for_disk: bool) -> io::Result<Registered> {
         let waiter = Arc::new(Waiter {
             shared: Arc::clone(shared),
+            is_for_disk,
             awaited: Mutex::default(),
             event: OnceLock::new(),
         });
@@ -141,10 +177,9 @@ impl Registered {
         self.dispatcher.made_in.is_current()
     }
 
-    /// Waits for what comes at this place, unless it has come already; false
-    /// then.
-    pub(crate) fn wait_for(&self, link: &Link, seq: u64, waker: Option<&Waker>) -> bool {
-        let is_waiting = self.waiter.wait_for(link, seq, waker);
+    /// Waits for something, unless it has come already; false then.
+    pub(crate) fn wait_for(&self, wanted: Wanted, waker: Option<&Waker>) -> bool {
+        let is_waiting = self.waiter.wait_for(wanted, waker);
         if is_waiting && self.dispatcher.is_idle.swap(false, Ordering::SeqCst) {
             self.dispatcher.nudge.call();
         }
@@ -208,6 +243,14 @@ struct Members {
     has_ended: bool,
 }
 
+impl Members {
+    /// How many words are slept at.
+    fn word_count(&self) -> usize {
+        let counts = self.contexts.iter();
+        counts.map(|of| 1 + usize::from(of.is_for_disk())).sum()
+    }
+}
+
 /// The watchers of one context.
 #[derive(Debug)]
 struct Member {
@@ -237,10 +280,12 @@ impl Dispatcher {
     /// Adds a watcher of a context that others watch already.
     fn join(&self, waiter: &Arc<Waiter>) -> bool {
         let mut members = lock(&self.members);
+        let has_room = members.word_count() < BELLS_MAX;
         let same = members
             .contexts
             .iter_mut()
-            .find(|member| Arc::ptr_eq(&member.shared, &waiter.shared));
+            .find(|member| Arc::ptr_eq(&member.shared, &waiter.shared))
+            .filter(|member| has_room || !waiter.is_for_disk || member.is_for_disk());
         let is_found = same.is_some();
         if let Some(member) = same {
             member.waiters.push(Arc::clone(waiter));
@@ -251,7 +296,8 @@ impl Dispatcher {
     /// Adds the first watcher of a context, if there is room for its bell.
     fn add(&self, waiter: &Arc<Waiter>) -> bool {
         let mut members = lock(&self.members);
-        let has_room = !members.has_ended && members.contexts.len() < BELLS_MAX;
+        let needed = 1 + usize::from(waiter.is_for_disk);
+        let has_room = !members.has_ended && members.word_count() + needed <= BELLS_MAX;
         if has_room {
             members.contexts.push(Member {
                 shared: Arc::clone(&waiter.shared),
@@ -280,7 +326,7 @@ impl Dispatcher {
     }
 
     fn run(&self) {
-        let (mut bells, mut wakers) = (Vec::new(), Vec::new());
+        let (mut bells, mut disks, mut wakers) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let nudged = self.nudge.count();
             // Before anybody is looked at: who comes to wait later finds it set.
@@ -292,6 +338,10 @@ impl Dispatcher {
             }
             let mut is_anybody_waiting = false;
             for member in &mut members.contexts {
+                if member.is_for_disk() {
+                    let seen = member.shared.control.durable_seq();
+                    disks.push((Arc::clone(&member.shared), seen));
+                }
                 is_anybody_waiting |= member.look(&mut wakers);
                 let bell = member.bell.as_ref();
                 bells.extend(bell.map(|bell| (Arc::clone(bell), member.seen)));
@@ -305,7 +355,9 @@ impl Dispatcher {
                 self.is_idle.store(false, Ordering::SeqCst);
             }
             let timeout = is_anybody_waiting.then_some(SLEEP_MAX);
-            sleep_at_any((&self.nudge, nudged), &bells, timeout);
+            let durable = disks.iter().map(|(shared, seen)| (&shared.control, *seen));
+            sleep_at_any((&self.nudge, nudged), &bells, durable, timeout);
+            disks.clear();
             // Also of contexts that nobody here watches any more: the one
             // sleeper that a ringer wakes may have been this thread.
             for (bell, seen) in bells.drain(..) {
@@ -333,12 +385,17 @@ impl Member {
                 self.seen = count;
                 bell.relay(count);
             }
-            if self.is_anybody_waiting() {
+            let mut watching = self.waiters.iter().filter(|waiter| !waiter.is_for_disk);
+            if watching.any(|waiter| waiter.is_waiting()) {
                 bell.announce();
             }
         }
         wakers.extend(self.waiters.iter().filter_map(|waiter| waiter.look()));
         self.is_anybody_waiting()
+    }
+
+    fn is_for_disk(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.is_for_disk)
     }
 
     fn is_anybody_waiting(&self) -> bool {

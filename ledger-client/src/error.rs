@@ -450,7 +450,7 @@ impl AppendError {
 pub enum DurableError {
     /// The context is kept in memory only.
     #[error(
-        "the context is kept in memory only; run the daemon with `--durability archive` before it is made"
+        "the context is kept in memory only; its daemon was told so, `durability`, when it was made"
     )]
     MemoryOnly,
     /// It was not in time.
@@ -466,6 +466,9 @@ pub enum DurableError {
     /// The context was dropped.
     #[error("the context was dropped; who opens its name again begins a new one")]
     Closed,
+    /// It could not be waited for.
+    #[error("cannot wait for stable storage: {0}")]
+    Wait(String),
 }
 
 /// Why a snapshot could not be written.
@@ -590,7 +593,7 @@ pub enum ProveError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It has left memory.
+    /// It has left memory, and is in no file: it was kept in memory only, or for no longer.
     #[error(
         "entry {seq} has left memory; the oldest one there is {first_available}, read on from it"
     )]

@@ -23,7 +23,7 @@ const OUTCOME_LEN_MAX: u64 = 64 << 10;
 /// What was loaded.
 ///
 /// ```
-/// # ledger_tests::archive_example(|ledger| {
+/// # ledger_tests::example(|ledger| {
 /// # let context = ledger.context("loan-7").open_or_create()?;
 /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
 /// let mut bytes = Vec::new();
@@ -52,7 +52,7 @@ pub struct Loaded {
 /// A snapshot that is about to be loaded.
 ///
 /// ```
-/// # ledger_tests::archive_example(|ledger| {
+/// # ledger_tests::example(|ledger| {
 /// # let mut bytes = Vec::new();
 /// # ledger.context("loan-7").open_or_create()?.snapshot_to(&mut bytes).run()?;
 /// let error = ledger.load_from(&bytes[..]).only_new().run().unwrap_err();
@@ -90,7 +90,7 @@ impl Ledger {
     /// It takes the right `admin` and a daemon that keeps an archive.
     ///
     /// ```
-    /// # ledger_tests::archive_example(|ledger| {
+    /// # ledger_tests::example(|ledger| {
     /// # let context = ledger.context("loan-7").open_or_create()?;
     /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
     /// let mut bytes = Vec::new();
@@ -115,7 +115,7 @@ impl<'a, R: Read> LoadFrom<'a, R> {
     /// What the context is called. Default: what it was called.
     ///
     /// ```
-    /// # ledger_tests::archive_example(|ledger| {
+    /// # ledger_tests::example(|ledger| {
     /// # let mut bytes = Vec::new();
     /// # ledger.context("loan-7").open_or_create()?.snapshot_to(&mut bytes).run()?;
     /// let error = ledger.load_from(&bytes[..]).name("").run().unwrap_err();
@@ -130,7 +130,7 @@ impl<'a, R: Read> LoadFrom<'a, R> {
     /// Not if there is a context of that name, whatever it holds.
     ///
     /// ```
-    /// # ledger_tests::archive_example(|ledger| {
+    /// # ledger_tests::example(|ledger| {
     /// # let mut bytes = Vec::new();
     /// # ledger.context("loan-7").open_or_create()?.snapshot_to(&mut bytes).run()?;
     /// assert!(ledger.load_from(&bytes[..]).only_new().run().is_err());
@@ -144,7 +144,7 @@ impl<'a, R: Read> LoadFrom<'a, R> {
     /// Calls this from time to time while bytes are passed to the daemon.
     ///
     /// ```
-    /// # ledger_tests::archive_example(|ledger| {
+    /// # ledger_tests::example(|ledger| {
     /// # let mut bytes = Vec::new();
     /// # ledger.context("loan-7").open_or_create()?.snapshot_to(&mut bytes).run()?;
     /// let mut done_len = 0;
@@ -165,7 +165,7 @@ impl<'a, R: Read> LoadFrom<'a, R> {
     /// [`LoadError`]
     ///
     /// ```
-    /// # ledger_tests::archive_example(|ledger| {
+    /// # ledger_tests::example(|ledger| {
     /// # let mut bytes = Vec::new();
     /// # ledger.context("loan-7").open_or_create()?.snapshot_to(&mut bytes).run()?;
     /// let loaded = ledger.load_from(&bytes[..]).name("loan-8").run()?;

@@ -59,6 +59,11 @@ impl Provisioner {
             }
             let (is_connected, mut is_settled) = self.stay_attached(&contexts);
             for shared in &contexts {
+                if shared.take_sync_wanted() {
+                    let epoch = shared.control.epoch().0;
+                    // It comes to it by itself, only later.
+                    let _ = self.core.ask(&Request::Sync { epoch });
+                }
                 is_settled &= provide(shared);
             }
             drop(contexts);

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
@@ -17,7 +17,7 @@ use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
 use crate::archive::Archive;
 use crate::chain::{Chain, Located};
-use crate::error::{OpenError, ReadError};
+use crate::error::{DurableError, OpenError, ReadError};
 use crate::ledger::{Core, Released};
 
 /// One context as this process sees it.
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     /// The first part in memory when retired ones were last let go.
     trimmed_to: AtomicU64,
     wanted: Wanted,
+    /// Somebody awaits stable storage, and the daemon has not been told.
+    is_sync_wanted: AtomicBool,
     arrivals: Arrivals,
 }
 
@@ -62,6 +64,7 @@ impl Shared {
             bell_version: CachePadded::new(AtomicU64::new(0)),
             trimmed_to: AtomicU64::new(0),
             wanted: Wanted::default(),
+            is_sync_wanted: AtomicBool::new(false),
             arrivals: Arrivals::default(),
         }
     }
@@ -79,7 +82,8 @@ impl Shared {
                 let first_seq = self.archive.first_seq(core, control)?;
                 Err(ReadError::Evicted {
                     seq,
-                    first_available: first_seq.unwrap_or(first_available),
+                    // What retention has removed may be in memory yet.
+                    first_available: first_seq.unwrap_or(first_available).min(first_available),
                 })
             }
             outcome => outcome,
@@ -168,6 +172,36 @@ impl Shared {
             }
             _ => true,
         }
+    }
+
+    /// What became of waiting for stable storage; none if that goes on.
+    pub(crate) fn durable_outcome(
+        &self,
+        seq: u64,
+        deadline: Option<Instant>,
+    ) -> Option<Result<(), DurableError>> {
+        let durable_seq = self.control.durable_seq();
+        if durable_seq >= seq {
+            return Some(Ok(()));
+        }
+        if self.control.state().is_ok_and(State::is_gone) {
+            return Some(Err(DurableError::Closed));
+        }
+        let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        is_over.then_some(Err(DurableError::TimedOut { seq, durable_seq }))
+    }
+
+    /// Has the background thread tell the daemon to hurry to stable storage.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn want_sync(&self) {
+        if !self.is_sync_wanted.swap(true, Ordering::AcqRel) {
+            self.core.wake_provisioner();
+        }
+    }
+
+    /// Whether the daemon is to be told.
+    pub(crate) fn take_sync_wanted(&self) -> bool {
+        self.is_sync_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// Has the background thread let go of what was retired, if anything was

@@ -16,7 +16,7 @@ use ledger_shm::{Corrupt, Entry};
 
 use crate::chain::Located;
 use crate::context::Context;
-use crate::dispatch::Registered;
+use crate::dispatch::{Registered, Wanted};
 use crate::error::ReadError;
 
 /// How often a watcher looks, each time after a longer pause, before it
@@ -288,7 +288,10 @@ impl Watcher {
             && registered.is_alive()
         {
             registered.reset();
-            if registered.wait_for(cursor.link(), cursor.next_seq(), None) {
+            if registered.wait_for(
+                Wanted::Entry(cursor.link().clone(), cursor.next_seq()),
+                None,
+            ) {
                 return Ok(false);
             }
             // There may be more than one, or an error.
@@ -317,7 +320,10 @@ impl Watcher {
                 return Poll::Ready(Err(ReadError::Wait(forked)));
             }
             if let Some(cursor) = &self.cursor
-                && registered.wait_for(cursor.link(), cursor.next_seq(), Some(task.waker()))
+                && registered.wait_for(
+                    Wanted::Entry(cursor.link().clone(), cursor.next_seq()),
+                    Some(task.waker()),
+                )
             {
                 return Poll::Pending;
             }

@@ -178,6 +178,11 @@ pub enum Request {
         /// Whether it was opened for appending.
         append: bool,
     },
+    /// What keeps contexts that the client may read from being archived just now.
+    Troubles {
+        /// Of this one only.
+        name: Option<String>,
+    },
 }
 
 /// What the daemon answers.
@@ -232,6 +237,29 @@ pub enum Reply {
     Released,
     /// Not done.
     Refused(Refusal),
+    /// What keeps contexts from being archived, as many as one packet takes.
+    Troubles(Vec<Trouble>),
+}
+
+/// What keeps a context from being written behind. Appends go on as long as memory lasts,
+/// and the daemon tries again by itself.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// for trouble in ledger_client::admin::troubles(&ledger, None)? {
+///     println!("{}: {}", trouble.context, trouble.error);
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+pub struct Trouble {
+    /// The context's name.
+    pub context: String,
+    /// What went wrong when it was last tried.
+    pub error: String,
+    /// Since when it does, nanoseconds since 1970.
+    pub since_ns: u64,
 }
 
 /// How a daemon does, at one moment.

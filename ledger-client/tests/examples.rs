@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use ledger_client::{Context, Ledger, NewEntry};
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 /// A daemon of a test's own, whose memory is freed when the test ends.
 struct Instance {
@@ -15,7 +15,8 @@ struct Instance {
 
 impl Instance {
     fn start(name: &str) -> Instance {
-        let options = Options::new(format!("example_{}_{name}", std::process::id()));
+        let mut options = Options::new(format!("example_{}_{name}", std::process::id()));
+        options.durability = Durability::Memory;
         let daemon = Daemon::start(options.clone()).expect("a daemon");
         Instance {
             daemon: Some(daemon),

@@ -364,12 +364,17 @@ impl Control {
         }
     }
 
+    /// What changes when more is on stable storage: the lower half of the seq.
+    pub(crate) fn durable_word(&self) -> &std::sync::atomic::AtomicU32 {
+        self.region.word32(DURABLE_AT)
+    }
+
     /// Sleeps until more than `durable_seq` is on stable storage, or for `timeout`;
     /// sometimes less.
     pub fn wait_durable(&self, durable_seq: u64, timeout: std::time::Duration) {
         // The lower half: whoever misses 2^32 entries waits once more. A word that
         // may only be read can be slept at (futex(2)).
-        crate::sys::futex_wait(self.region.word32(DURABLE_AT), durable_seq as u32, timeout);
+        crate::sys::futex_wait(self.durable_word(), durable_seq as u32, timeout);
     }
 }
 

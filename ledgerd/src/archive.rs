@@ -10,6 +10,7 @@ mod disk;
 mod home;
 mod keeper;
 mod loading;
+mod retain;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

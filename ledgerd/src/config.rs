@@ -63,7 +63,7 @@ impl Config {
         self.settings.apply(&mut options);
         if let Some(file) = &self.file {
             options.rights = file.rights()?;
-            options.context_sizes = file.context_sizes();
+            options.context_rules = file.context_rules();
         }
         Ok(options)
     }

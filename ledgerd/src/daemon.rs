@@ -20,7 +20,7 @@ use crate::archive::{Archiver, StateLock};
 use crate::load::Loads;
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
-use crate::options::{Durability, Options};
+use crate::options::Options;
 use crate::recover::{archived, recover};
 use crate::registry::Registry;
 use crate::server::Server;
@@ -55,6 +55,16 @@ pub enum StartError {
     /// Segments cannot be so large.
     #[error(transparent)]
     InvalidSizes(#[from] InvalidSizes),
+    /// Files cannot be so large, or are not worth it.
+    #[error("a file of {given} bytes is not possible; choose from {min} to {max}")]
+    InvalidFileLen {
+        /// What was asked for.
+        given: usize,
+        /// The least that is possible.
+        min: usize,
+        /// The most that is possible.
+        max: usize,
+    },
     /// Not even one context would fit.
     #[error("a memory budget of {given} bytes holds no context; the first takes {min}")]
     BudgetTooSmall {
@@ -83,7 +93,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The directory of the archive cannot be used.
-    #[error("cannot keep an archive in {}: {source}", dir.display())]
+    #[error("cannot keep an archive in {}: {source}; name another directory with --state-dir, or keep contexts in memory only with --durability memory", dir.display())]
     Archive {
         /// Where.
         dir: PathBuf,
@@ -209,7 +219,7 @@ impl Daemon {
         // Clients in other directories look there, too.
         let state_dir = std::path::absolute(&options.state_dir).map_err(memory)?;
         let archive_dir = place::archive_dir(&state_dir, &instance);
-        let has_files = options.durability == Durability::Archive || archive_dir.exists();
+        let has_files = options.may_archive() || archive_dir.exists();
         let state_lock = has_files
             .then(|| lock_archive(&archive_dir, &instance))
             .transpose()?;
@@ -240,7 +250,8 @@ impl Daemon {
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let archiver = state_lock.is_some().then(|| {
             let loads = Loads::new(archive_dir.clone(), Arc::clone(&wake));
-            Archiver::start(instance.clone(), archive_dir.clone(), Arc::clone(&wake))
+            let (dir, done) = (archive_dir.clone(), Arc::clone(&wake));
+            Archiver::start(instance.clone(), options.clone(), dir, done)
                 .map(|archiver| (archive_dir, archiver, loads))
         });
         let archive = archiver.transpose().map_err(memory)?;
@@ -400,7 +411,7 @@ impl Daemon {
         if options.state_dir != self.options.state_dir {
             unchanged.push("state_dir");
         }
-        if options.durability != Durability::Memory && self.state_lock.is_none() {
+        if options.may_archive() && self.state_lock.is_none() {
             unchanged.push("durability");
         }
         if options.memory_budget.is_none() && self.options.memory_budget.is_some() {

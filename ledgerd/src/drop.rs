@@ -38,6 +38,7 @@ impl Registry {
         }
         tracing::info!(context = name, %epoch, "a context is dropped");
         self.logs.remove(epoch);
+        self.settle_trouble(epoch);
         Ok(())
     }
 }

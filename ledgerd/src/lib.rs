@@ -58,7 +58,7 @@ mod spares;
 
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
-pub use options::{ContextSizes, Durability, Options};
+pub use options::{ContextRules, Durability, Options, Retention};
 pub use rights::{Grant, Right};
 
 /// The front page's example, run as it stands there.

@@ -15,6 +15,11 @@ use wildmatch::WildMatch;
 use crate::StartError;
 use crate::rights::Grant;
 
+/// No file of an archive is begun anew before it is so long, or later than it is so
+/// long.
+const FILE_LEN_MIN: usize = 64 << 10;
+const FILE_LEN_MAX: usize = 1 << 30;
+
 /// How an instance is run.
 ///
 /// ```
@@ -35,11 +40,16 @@ pub struct Options {
     pub instance: String,
     /// Where the socket lies. Default: [`place::runtime_dir`].
     pub runtime_dir: PathBuf,
-    /// Whether contexts that are made from now on outlive their memory. Default: no.
+    /// Whether contexts that are made from now on outlive their memory. Default: yes.
     pub durability: Durability,
     /// Where archives lie, each instance's in a directory of its name. Default:
     /// [`place::state_dir`].
     pub state_dir: PathBuf,
+    /// How much of archived contexts is kept. Default: all.
+    pub retention: Retention,
+    /// Bytes of a file of the archive after which the next one is begun: 64 KiB to 1 GiB.
+    /// Files are finished earlier when their memory is wanted. Default: 64 MiB.
+    pub archive_file_len: usize,
     /// Bytes of memory the instance may commit. Default: half of what the
     /// memory file system has free when the daemon starts.
     pub memory_budget: Option<u64>,
@@ -48,8 +58,8 @@ pub struct Options {
     /// of the budget; window a quarter of the budget, and, when that is spent,
     /// as many contexts as have no window of their own share half of it evenly.
     pub sizes: Sizes,
-    /// The same for contexts of some names; the first that fits counts.
-    pub context_sizes: Vec<ContextSizes>,
+    /// What holds for contexts of some names; the first that fits counts.
+    pub context_rules: Vec<ContextRules>,
     /// What an entry may weigh in contexts that are made from now on; those that
     /// exist keep theirs. Default: payload 4 MiB, metadata 64 KiB; at most
     /// [`LIMIT_MAX`](ledger_shm::entry::LIMIT_MAX) each.
@@ -70,15 +80,45 @@ pub struct Options {
 }
 
 impl Options {
-    /// What is said about the sizes of a context of this name, beside what
-    /// whoever makes it says.
-    pub(crate) fn sizes_of(&self, name: &str) -> Sizes {
-        let fits = |of: &&ContextSizes| {
+    /// What is said about contexts of this name.
+    fn rules_of(&self, name: &str) -> Option<&ContextRules> {
+        let fits = |of: &&ContextRules| {
             let mut names = of.names.iter();
             names.any(|pattern| WildMatch::new(pattern).matches(name))
         };
-        let own = self.context_sizes.iter().find(fits);
+        self.context_rules.iter().find(fits)
+    }
+
+    /// What is said about the sizes of a context of this name, beside what
+    /// whoever makes it says.
+    pub(crate) fn sizes_of(&self, name: &str) -> Sizes {
+        let own = self.rules_of(name);
         own.map_or(Sizes::default(), |of| of.sizes)
+    }
+
+    /// Whether a context of this name that is made now outlives its memory.
+    pub(crate) fn durability_of(&self, name: &str) -> Durability {
+        let own = self.rules_of(name).and_then(|of| of.durability);
+        own.unwrap_or(self.durability)
+    }
+
+    /// Whether any context that is made now may outlive its memory.
+    pub(crate) fn may_archive(&self) -> bool {
+        let own = self.context_rules.iter().filter_map(|of| of.durability);
+        own.chain([self.durability])
+            .any(|durability| durability == Durability::Archive)
+    }
+
+    /// How much of an archived context of this name is kept.
+    pub(crate) fn retention_of(&self, name: &str) -> Retention {
+        let own = self.rules_of(name).map(|of| of.retention);
+        own.unwrap_or_default().or(self.retention)
+    }
+
+    /// All that is said about how much is kept.
+    pub(crate) fn retentions(&self) -> impl Iterator<Item = Retention> {
+        let own = self.context_rules.iter().map(|of| of.retention);
+        own.chain([self.retention])
     }
 
     /// Whether a daemon can be run with them.
@@ -92,8 +132,12 @@ impl Options {
                 return Err(StartError::LimitTooLarge { what, given, max });
             }
         }
+        let (given, min, max) = (self.archive_file_len, FILE_LEN_MIN, FILE_LEN_MAX);
+        if !(min..=max).contains(&given) {
+            return Err(StartError::InvalidFileLen { given, min, max });
+        }
         self.sizes.check()?;
-        for of in &self.context_sizes {
+        for of in &self.context_rules {
             of.sizes.check()?;
         }
         let given = self.memory_budget.unwrap_or(u64::MAX);
@@ -109,6 +153,7 @@ impl Options {
     ///
     /// ```
     /// let options = ledgerd::Options::new("tests");
+    /// assert_eq!(options.durability, ledgerd::Durability::Archive);
     /// assert_eq!(options.contexts_max, 1_000_000);
     /// ```
     pub fn new(instance: impl Into<String>) -> Options {
@@ -116,11 +161,13 @@ impl Options {
         Options {
             instance: instance.into(),
             runtime_dir: place::runtime_dir(uid),
-            durability: Durability::Memory,
+            durability: Durability::Archive,
             state_dir: place::state_dir(),
+            retention: Retention::default(),
+            archive_file_len: 64 << 20,
             memory_budget: None,
             sizes: Sizes::default(),
-            context_sizes: Vec::new(),
+            context_rules: Vec::new(),
             limits: Limits::default(),
             rights: Vec::new(),
             contexts_max: 1_000_000,
@@ -137,7 +184,7 @@ impl Options {
 /// # ledger_tests::daemon_example(|mut options| {
 /// use ledgerd::{Daemon, Durability};
 ///
-/// options.durability = Durability::Archive;
+/// options.durability = Durability::Memory;
 /// let daemon = Daemon::start(options)?;
 /// # Ok(()) });
 /// ```
@@ -151,38 +198,127 @@ pub enum Durability {
     Archive,
 }
 
-/// How large the segments of some contexts are.
+/// How much of archived contexts is kept: at least so much, the latest of it. What is
+/// older goes in whole files, the oldest first, as soon as one of these lets it; the last
+/// file stays. `None` says nothing, and the largest number that all of it is kept.
+///
+/// ```
+/// # ledger_tests::daemon_example(|mut options| {
+/// use std::time::Duration;
+/// use ledgerd::{ContextRules, Daemon, Retention};
+///
+/// options.retention = Retention {
+///     bytes: Some(10 << 30),
+///     age: Some(Duration::from_secs(30 * 24 * 3600)),
+///     ..Retention::default()
+/// };
+/// let all = Retention { bytes: Some(u64::MAX), age: Some(Duration::MAX), ..options.retention };
+/// options.context_rules = vec![ContextRules::new(["audit"]).retention(all)];
+/// let daemon = Daemon::start(options)?;
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries.
+    pub entries: Option<u64>,
+    /// Bytes of files.
+    pub bytes: Option<u64>,
+    /// Time since they were appended, by the wall clock.
+    pub age: Option<Duration>,
+}
+
+impl Retention {
+    /// These limits, and for those that say nothing the others.
+    pub(crate) fn or(self, others: Retention) -> Retention {
+        Retention {
+            entries: self.entries.or(others.entries),
+            bytes: self.bytes.or(others.bytes),
+            age: self.age.or(others.age),
+        }
+    }
+
+    /// Whether anything may go.
+    pub(crate) fn is_limited(self) -> bool {
+        let is_number = |number: Option<u64>| number.is_some_and(|number| number < u64::MAX);
+        let has_age = self.age.is_some_and(|age| age < Duration::MAX);
+        is_number(self.entries) || is_number(self.bytes) || has_age
+    }
+}
+
+/// What holds for contexts of some names; what is not said is as for all.
 ///
 /// ```
 /// # ledger_tests::daemon_example(|mut options| {
 /// use ledger_client::Sizes;
-/// use ledgerd::ContextSizes;
+/// use ledgerd::{ContextRules, Durability};
 ///
 /// let large = Sizes { window_len: Some(8 << 20), ..Sizes::default() };
-/// options.context_sizes = vec![ContextSizes::new(["traces-*"], large)];
+/// options.context_rules = vec![
+///     ContextRules::new(["scratch-*"]).durability(Durability::Memory),
+///     ContextRules::new(["traces-*"]).sizes(large),
+/// ];
 /// # Ok(()) });
 /// ```
 #[derive(Clone, Debug)]
-pub struct ContextSizes {
+pub struct ContextRules {
     names: Vec<String>,
     sizes: Sizes,
+    durability: Option<Durability>,
+    retention: Retention,
 }
 
-impl ContextSizes {
-    /// What is said about contexts of these names, in which `*` stands for any
-    /// characters and `?` for one; what is not said, is as for all.
+impl ContextRules {
+    /// For contexts of these names, in which `*` stands for any characters and `?` for
+    /// one; nothing is said about them yet.
+    ///
+    /// ```
+    /// let rules = ledgerd::ContextRules::new(["loan-*", "traces"]);
+    /// ```
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> ContextRules {
+        ContextRules {
+            names: names.into_iter().map(Into::into).collect(),
+            sizes: Sizes::default(),
+            durability: None,
+            retention: Retention::default(),
+        }
+    }
+
+    /// How large their segments are.
     ///
     /// ```
     /// use ledger_client::Sizes;
     ///
     /// let busy = Sizes { first_len: Some(1 << 20), ..Sizes::default() };
-    /// let sizes = ledgerd::ContextSizes::new(["loan-*", "traces"], busy);
+    /// let rules = ledgerd::ContextRules::new(["loan-*"]).sizes(busy);
     /// ```
-    pub fn new(names: impl IntoIterator<Item = impl Into<String>>, sizes: Sizes) -> ContextSizes {
-        ContextSizes {
-            names: names.into_iter().map(Into::into).collect(),
-            sizes,
-        }
+    pub fn sizes(mut self, sizes: Sizes) -> ContextRules {
+        self.sizes = sizes;
+        self
+    }
+
+    /// Whether those that are made from now on outlive their memory.
+    ///
+    /// ```
+    /// use ledgerd::{ContextRules, Durability};
+    ///
+    /// let rules = ContextRules::new(["scratch-*"]).durability(Durability::Memory);
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> ContextRules {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How much of them is kept, where they outlive their memory.
+    ///
+    /// ```
+    /// use ledgerd::{ContextRules, Retention};
+    ///
+    /// let last_million = Retention { entries: Some(1_000_000), ..Retention::default() };
+    /// let rules = ContextRules::new(["traces-*"]).retention(last_million);
+    /// ```
+    pub fn retention(mut self, retention: Retention) -> ContextRules {
+        self.retention = retention;
+        self
     }
 }
 

@@ -1,12 +1,13 @@
 //! The contexts of an instance, and what is asked of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_client::wire::{Refusal, Reply};
+use ledger_client::wire::{Refusal, Reply, Trouble};
 use ledger_shm::Control;
 use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{Facts, InvalidName, Sizes, State};
@@ -27,8 +28,9 @@ use crate::rights::{Right, Who, has_foreign_writers};
 
 /// Bytes of names in one answer, well below those of a packet.
 const NAMES_LEN_MAX: usize = PACKET_LEN_MAX / 2;
-/// What a name takes in an answer beside its bytes, at most.
+/// What a name, or a trouble, takes in an answer beside its bytes, at most.
 const NAME_OVERHEAD: usize = 16;
+const TROUBLE_OVERHEAD: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -51,6 +53,10 @@ pub(crate) struct Registry {
     pub(crate) waiting_loads: Vec<Spooled>,
     /// The same, by the context that is being closed for them.
     pub(crate) closing_loads: HashMap<Epoch, Spooled>,
+    /// What keeps contexts from being written behind.
+    pub(crate) troubles: BTreeMap<Epoch, Trouble>,
+    /// Up to where contexts were to be finished, as far as they may not yet be.
+    pub(crate) finishing: HashMap<Epoch, u64>,
 }
 
 impl Registry {
@@ -82,6 +88,8 @@ impl Registry {
             loads,
             waiting_loads: Vec::new(),
             closing_loads: HashMap::new(),
+            troubles: BTreeMap::new(),
+            finishing: HashMap::new(),
         }
     }
 
@@ -90,6 +98,9 @@ impl Registry {
         if let Some(budget) = options.memory_budget {
             self.budget = budget;
             self.window_len = budget / 4;
+        }
+        if let Some((_, archiver)) = &self.archive {
+            archiver.give(Order::GoOn(Box::new(options.clone())));
         }
         self.options = options;
     }
@@ -142,12 +153,15 @@ impl Registry {
         }
     }
 
-    /// Takes over what came of it.
-    pub(crate) fn look_at_reports(&mut self) {
+    /// Takes over what came of it. An error if nothing more will: the next daemon goes on
+    /// where this one's archiver has panicked, and nobody is told that all is well.
+    pub(crate) fn look_at_reports(&mut self) -> io::Result<()> {
         loop {
             let report = self.archive.as_ref();
             match report.and_then(|(_, archiver)| archiver.take_report()) {
-                None => return,
+                None => return Ok(()),
+                Some(Report::Ended) => return Err(io::Error::other("the archiver panicked")),
+                Some(Report::Trouble { epoch, error }) => self.note_trouble(epoch, error),
                 Some(Report::Finished(epoch)) => self.keep_window(epoch),
                 Some(Report::Complete { epoch, is_done }) => self.left(epoch, is_done),
                 Some(Report::Damaged(epoch, error)) => {
@@ -157,6 +171,41 @@ impl Registry {
                 }
             }
         }
+    }
+
+    fn note_trouble(&mut self, epoch: Epoch, error: Option<String>) {
+        match (error, self.logs.get(epoch)) {
+            (Some(error), Some(log)) => {
+                let new = || Trouble {
+                    context: log.name.clone(),
+                    error: String::new(),
+                    since_ns: now_ns(),
+                };
+                self.troubles.entry(epoch).or_insert_with(new).error = error;
+            }
+            _ => drop(self.troubles.remove(&epoch)),
+        }
+    }
+
+    /// A context is gone, and what kept it from being written with it.
+    pub(crate) fn settle_trouble(&mut self, epoch: Epoch) {
+        self.troubles.remove(&epoch);
+    }
+
+    /// What keeps contexts that somebody may read, or that of this name, from being
+    /// written behind.
+    pub(crate) fn troubles(&self, who: &Who, name: Option<&str>) -> Vec<Trouble> {
+        let mut len = 0;
+        let troubles = self.troubles.values();
+        troubles
+            .filter(|of| name.is_none_or(|name| of.context == name))
+            .filter(|of| who.may(Right::Read, &of.context, &self.options.rights))
+            .take_while(|of| {
+                len += of.context.len() + of.error.len() + TROUBLE_OVERHEAD;
+                len < NAMES_LEN_MAX
+            })
+            .cloned()
+            .collect()
     }
 
     /// The finished file of a context that begins at, or last before, a seq.
@@ -291,7 +340,8 @@ impl Registry {
             has_foreign_writers: has_foreign_writers(name, &self.options.rights),
             created_at_ns: now_ns(),
         };
-        let has_files = self.archive.is_some() && self.options.durability == Durability::Archive;
+        let durability = self.options.durability_of(name);
+        let has_files = self.archive.is_some() && durability == Durability::Archive;
         let home = has_files.then_some(epoch);
         let control =
             Control::create(&self.instance, facts, home, self.generation).map_err(refusal)?;

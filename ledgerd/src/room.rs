@@ -16,10 +16,57 @@ const IDLE_CLOSE_AFTER_MIN: Duration = Duration::from_millis(10);
 const IDLE_CLOSE_AFTER_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Registry {
-    /// Whether there is room for `len` bytes more, after making some.
+    /// Whether there is room for `len` bytes more, after making some. Where little is
+    /// left, what could be evicted next is written first.
     pub(crate) fn has_room(&mut self, len: u64) -> bool {
         self.make_room(len);
+        let is_tight = self.logs.committed_len().saturating_add(len) > self.budget / 8 * 7;
+        if is_tight && self.has_archive() {
+            self.finish_ahead();
+        }
         self.fits(len)
+    }
+
+    /// Has those that have more than their window or their share written, so that they can
+    /// be evicted from when there is need.
+    fn finish_ahead(&mut self) {
+        let kept_len = self.share().min(self.window_len);
+        // What is done already is no reason not to ask again.
+        self.is_finishing();
+        let evictable = self.logs.active().filter(|log| {
+            let is_asked = self.finishing.contains_key(&log.epoch);
+            log.sealed_len() > log.lengths.window.unwrap_or(kept_len) && !is_asked
+        });
+        for epoch in evictable.map(|log| log.epoch).collect::<Vec<_>>() {
+            let mut unfinished = None;
+            self.logs.change(epoch, |log| {
+                log.visit(&self.instance, |log, instance| {
+                    unfinished = log.unfinished_seq(instance)?;
+                    Ok(())
+                });
+            });
+            if let Some(seq) = unfinished {
+                self.finish(epoch, seq);
+            }
+        }
+    }
+
+    /// Has a context in finished files up to a seq.
+    fn finish(&mut self, epoch: Epoch, seq: u64) {
+        self.finishing.insert(epoch, seq);
+        self.archive(epoch, |epoch, marks| Order::Finish { epoch, marks, seq });
+    }
+
+    /// Whether memory may be freed soon, because something is being written for that.
+    pub(crate) fn is_finishing(&mut self) -> bool {
+        self.finishing.retain(|epoch, seq| {
+            let log = self.logs.get(*epoch);
+            let log = log.filter(|log| log.state != State::Quarantined);
+            let marks = log.and_then(|log| log.marks.as_ref());
+            let is_under_way = marks.is_some_and(|marks| marks.finished_seq() < *seq);
+            is_under_way && !self.troubles.contains_key(epoch)
+        });
+        !self.finishing.is_empty()
     }
 
     fn fits(&self, len: u64) -> bool {
@@ -104,7 +151,7 @@ impl Registry {
             retired
         });
         if let Some(seq) = unfinished {
-            self.archive(epoch, |epoch, marks| Order::Finish { epoch, marks, seq });
+            self.finish(epoch, seq);
         }
         let Some(part) = retired.flatten() else {
             return false;

@@ -25,6 +25,9 @@ const WAKE: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 /// How long nobody is accepted after that could not be done.
 const DEAF_FOR: Duration = Duration::from_millis(100);
+/// How long an opening waits for memory that is being freed, far less than a client for
+/// its answer.
+const MEMORY_WAIT: Duration = Duration::from_secs(2);
 /// Events taken at once.
 const EVENTS: usize = 64;
 
@@ -37,7 +40,8 @@ enum Stage {
     Ready,
     /// It asked for spares that are being made.
     Waiting { epoch: Epoch, record_len: usize },
-    /// It asked for a context that is leaving memory just now.
+    /// It asked for a context that is leaving memory just now, or that is given memory
+    /// once others are written.
     Deferred(Request),
 }
 
@@ -49,6 +53,8 @@ struct Client {
     /// One more than there may be: it is told so, and nothing else.
     is_surplus: bool,
     stage: Stage,
+    /// Until when it waits for memory at most.
+    wait_until: Option<Instant>,
     /// What it has open, once per open, and whether for appending.
     open: Vec<(Epoch, bool)>,
 }
@@ -66,6 +72,8 @@ pub(crate) struct Server {
     epoll: Epoll,
     /// When to listen again, while no client can be accepted.
     deaf_until: Option<Instant>,
+    /// When the first of those who wait for memory has waited long enough.
+    late_at: Option<Instant>,
     clients: HashMap<u64, Client>,
     next_client: u64,
     started: Instant,
@@ -98,6 +106,7 @@ impl Server {
             next,
             epoll,
             deaf_until: None,
+            late_at: None,
             clients: HashMap::new(),
             next_client: FIRST_CLIENT,
             started: Instant::now(),
@@ -111,7 +120,8 @@ impl Server {
         while !self.is_stopped.load(Ordering::Acquire) {
             self.turns.fetch_add(1, Ordering::Relaxed);
             self.listen_again();
-            let due = [self.registry.close_idle(), self.deaf_until];
+            self.refuse_late();
+            let due = [self.registry.close_idle(), self.deaf_until, self.late_at];
             let timeout = match due.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
                 Some(due) => {
@@ -127,7 +137,7 @@ impl Server {
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
-                    WAKE => self.look_up(),
+                    WAKE => self.look_up()?,
                     client => self.serve(client),
                 }
             }
@@ -184,6 +194,7 @@ impl Server {
                         pid: peer.pid,
                     },
                     stage: Stage::Greeting,
+                    wait_until: None,
                     open: Vec::new(),
                 },
             );
@@ -261,6 +272,7 @@ impl Server {
             Request::Open {
                 ref name, epoch, ..
             } if self.registry.is_leaving(name, epoch.map(Epoch)) => {
+                client.wait_until = None;
                 client.stage = Stage::Deferred(request);
                 Ok(())
             }
@@ -273,20 +285,34 @@ impl Server {
                 epoch,
                 create,
                 append,
-            } => match self.registry.open(
-                client.id,
-                &client.who,
-                &name,
-                epoch.map(Epoch),
-                create,
-                append,
-            ) {
-                Ok((epoch, reply, bell)) => {
-                    client.open.push((epoch, append));
-                    send(client, &reply.encode(), Some(bell))
+            } => {
+                let of = epoch.map(Epoch);
+                let (id, who) = (client.id, &client.who);
+                let outcome = self.registry.open(id, who, &name, of, create, append);
+                let now = Instant::now();
+                if outcome.as_ref().err() == Some(&Refusal::Budget)
+                    && client.wait_until.is_none_or(|until| now < until)
+                    && self.registry.is_finishing()
+                {
+                    let until = *client.wait_until.get_or_insert(now + MEMORY_WAIT);
+                    self.late_at = Some(self.late_at.map_or(until, |at| at.min(until)));
+                    client.stage = Stage::Deferred(Request::Open {
+                        name,
+                        epoch,
+                        create,
+                        append,
+                    });
+                    return Ok(());
                 }
-                Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
-            },
+                client.wait_until = None;
+                match outcome {
+                    Ok((epoch, reply, bell)) => {
+                        client.open.push((epoch, append));
+                        send(client, &reply.encode(), Some(bell))
+                    }
+                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                }
+            }
             Request::Spares { epoch, record_len } => {
                 let epoch = Epoch(epoch);
                 let record_len = self.registry.record_len(epoch, record_len);
@@ -361,6 +387,10 @@ impl Server {
                     Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
                 }
             }
+            Request::Troubles { name } => {
+                let troubles = self.registry.troubles(&client.who, name.as_deref());
+                send(client, &Reply::Troubles(troubles).encode(), None)
+            }
             Request::Status => {
                 let status = self.status();
                 send(client, &Reply::Status(status).encode(), None)
@@ -376,7 +406,17 @@ impl Server {
         }
     }
 
-    /// What had to wait for a context to leave is tried again.
+    /// Whoever has waited for memory long enough is told that there is none.
+    fn refuse_late(&mut self) {
+        if self.late_at.is_some_and(|at| at <= Instant::now()) {
+            self.late_at = None;
+            self.try_deferred();
+            let waiting = self.clients.values().filter_map(|client| client.wait_until);
+            self.late_at = waiting.min();
+        }
+    }
+
+    /// What had to wait, for a context to leave or for memory, is tried again.
     fn try_deferred(&mut self) {
         let deferred = |(id, client): (&u64, &Client)| {
             matches!(client.stage, Stage::Deferred(_)).then_some(*id)
@@ -417,7 +457,7 @@ impl Server {
     }
 
     /// Somebody else in this process has something for us.
-    fn look_up(&mut self) {
+    fn look_up(&mut self) -> io::Result<()> {
         // Read before looking, so that what is made meanwhile wakes us again.
         let _ = self.wake.read();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -425,7 +465,7 @@ impl Server {
             self.registry.go_on_with(options);
         }
         drop(next);
-        self.registry.look_at_reports();
+        self.registry.look_at_reports()?;
         self.registry.look_at_loads();
         self.try_deferred();
         while let Some((epoch, is_done)) = self.registry.take_made() {
@@ -455,6 +495,7 @@ impl Server {
                 }
             }
         }
+        Ok(())
     }
 }
 

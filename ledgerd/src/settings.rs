@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,20 +13,37 @@ use ledger_shm::control::Sizes;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Level;
-use crate::{Durability, Options};
+use crate::{Durability, Options, Retention};
 
 /// What is `None` is not set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Settings {
     /// Whether contexts made from now on outlive their memory: `archive` writes
-    /// them to files, a moment later than they are appended [default: memory]
+    /// them to files, a moment later than they are appended; `memory` does not
+    /// [default: archive]
     #[arg(long, env = "LEDGER_DURABILITY", value_name = "HOW", value_enum)]
     durability: Option<Durability>,
     /// The directory of the archives [default: $STATE_DIRECTORY,
     /// $XDG_STATE_HOME/ledgerd or ~/.local/state/ledgerd]
     #[arg(long, env = "LEDGER_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Entries of an archived context to keep at least, or `all`; what is older
+    /// than the last of them goes, in whole files [default: all]
+    #[arg(long, env = "LEDGER_RETAIN_ENTRIES", value_name = "COUNT")]
+    retain_entries: Option<Kept<Count>>,
+    /// Bytes of files of an archived context to keep at least, or `all`
+    /// [default: all]
+    #[arg(long, env = "LEDGER_RETAIN_BYTES", value_name = "BYTES")]
+    retain_bytes: Option<Kept<Bytes>>,
+    /// How long to keep entries of archived contexts at least, e.g. 30d, or
+    /// `all` [default: all]
+    #[arg(long, env = "LEDGER_RETAIN_AGE", value_name = "AGE")]
+    retain_age: Option<Kept<Age>>,
+    /// Bytes of a file of the archive after which the next one is begun, 64K to
+    /// 1G [default: 64M]
+    #[arg(long, env = "LEDGER_ARCHIVE_FILE", value_name = "BYTES")]
+    archive_file: Option<Bytes>,
     /// Bytes of memory to commit at most, e.g. 512M [default: half of what
     /// the memory file system has free]
     #[arg(long, env = "LEDGER_MEMORY_BUDGET", value_name = "BYTES")]
@@ -91,6 +108,10 @@ impl Settings {
         if let Some(dir) = &self.state_dir {
             options.state_dir.clone_from(dir);
         }
+        options.retention = retention(self.retain_entries, self.retain_bytes, self.retain_age);
+        if let Some(bytes) = self.archive_file {
+            options.archive_file_len = len(bytes.0);
+        }
         options.memory_budget = self.memory_budget.map(|bytes| bytes.0);
         options.sizes = Sizes {
             first_len: self.first_segment.map(|bytes| bytes.0),
@@ -114,6 +135,19 @@ impl Settings {
         if let Some(pause) = self.idle_close_after {
             options.idle_close_after = pause.0;
         }
+    }
+}
+
+/// How much is kept, where something is said about it.
+pub(crate) fn retention(
+    entries: Option<Kept<Count>>,
+    bytes: Option<Kept<Bytes>>,
+    age: Option<Kept<Age>>,
+) -> Retention {
+    Retention {
+        entries: entries.map(|of| of.0.map_or(u64::MAX, |count| count.0.get())),
+        bytes: bytes.map(|of| of.0.map_or(u64::MAX, |bytes| bytes.0)),
+        age: age.map(|of| of.0.map_or(Duration::MAX, |age| age.0)),
     }
 }
 
@@ -148,7 +182,82 @@ macro_rules! written {
     )*};
 }
 
-written!(Amount, Bytes, Seconds);
+written!(Amount, Bytes, Seconds, Kept<Count>, Kept<Bytes>, Kept<Age>);
+
+/// So much of something, or all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "String")]
+#[serde(bound(
+    serialize = "T: Clone, Kept<T>: Into<String>",
+    deserialize = "Kept<T>: TryFrom<Written, Error = String>"
+))]
+pub(crate) struct Kept<T>(Option<T>);
+
+impl<T: FromStr<Err = String>> FromStr for Kept<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kept<T>, String> {
+        match text {
+            "all" => Ok(Kept(None)),
+            amount => amount.parse().map(|amount| Kept(Some(amount))),
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Kept<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(amount) => amount.fmt(f),
+            None => f.write_str("all"),
+        }
+    }
+}
+
+/// A number of things, of which there is one at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(NonZeroU64);
+
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Count, String> {
+        let count = text.parse().map(Count);
+        count.map_err(|_| format!("{text:?} is not a number from 1 such as 1000000"))
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How old something may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Age(Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    /// With units such as 30d or 12h 30m; seconds without.
+    fn from_str(text: &str) -> Result<Age, String> {
+        let seconds = text.parse().map(Duration::from_secs);
+        let age = seconds.or_else(|_| humantime::parse_duration(text));
+        let age =
+            age.map_err(|error| format!("{text:?} is no time such as 3600 or 30d: {error}"))?;
+        match age.is_zero() {
+            true => Err("nothing is kept for no time".to_owned()),
+            false => Ok(Age(age)),
+        }
+    }
+}
+
+impl fmt::Display for Age {
+    /// As it can be read again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +368,30 @@ mod tests {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
         assert!("0K".parse::<Bytes>().is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_read_and_written_in_units_or_is_all() {
+        let age = |text: &str| text.parse::<Kept<Age>>();
+        for (text, seconds, written) in [
+            ("90", 90, "1m 30s"),
+            ("12h 30m", 45_000, "12h 30m"),
+            ("20d", 1_728_000, "20days"),
+            ("20days", 1_728_000, "20days"),
+        ] {
+            let read = age(text).expect(text);
+            assert_eq!(read, Kept(Some(Age(Duration::from_secs(seconds)))));
+            assert_eq!(read.to_string(), written);
+        }
+        assert_eq!(age("all"), Ok(Kept(None)));
+        for wrong in ["", "0", "0d", "-1", "1z", "99999999999999999d", "All"] {
+            assert!(age(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "1K", "none"] {
+            assert!(wrong.parse::<Kept<Count>>().is_err(), "{wrong}");
+        }
+        let all = retention(Some(Kept(None)), Some(Kept(None)), Some(Kept(None)));
+        assert!(all.entries.is_some() && !all.is_limited());
     }
 
     #[test]

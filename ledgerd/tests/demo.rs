@@ -44,6 +44,11 @@ fn program() -> PathBuf {
     program
 }
 
+/// Where archives would be, which no demo keeps.
+fn state_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("ledger-demo-state-{}", std::process::id()))
+}
+
 /// A running demo, killed if the test fails.
 struct Demo {
     child: Child,
@@ -63,6 +68,7 @@ impl Demo {
     fn start(args: &[&[&str]]) -> Demo {
         let mut child = Command::new(program())
             .args(args.concat())
+            .env("LEDGER_STATE_DIR", state_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -131,6 +137,7 @@ impl Demo {
         assert_eq!(object::list(&objects).expect("listed"), [], "{errors}");
         let dir = std::env::temp_dir().join(format!("ledger-{}", self.instance));
         assert!(!dir.exists(), "{}: {errors}", dir.display());
+        assert!(!state_dir().exists(), "{errors}");
         Ended {
             code: status.code().ok_or(status.signal().unwrap_or(0)),
             output,

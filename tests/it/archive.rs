@@ -12,7 +12,7 @@ use ledger_shm::object::Name;
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
-use crate::{PROGRAMS, started};
+use crate::{IN_MEMORY, PROGRAMS, started};
 
 /// A window that a few thousand entries are larger than.
 pub(crate) const SMALL: [&str; 8] = [
@@ -65,7 +65,8 @@ pub(crate) fn home(instance: &Instance, context: &Context) -> PathBuf {
     dir.join(context.epoch().to_string())
 }
 
-fn files(instance: &Instance, context: &Context) -> Vec<FileName> {
+/// The names of its files, in the order of their entries.
+pub(crate) fn files(instance: &Instance, context: &Context) -> Vec<FileName> {
     let entries = std::fs::read_dir(home(instance, context)).expect("a home");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     let mut files: Vec<_> = names
@@ -176,7 +177,7 @@ fn who_waits_for_stable_storage_is_told() {
     append(&context, 1002..=1002);
     context.wait_durable(1002, PATIENCE).expect("a disk");
 
-    let memory = started(&[]).context("log");
+    let memory = started(&IN_MEMORY).context("log");
     assert_eq!(
         memory.wait_durable(1, PATIENCE),
         Err(DurableError::MemoryOnly)
@@ -445,7 +446,7 @@ fn it_takes_a_right_to_drop_a_context() {
     for (uid, name) in [(1008, "log"), (1008, "mine"), (1009, "log")] {
         let (is_done, said) = drop(uid, name);
         assert!(
-            !is_done && said.contains(&format!("uid {uid} may not drop")),
+            !is_done && said.contains(&format!("uid {uid} may not administer")),
             "{said}"
         );
     }
@@ -565,7 +566,8 @@ fn without_an_archive_what_has_files_stays_in_memory_and_can_be_opened() {
     instance.kill_daemon();
     let elsewhere = instance.runtime_dir().join("elsewhere");
     let elsewhere = elsewhere.to_str().expect("text");
-    instance.start(&["--state-dir", elsewhere, "--idle-close-after", "0"]);
+    let idle = ["--state-dir", elsewhere, "--idle-close-after", "0"];
+    instance.start(&[&IN_MEMORY[..], &idle].concat());
     let ledger = instance.connect();
     for latest in 11..=30 {
         let context = ledger.context("log").open().expect("it can be opened");

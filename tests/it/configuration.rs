@@ -237,3 +237,41 @@ fn sizes_of_some_contexts_are_their_own() {
         assert!(first.contains(len), "{drawn}");
     }
 }
+
+#[test]
+fn some_contexts_outlive_their_memory_and_others_do_not() {
+    let mut instance = Instance::new(PROGRAMS);
+    let config = instance.configure(
+        "[[contexts]]\nnames = [\"kept-but-not-this\"]\nwindow = \"1M\"\n\
+         [[contexts]]\nnames = [\"kept-*\"]\ndurability = \"archive\"\n",
+    );
+    let config = ["--config", text(&config)];
+    let durable_seq = |instance: &Instance, name: &str| {
+        instance.printed(&["append", name, "k", "v"]);
+        instance.context(name).durable_seq().is_some()
+    };
+    instance.start(&[&config[..], &["--durability", "memory"]].concat());
+    // The first that fits counts, also for what it does not say.
+    for (name, has_files) in [
+        ("kept-1", true),
+        ("kept-but-not-this", false),
+        ("other", false),
+    ] {
+        assert_eq!(durable_seq(&instance, name), has_files, "{name}");
+    }
+    instance.stop_daemon();
+    // Contexts that exist stay what they are.
+    instance.configure("[[contexts]]\nnames = [\"scratch-*\"]\ndurability = \"memory\"\n");
+    instance.start(&[&config[..], &["--durability", "archive"]].concat());
+    for (name, has_files) in [
+        ("kept-1", true),
+        ("other", false),
+        ("new", true),
+        ("scratch-1", false),
+    ] {
+        assert_eq!(durable_seq(&instance, name), has_files, "{name}");
+    }
+    instance.stop_daemon();
+    instance.printed(&["purge"]);
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "kept-1\nnew\n");
+}

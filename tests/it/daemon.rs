@@ -15,7 +15,7 @@ use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
 
-use crate::{PROGRAMS, started};
+use crate::{IN_MEMORY, PROGRAMS, started};
 
 #[test]
 fn without_a_daemon_connecting_says_where_it_looked_and_what_to_do() {
@@ -404,7 +404,7 @@ fn a_closing_that_was_cut_short_is_finished_by_the_next_daemon() {
 
 #[test]
 fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
-    let instance = started(&["--idle-close-after", "0.01"]);
+    let instance = started(&[&IN_MEMORY[..], &["--idle-close-after", "0.01"]].concat());
     for seq in 1..=5 {
         let mut writer = instance.peer();
         writer.must("open log");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ledger_client::{Context, DurableError, State};
+use ledger_client::{Context, DurableError, NewEntry, Sizes, State};
 use ledger_shm::file::FileName;
 use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
 use ledger_shm::slot::Slot;
@@ -17,6 +17,7 @@ use ledger_tests::{Instance, PATIENCE, eventually};
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::archive::{SMALL, append, check_all, home, lose_memory};
+use crate::json::{check, printed};
 use crate::{PROGRAMS, started};
 
 const ARCHIVE: [&str; 2] = ["--durability", "archive"];
@@ -115,6 +116,104 @@ fn what_could_not_be_written_is_written_when_there_is_room() {
             lose_memory(&mut instance);
             instance.start(&ARCHIVE);
             check_all(&instance, 5000);
+            instance.stop_daemon();
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn what_cannot_be_written_is_said_as_long_as_that_lasts() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::what_cannot_be_written_is_said_as_long_as_that_lasts",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "8M");
+            instance.start(&ARCHIVE);
+            let doctor = || {
+                let output = instance.run(&["doctor", "-o", "jsonl"]);
+                let lines = String::from_utf8(output.stdout).expect("text");
+                let is_archive = |line: &&str| line.contains("\"check\":\"archive\"");
+                lines
+                    .lines()
+                    .find(is_archive)
+                    .expect("it is checked")
+                    .to_owned()
+            };
+            let info = || printed(&instance, &["info", "log", "-o", "json"]);
+            let context = instance.context("log");
+            append(&context, 1..=100);
+            context.wait_durable(100, PATIENCE).expect("room");
+            assert!(doctor().contains("no context is in trouble"));
+            assert!(info().get("trouble").is_none());
+            let filler = fill(&instance.state_dir());
+            append(&context, 101..=5000);
+            let since = eventually("it is said", || info().get("trouble_since_ns").cloned());
+            let said = info();
+            check(&said, &["A context: `ls`", "A context, described: `info`"]);
+            assert!(
+                said["trouble"]
+                    .as_str()
+                    .expect("text")
+                    .contains("No space left")
+            );
+            let short = instance.printed(&["info", "log", "-o", "short"]);
+            assert!(short.contains("not archived     since 20"), "{short}");
+            let found = doctor();
+            assert!(
+                found.contains("\"bad\"") && found.contains("\\\"log\\\""),
+                "{found}"
+            );
+            // It has been tried again, in vain, and it is the same trouble.
+            let waited = context.wait_durable(5000, Duration::from_millis(1500));
+            waited.expect_err("there is no room");
+            assert_eq!(info()["trouble_since_ns"], since);
+            std::fs::remove_file(filler).expect("ours");
+            context.wait_durable(5000, PATIENCE).expect("room");
+            eventually("it is over", || {
+                info().get("trouble").is_none().then_some(())
+            });
+            assert!(doctor().contains("no context is in trouble"));
+            // Without a daemon nobody knows.
+            instance.stop_daemon();
+            assert!(
+                printed(&instance, &["info", "log", "-o", "json"])
+                    .get("trouble")
+                    .is_none()
+            );
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn who_opens_a_context_is_refused_in_time_when_nothing_can_be_written() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::who_opens_a_context_is_refused_in_time_when_nothing_can_be_written",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "1M");
+            instance.start(&[&ARCHIVE[..], &["--memory-budget", "4M"]].concat());
+            let context = instance.context("log");
+            let filler = fill(&instance.state_dir());
+            let mut appender = context.appender().expect("an appender");
+            while appender.append(&NewEntry::new("k", &[7; 10_000])).is_ok() {}
+            let large = Sizes {
+                first_len: Some(1 << 20),
+                ..Sizes::default()
+            };
+            let ledger = instance.connect();
+            let open = || ledger.context("other").sizes(large).open_or_create();
+            let error = open().expect_err("there is no memory");
+            // Said by the daemon, which is there.
+            let said = error.to_string();
+            assert!(said.contains("memory budget"), "{said}");
+            std::fs::remove_file(filler).expect("ours");
+            drop(appender);
             instance.stop_daemon();
             umount(&instance.state_dir()).expect("nobody uses it");
         },

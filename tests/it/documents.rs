@@ -179,7 +179,7 @@ fn options(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_option_of_ours_that_a_document_names_exists() {
     let instance = started(&[]);
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 17] = [
         &["run"],
         &["ls"],
         &["info"],
@@ -187,6 +187,12 @@ fn every_option_of_ours_that_a_document_names_exists() {
         &["get"],
         &["tail"],
         &["export"],
+        &["import"],
+        &["snapshot", "export"],
+        &["snapshot", "load"],
+        &["prove"],
+        &["check-proof"],
+        &["drop"],
         &["inspect"],
         &["purge"],
         &["config", "check"],

@@ -200,7 +200,7 @@ fn what_has_left_memory_comes_from_files_or_is_missed() {
     instance.start(&SMALL);
     assert_eq!(exported(&instance, "jsonl", &[]), whole);
 
-    let forgetful = started(&SMALL[2..]);
+    let forgetful = started(&[&["--durability", "memory"][..], &SMALL[2..]].concat());
     let context = forgetful.context("log");
     append(&context, 1..=5000);
     eventually("some have left memory", || {

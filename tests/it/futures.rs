@@ -5,14 +5,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use ledger_client::{AsyncWatcher, NewEntry, ReadError};
+use ledger_client::{AsyncWatcher, DurableError, NewEntry, ReadError};
 use ledger_tests::{Instance, PATIENCE, eventually};
 use pollster::block_on;
 
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 const ENTRIES: u64 = 500;
 const SMALL: [&str; 4] = ["--spare-min", "16K", "--spare-max", "16K"];
@@ -106,7 +106,7 @@ fn a_streams_entries_stay_when_it_has_gone_on() {
 
 #[test]
 fn a_stream_ends_after_an_error_until_it_is_moved() {
-    let instance = started(&[&SMALL[..], &["--window", "64K"]].concat());
+    let instance = started(&[&SMALL[..], &IN_MEMORY, &["--window", "64K"]].concat());
     let mut writer = instance.peer();
     writer.must("open log");
     writer.must("fill 3000 100");
@@ -200,4 +200,79 @@ fn all_watchers_of_one_context_share_one_thread() {
     eventually("it ends with the last watcher", || {
         (peer.must("dispatchers") == "0").then_some(())
     });
+}
+
+/// All of these futures, polled by one thread.
+fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut outcomes = Vec::new();
+    block_on(poll_fn(move |task| {
+        waiting.retain_mut(|future| match future.as_mut().poll(task) {
+            Poll::Ready(outcome) => {
+                outcomes.push(outcome);
+                false
+            }
+            Poll::Pending => true,
+        });
+        match waiting.is_empty() {
+            true => Poll::Ready(std::mem::take(&mut outcomes)),
+            false => Poll::Pending,
+        }
+    }))
+}
+
+#[test]
+fn stable_storage_is_awaited_by_many_and_nobody_is_forgotten() {
+    let mut instance = started(&[]);
+    // More than one thread can sleep for.
+    let contexts: Vec<_> = (0..150)
+        .map(|n| instance.context(&format!("log-{n}")))
+        .collect();
+    let mut appenders: Vec<_> = contexts
+        .iter()
+        .map(|context| context.appender().expect("an appender"))
+        .collect();
+    std::thread::scope(|scope| {
+        let awaited = scope.spawn(|| {
+            let twice = contexts.iter().chain(&contexts);
+            all(twice.map(|context| context.durable(3, PATIENCE)))
+        });
+        for _ in 1..=3 {
+            for appender in &mut appenders {
+                appender.append(&NewEntry::new("k", b"v")).expect("room");
+            }
+        }
+        let outcomes = awaited.join().expect("no panic");
+        assert_eq!(outcomes, vec![Ok(()); 300]);
+    });
+    let [context, ..] = &contexts[..] else {
+        panic!("there are some");
+    };
+    assert_eq!(context.durable_seq(), Some(3));
+
+    // What never comes ends in time, also without a daemon.
+    instance.kill_daemon();
+    assert_eq!(block_on(context.durable(3, PATIENCE)), Ok(()));
+    let later = block_on(context.durable(4, Duration::from_millis(50)));
+    let expected = DurableError::TimedOut {
+        seq: 4,
+        durable_seq: 3,
+    };
+    assert_eq!(later, Err(expected));
+    // One that was let go of has no part in what comes.
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let dropped = pin!(context.durable(4, PATIENCE)).poll(&mut Context::from_waker(&waker));
+    assert!(dropped.is_pending());
+    appenders[0]
+        .append(&NewEntry::new("k", b"v"))
+        .expect("room");
+    std::thread::scope(|scope| {
+        let awaited = scope.spawn(|| block_on(context.durable(4, PATIENCE)));
+        instance.start(&[]);
+        assert_eq!(awaited.join().expect("no panic"), Ok(()));
+    });
+
+    let memory = started(&IN_MEMORY).context("log");
+    let never = block_on(memory.durable(1, PATIENCE));
+    assert_eq!(never, Err(DurableError::MemoryOnly));
 }

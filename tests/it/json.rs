@@ -93,6 +93,7 @@ fn a_measurement_ends_with_nothing_left_also_when_it_is_interrupted() {
     assert_eq!(object::list(&own).expect("a list"), []);
     let dir = std::env::temp_dir().join(format!("ledger-{name}"));
     assert!(!dir.exists());
+    assert!(!instance.state_dir().exists());
 }
 
 fn array(value: Value) -> Vec<Value> {

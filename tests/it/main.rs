@@ -27,6 +27,7 @@ mod names;
 mod oracle;
 mod proofs;
 mod recorder;
+mod retention;
 mod roster;
 mod runs;
 mod service;
@@ -45,6 +46,9 @@ const PROGRAMS: Programs = Programs {
     ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
     peer: env!("CARGO_BIN_EXE_peer"),
 };
+
+/// Contexts that are nowhere else, so that what leaves memory is gone.
+const IN_MEMORY: [&str; 2] = ["--durability", "memory"];
 
 fn started(args: &[&str]) -> ledger_tests::Instance {
     ledger_tests::Instance::started(PROGRAMS, args)

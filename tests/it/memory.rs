@@ -14,7 +14,7 @@ use ledger_tests::{Instance, PATIENCE, eventually};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::{PROGRAMS, started};
+use crate::{IN_MEMORY, PROGRAMS, started};
 
 /// A budget that one context can spend, and keep.
 const TIGHT: [&str; 6] = [
@@ -167,6 +167,8 @@ fn a_spent_budget_refuses_at_once_and_appends_resume_when_it_is_raised() {
 #[test]
 fn the_window_moves_on_and_says_what_is_still_there() {
     let instance = started(&[
+        "--durability",
+        "memory",
         "--window",
         "256K",
         "--spare-min",
@@ -246,7 +248,7 @@ fn the_window_moves_on_and_says_what_is_still_there() {
 
 #[test]
 fn a_context_keeps_the_sizes_it_was_created_with() {
-    let mut instance = started(&[]);
+    let mut instance = started(&IN_MEMORY);
     let sizes = Sizes {
         first_len: Some(64 << 10),
         spare_len_min: Some(32 << 10),
@@ -335,16 +337,20 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
 
 #[test]
 fn a_budget_that_was_lowered_makes_room_all_the_same() {
-    let mut instance = started(&["--memory-budget", "32M"]);
-    let mut writer = instance.peer();
-    writer.must("open log");
-    writer.must("fill 200 60000");
-    writer.end().expect("a clean end");
-    instance.kill_daemon();
-    // Less than its sealed segments take.
-    instance.start(&["--memory-budget", "7M"]);
-    let appended = instance.printed(&["append", "another", "k", "v", "-o", "short"]);
-    assert_eq!(appended, "1\n");
+    // Also where it has to be written first.
+    for durability in ["memory", "archive"] {
+        let durability = ["--durability", durability, "--memory-budget"];
+        let mut instance = started(&[&durability[..], &["32M"]].concat());
+        let mut writer = instance.peer();
+        writer.must("open log");
+        writer.must("fill 200 60000");
+        writer.end().expect("a clean end");
+        instance.kill_daemon();
+        // Less than its sealed segments take.
+        instance.start(&[&durability[..], &["7M"]].concat());
+        let appended = instance.printed(&["append", "another", "k", "v", "-o", "short"]);
+        assert_eq!(appended, "1\n", "{durability:?}");
+    }
 }
 
 #[test]
@@ -370,7 +376,8 @@ fn appends_resume_when_somebody_else_gives_memory_up() {
 
 #[test]
 fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
-    let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
+    let short = ["--memory-budget", "16M", "--spare-min", "64K"];
+    let instance = started(&[&IN_MEMORY[..], &short].concat());
     let ledger = instance.connect();
     let mut appenders: Vec<Appender> = (0..8)
         .map(|n| {
@@ -397,6 +404,31 @@ fn contexts_share_a_budget_that_is_too_small_for_all_of_them() {
         let entry = appender.context().get(8000).expect("readable");
         entry.expect("the newest is there").verify().expect("whole");
     }
+}
+
+#[test]
+fn who_opens_a_context_gets_memory_that_has_to_be_written_first() {
+    let instance = started(&["--memory-budget", "16M", "--spare-min", "64K"]);
+    let ledger = instance.connect();
+    let context = instance.context("busy");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    let large = Sizes {
+        first_len: Some(1 << 20),
+        ..Sizes::default()
+    };
+    // Each takes what the busy one has just filled; all of them fit beside its window.
+    for n in 0..5 {
+        for _ in 0..4000 {
+            appender
+                .append(&NewEntry::new("k", &[7; 1000]))
+                .expect("room");
+        }
+        let name = format!("other-{n}");
+        let other = ledger.context(&name).sizes(large);
+        other.open_or_create().expect("memory that is written");
+    }
+    assert_eq!(context.first_available().expect("readable"), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ledger_tests::traced::Way;
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
 
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 const SMALL: [&str; 4] = ["--spare-min", "64K", "--spare-max", "64K"];
 /// Fills the first segment but for a few bytes.
@@ -243,9 +243,10 @@ fn stopped_anywhere_in_a_roll_it_goes_on_in_the_one_sequence() {
 /// A daemon that comes back does not know of a client that is stopped, so it
 /// may close the context in front of it.
 fn closed_meanwhile(place: Where) {
-    let mut instance = started(&SMALL);
+    let small = [&SMALL[..], &IN_MEMORY].concat();
+    let mut instance = started(&small);
     let length = length(&instance, place);
-    let quick = [&SMALL[..], &["--idle-close-after", "0.01"]].concat();
+    let quick = [&small[..], &["--idle-close-after", "0.01"]].concat();
     let mut outcomes = HashSet::new();
     for at in places(length, 10) {
         let context = format!("closed-{at}");
@@ -271,7 +272,7 @@ fn closed_meanwhile(place: Where) {
         assert_eq!(instance.peer_digest(&context), digest);
         drop(sleeper);
         instance.kill_daemon();
-        instance.start(&SMALL);
+        instance.start(&small);
     }
     assert_eq!(outcomes.len(), 2, "some were refused, some went in");
 }

@@ -10,7 +10,7 @@ use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 
 use crate::commands::{lines, three};
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 #[test]
 fn it_begins_where_it_is_told_and_follows() {
@@ -159,6 +159,8 @@ fn a_follower_that_prints_nothing_ends_though_the_log_never_pauses() {
 #[test]
 fn a_cursor_file_whose_place_has_left_memory_is_named() {
     let instance = started(&[
+        "--durability",
+        "memory",
         "--window",
         "64K",
         "--spare-min",
@@ -221,7 +223,7 @@ fn its_timeout_begins_when_everything_old_is_printed() {
 
 #[test]
 fn it_goes_on_where_its_cursor_file_says() {
-    let mut instance = started(&[]);
+    let mut instance = started(&IN_MEMORY);
     three(&instance);
     let file = instance.runtime_dir().join("cursor");
     let path = file.to_str().expect("text").to_owned();
@@ -234,7 +236,7 @@ fn it_goes_on_where_its_cursor_file_says() {
     // It is another context's now.
     instance.stop_daemon();
     instance.printed(&["purge"]);
-    instance.start(&[]);
+    instance.start(&IN_MEMORY);
     instance.printed(&["append", "log", "k", "anew"]);
     let said = instance.complained(&args);
     assert!(said.contains("made anew since"), "{said}");

@@ -324,14 +324,14 @@ fn a_place_that_somebody_prepared_is_not_used() {
     let instance = Instance::of(OWNER, PROGRAMS);
     let dir = instance.runtime_dir();
     chown(dir, Some(STRANGER), None).expect("root may");
-    let said = instance.complained(&["run"]);
+    let said = instance.complained(&["run", "--durability", "memory"]);
     assert!(
         said.contains("belongs to uid 61004, not to 61001"),
         "{said}"
     );
     chown(dir, Some(OWNER), None).expect("root may");
     std::fs::set_permissions(dir, Permissions::from_mode(0o777)).expect("root may");
-    let said = instance.complained(&["run"]);
+    let said = instance.complained(&["run", "--durability", "memory"]);
     assert!(said.contains("can be written by others"), "{said}");
     std::fs::set_permissions(dir, Permissions::from_mode(0o711)).expect("root may");
 
@@ -341,7 +341,7 @@ fn a_place_that_somebody_prepared_is_not_used() {
     let link = dir.join("link");
     symlink(&other, &link).expect("root may");
     let link = link.to_str().expect("text");
-    let said = instance.complained(&["run", "--runtime-dir", link]);
+    let said = instance.complained(&["run", "--durability", "memory", "--runtime-dir", link]);
     assert!(said.contains("is a symbolic link"), "{said}");
 
     // A client does not speak to who is not the daemon.

@@ -17,27 +17,29 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 ///
 /// If the example fails.
 pub fn example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
-    daemon_example(|options| {
-        let builder = Ledger::builder().instance(&options.instance);
-        let builder = builder.runtime_dir(&options.runtime_dir);
-        let _daemon = Daemon::start(options)?;
-        run(builder.connect()?)
-    });
+    daemon_example(|options| connected(options, run));
 }
 
-/// Runs an example that is connected to a daemon that keeps an archive.
+/// As [`example`], of contexts that are in memory only.
 ///
 /// # Panics
 ///
 /// If the example fails.
-pub fn archive_example(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
+pub fn example_in_memory(run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>) {
     daemon_example(|mut options| {
-        options.durability = Durability::Archive;
-        let builder = Ledger::builder().instance(&options.instance);
-        let builder = builder.runtime_dir(&options.runtime_dir);
-        let _daemon = Daemon::start(options)?;
-        run(builder.connect()?)
+        options.durability = Durability::Memory;
+        connected(options, run)
     });
+}
+
+fn connected(
+    options: Options,
+    run: impl FnOnce(Ledger) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let builder = Ledger::builder().instance(&options.instance);
+    let builder = builder.runtime_dir(&options.runtime_dir);
+    let _daemon = Daemon::start(options)?;
+    run(builder.connect()?)
 }
 
 /// Runs an example that starts a daemon of its own, with these options.

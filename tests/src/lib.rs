@@ -26,7 +26,7 @@ use ledger_shm::object;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-pub use crate::example::{archive_example, daemon_example, example};
+pub use crate::example::{daemon_example, example, example_in_memory};
 use crate::process::{Lines, Process};
 pub use crate::scripted::Peer;
 

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::Bell;
-use crate::sys;
+use crate::{Control, sys};
 
 /// How many bells one thread can sleep at: futex_waitv(2) takes 128 words, and
 /// one is the [`Nudge`].
@@ -46,20 +46,26 @@ impl Nudge {
 }
 
 /// Sleeps until one of the bells rings, or rang after it was seen to have rung so
-/// often; until the nudge is called; or for `timeout`. May return early.
+/// often; until more of one of the contexts is on stable storage than was seen to be;
+/// until the nudge is called; or for `timeout`. May return early.
 ///
 /// Kernels before 5.16 cannot sleep at several words, and a seccomp filter may
 /// know nothing of it. There it is as if
 /// somebody rang every [`SLEEP_MAX`](super::SLEEP_MAX).
-pub fn sleep_at_any(nudge: (&Nudge, u32), bells: &[(Arc<Bell>, u32)], timeout: Option<Duration>) {
-    debug_assert!(bells.len() <= BELLS_MAX, "{} bells", bells.len());
-    let words = bells
-        .iter()
-        .take(BELLS_MAX)
-        .map(|(bell, seen)| (bell.count_word(), *seen));
+pub fn sleep_at_any<'a>(
+    nudge: (&Nudge, u32),
+    bells: &[(Arc<Bell>, u32)],
+    durable: impl Iterator<Item = (&'a Control, u64)>,
+    timeout: Option<Duration>,
+) {
+    let bells = bells.iter().map(|(bell, seen)| (bell.count_word(), *seen));
+    // The lower half: whoever misses 2^32 entries waits once more.
+    let durable = durable.map(|(control, seen)| (control.durable_word(), seen as u32));
     let words: Vec<_> = std::iter::once((&nudge.0.0, nudge.1))
-        .chain(words)
+        .chain(bells)
+        .chain(durable)
         .collect();
+    debug_assert!(words.len() <= sys::FUTEXES_MAX, "{} words", words.len());
     if !sys::futex_wait_any(&words, timeout) {
         sys::futex_wait(&nudge.0.0, nudge.1, super::SLEEP_MAX);
     }

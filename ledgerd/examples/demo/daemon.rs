@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use ledger_client::Sizes;
-use ledgerd::{Daemon, Options};
+use ledgerd::{Daemon, Durability, Options};
 
 use crate::Failure;
 use crate::instance::Instance;
@@ -17,6 +17,8 @@ pub fn play(plan: &Plan) -> Result<(), Failure> {
     let instance = Instance::adopt()?;
     let mut options = Options::new(instance.name());
     options.runtime_dir = instance.runtime_dir().to_owned();
+    // It is over when its memory goes.
+    options.durability = Durability::Memory;
     options.memory_budget = Some(memory.budget);
     options.sizes = Sizes {
         first_len: Some(memory.segment_len),

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -14,9 +15,13 @@ use nix::sys::eventfd::EventFd;
 use super::Marks;
 use super::home::Home;
 use super::keeper::{Keeper, Trouble};
+use super::retain::Cleaner;
+use crate::options::Options;
 
 /// How often the frontiers of contexts that are appended to are looked at.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long old files are removed before contexts that are appended to have their turn.
+const CLEANING: Duration = Duration::from_millis(5);
 
 /// What to do.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) enum Order {
     Forget { epoch: Epoch, home: Home },
     /// What is there is to be on stable storage at once.
     Sync { epoch: Epoch, marks: Arc<Marks> },
+    /// Other options hold from now on.
+    GoOn(Box<Options>),
 }
 
 /// What came of it.
@@ -48,6 +55,10 @@ pub(crate) enum Report {
     Complete { epoch: Epoch, is_done: bool },
     /// A context's memory is damaged.
     Damaged(Epoch, MapError),
+    /// A context cannot be written for this reason, or can be again.
+    Trouble { epoch: Epoch, error: Option<String> },
+    /// The thread has panicked: nothing is written behind any more.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -61,12 +72,19 @@ impl Archiver {
     /// Starts the thread; it writes `done` after each report.
     pub(crate) fn start(
         instance: Instance,
+        options: Options,
         archive_dir: PathBuf,
         done: Arc<EventFd>,
     ) -> io::Result<Archiver> {
         let (orders, todo) = mpsc::channel();
         let (sender, reports) = mpsc::channel();
+        let announce = Announce {
+            reports: sender.clone(),
+            done: Arc::clone(&done),
+        };
         let desk = Desk {
+            file_len: options.archive_file_len,
+            cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
             instance,
             archive_dir,
             reports: sender,
@@ -75,7 +93,10 @@ impl Archiver {
         };
         let thread = std::thread::Builder::new()
             .name("ledgerd-archiver".into())
-            .spawn(move || desk.run(&todo))?;
+            .spawn(move || {
+                let _announce = announce;
+                desk.run(&todo);
+            })?;
         Ok(Archiver {
             orders: Some(orders),
             reports,
@@ -106,10 +127,28 @@ impl Drop for Archiver {
     }
 }
 
+/// Says so if the thread panics.
+struct Announce {
+    reports: Sender<Report>,
+    done: Arc<EventFd>,
+}
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The server has ended if nobody listens.
+            let _ = self.reports.send(Report::Ended);
+            let _ = self.done.write(1);
+        }
+    }
+}
+
 /// What the thread works with.
 struct Desk {
     instance: Instance,
     archive_dir: PathBuf,
+    file_len: usize,
+    cleaner: Cleaner,
     reports: Sender<Report>,
     done: Arc<EventFd>,
     /// Of contexts that are appended to, or whose last entries cannot be written yet.
@@ -129,10 +168,9 @@ impl Desk {
     fn run(mut self, todo: &Receiver<Order>) {
         let mut has_more = false;
         loop {
-            let first = match (has_more, self.keepers.is_empty()) {
-                (true, _) => todo.recv_timeout(Duration::ZERO),
-                (false, false) => todo.recv_timeout(LOOK),
-                (false, true) => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let first = match self.pause(has_more) {
+                Some(pause) => todo.recv_timeout(pause),
+                None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match first {
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -148,12 +186,33 @@ impl Desk {
                     }
                 }
             }
-            has_more = self.look();
+            has_more = self.look() | self.clean();
         }
         // Also what nobody has looked at yet.
         for epoch in self.keepers.keys().copied().collect::<Vec<_>>() {
             self.with(epoch, Keeper::leave);
         }
+    }
+
+    /// How long to wait for an order before looking again; for ever if none.
+    fn pause(&self, has_more: bool) -> Option<Duration> {
+        if has_more {
+            return Some(Duration::ZERO);
+        }
+        let look = (!self.keepers.is_empty()).then_some(LOOK);
+        let cleaning = self.cleaner.due();
+        let cleaning = cleaning.map(|due| due.saturating_duration_since(Instant::now()));
+        look.into_iter().chain(cleaning).min()
+    }
+
+    /// Removes some of what need not be kept; whether there is more.
+    fn clean(&mut self) -> bool {
+        let keepers = &self.keepers;
+        let is_in_trouble = |dir: &Path| {
+            let mut waiting = keepers.values().filter(|kept| kept.keeper.is_waiting());
+            waiting.any(|kept| kept.keeper.home().is_some_and(|home| home.dir == dir))
+        };
+        self.cleaner.work(Instant::now() + CLEANING, is_in_trouble)
     }
 
     fn obey(&mut self, order: Order) {
@@ -179,7 +238,7 @@ impl Desk {
                     Ok(())
                 });
                 if is_done {
-                    self.keepers.remove(&epoch);
+                    self.forget(epoch);
                 } else {
                     // What could not be written is still to be.
                     self.let_go(epoch);
@@ -187,7 +246,7 @@ impl Desk {
                 self.report(Report::Complete { epoch, is_done });
             }
             Order::Forget { epoch, home } => {
-                self.keepers.remove(&epoch);
+                self.forget(epoch);
                 // Twice: a look that was under way may have begun a file since. What is
                 // left is removed at the next start.
                 let _ = home.remove_aside();
@@ -198,6 +257,10 @@ impl Desk {
                 self.kept(epoch, marks);
                 self.with(epoch, |keeper| keeper.advance(true).map(drop));
                 self.let_go(epoch);
+            }
+            Order::GoOn(options) => {
+                self.file_len = options.archive_file_len;
+                self.cleaner.go_on_with(*options);
             }
         }
     }
@@ -220,10 +283,11 @@ impl Desk {
         // Memory that was given up, and came back as other memory.
         let is_other = |kept: &Kept| !Arc::ptr_eq(&kept.marks, &marks);
         if self.keepers.get(&epoch).is_some_and(is_other) {
-            self.keepers.remove(&epoch);
+            self.forget(epoch);
         }
+        let (instance, dir, file_len) = (&self.instance, &self.archive_dir, self.file_len);
         self.keepers.entry(epoch).or_insert_with(|| Kept {
-            keeper: Keeper::new(&self.instance, epoch, &self.archive_dir, Arc::clone(&marks)),
+            keeper: Keeper::new(instance, epoch, dir, Arc::clone(&marks), file_len),
             marks,
             is_followed: false,
             said: None,
@@ -236,27 +300,25 @@ impl Desk {
             return;
         };
         let before = kept.marks.finished_seq();
-        let outcome = act(&mut kept.keeper);
+        // One context's trouble is not that of all.
+        let outcome = catch_unwind(AssertUnwindSafe(|| act(&mut kept.keeper)))
+            .unwrap_or_else(|panic| Err(kept.keeper.panicked(&*panic)));
         let is_further = kept.marks.finished_seq() != before;
+        if is_further && let Some(home) = kept.keeper.home() {
+            self.cleaner.look_at(home);
+        }
         match outcome {
             Ok(()) if kept.keeper.is_waiting() => {}
-            Ok(()) => kept.said = None,
+            Ok(()) => self.say(epoch, None),
             Err(Trouble::Memory(error)) if matches!(error, MapError::Corrupt(_)) => {
-                self.keepers.remove(&epoch);
+                self.forget(epoch);
                 self.report(Report::Damaged(epoch, error));
             }
             // It was dropped, or its memory given up.
             Err(Trouble::Memory(error)) if error.is_not_found() => {
-                self.keepers.remove(&epoch);
+                self.forget(epoch);
             }
-            Err(trouble) => {
-                // Said once, however often it is tried.
-                let said = Some(trouble.to_string());
-                if kept.said != said {
-                    tracing::error!(%epoch, error = %trouble, "a context cannot be archived; it is tried again");
-                    kept.said = said;
-                }
-            }
+            Err(trouble) => self.say(epoch, Some(trouble.to_string())),
         }
         if is_further {
             self.report(Report::Finished(epoch));
@@ -267,13 +329,107 @@ impl Desk {
     fn let_go(&mut self, epoch: Epoch) {
         let is_done = |kept: &Kept| !kept.is_followed && kept.keeper.is_settled();
         if self.keepers.get(&epoch).is_some_and(is_done) {
-            self.keepers.remove(&epoch);
+            self.forget(epoch);
         }
+    }
+
+    fn forget(&mut self, epoch: Epoch) {
+        self.say(epoch, None);
+        self.keepers.remove(&epoch);
+    }
+
+    /// Reports what keeps a context from being written, or that nothing does; once,
+    /// however often it is tried.
+    fn say(&mut self, epoch: Epoch, said: Option<String>) {
+        let Some(kept) = self.keepers.get_mut(&epoch) else {
+            return;
+        };
+        if kept.said == said {
+            return;
+        }
+        if let Some(error) = &said {
+            tracing::error!(%epoch, error, "a context cannot be archived; it is tried again");
+        }
+        kept.said.clone_from(&said);
+        self.report(Report::Trouble { epoch, error: said });
     }
 
     fn report(&self, report: Report) {
         // The server has ended if nobody listens.
         let _ = self.reports.send(report);
         let _ = self.done.write(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk() -> (Desk, Receiver<Report>) {
+        let (sender, reports) = mpsc::channel();
+        let instance = Instance::own("archiver_tests").expect("a valid name");
+        let archive_dir = PathBuf::from("/nonexistent");
+        let options = Options::new("archiver_tests");
+        let desk = Desk {
+            file_len: options.archive_file_len,
+            cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
+            instance,
+            archive_dir,
+            reports: sender,
+            done: Arc::new(EventFd::new().expect("a descriptor")),
+            keepers: HashMap::new(),
+        };
+        (desk, reports)
+    }
+
+    #[test]
+    fn a_panic_is_the_trouble_of_one_context_until_it_is_over() {
+        let (mut desk, reports) = desk();
+        let [epoch, other] = [Epoch([7; 16]), Epoch([8; 16])];
+        for epoch in [epoch, other] {
+            desk.kept(epoch, Arc::default());
+        }
+        for _ in 0..2 {
+            desk.with(epoch, |_| panic!("on purpose"));
+        }
+        let Ok(Report::Trouble {
+            epoch: of,
+            error: Some(error),
+        }) = reports.try_recv()
+        else {
+            panic!("nothing was said");
+        };
+        assert_eq!(of, epoch);
+        assert!(error.contains("panicked: on purpose"), "{error}");
+        // It is not given up, and what waits is no news.
+        assert!(desk.keepers[&epoch].keeper.is_waiting());
+        assert!(!desk.keepers[&other].keeper.is_waiting());
+        assert!(reports.try_recv().is_err(), "it is said once");
+        desk.forget(epoch);
+        let over = reports.try_recv();
+        assert!(
+            matches!(over, Ok(Report::Trouble { error: None, .. })),
+            "{over:?}"
+        );
+        desk.forget(other);
+        assert!(reports.try_recv().is_err(), "there was none");
+    }
+
+    #[test]
+    fn a_thread_that_panics_says_so_and_one_that_ends_does_not() {
+        for is_panicking in [true, false] {
+            let (sender, reports) = mpsc::channel();
+            let announce = Announce {
+                reports: sender,
+                done: Arc::new(EventFd::new().expect("a descriptor")),
+            };
+            let thread = std::thread::spawn(move || {
+                let _announce = announce;
+                assert!(!is_panicking, "on purpose");
+            });
+            assert_eq!(thread.join().is_err(), is_panicking);
+            let is_said = matches!(reports.recv(), Ok(Report::Ended));
+            assert_eq!(is_said, is_panicking);
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_shm::file::{FileName, FileWriter, Head};
-use ledger_shm::format::SEQ_MAX;
+use ledger_shm::format::{FILE_COUNT_MAX, SEQ_MAX};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::{Cursor, End, Filter, Found, Link};
@@ -28,8 +28,6 @@ use super::keeper::Trouble;
 use super::{Marks, disk};
 use crate::registry::now_ns;
 
-/// Bytes of a file after which the next one is begun.
-const FILE_LEN: usize = 64 << 20;
 /// Bytes of a file that is finished when the last appender leaves, so that the next
 /// one's beginning scans no more.
 const FILE_LEN_LEFT: usize = 1 << 20;
@@ -48,6 +46,8 @@ pub(super) struct Behind {
     control: Control,
     home: Home,
     marks: Arc<Marks>,
+    /// Bytes of a file after which the next one is begun.
+    file_len: usize,
     cursor: Cursor,
     open: Option<FileWriter<BufWriter<File>>>,
     archived_seq: u64,
@@ -67,6 +67,7 @@ impl Behind {
         control: Control,
         home: Home,
         marks: Arc<Marks>,
+        file_len: usize,
     ) -> Result<Behind, Trouble> {
         // Names that an earlier daemon could not sync any more.
         disk::sync_home(&home.dir).map_err(Trouble::Disk)?;
@@ -115,6 +116,7 @@ impl Behind {
             control,
             home,
             marks,
+            file_len,
             cursor,
             open,
             archived_seq,
@@ -213,7 +215,7 @@ impl Behind {
         self.archived_seq = entry.seq();
         self.unsynced_len += len;
         self.unsynced_since.get_or_insert_with(Instant::now);
-        if open.len() >= FILE_LEN {
+        if open.len() >= self.file_len || open.count() == FILE_COUNT_MAX {
             self.finish_open(false)?;
         }
         Ok(Some(len))

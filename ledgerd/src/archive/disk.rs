@@ -93,6 +93,16 @@ pub(super) fn remove(home: &Path, name: FileName) -> io::Result<()> {
     std::fs::remove_file(home.join(name.to_string()))
 }
 
+/// Removes the oldest file of a context for good: it does not come back after a loss of
+/// power when a later one was removed, too.
+pub(super) fn remove_oldest(home: &Path, name: FileName) -> io::Result<()> {
+    match remove(home, name) {
+        // The context was dropped meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.and_then(|()| sync_dir(home)),
+    }
+}
+
 /// Keeps what is behind the valid bytes of a file aside, and cuts it off: nobody is
 /// served an unfinished file.
 pub(super) fn cut(home: &Path, name: FileName, valid_len: usize, torn: &[u8]) -> io::Result<()> {

@@ -32,6 +32,10 @@ impl Home {
         Home { dir }
     }
 
+    pub(super) fn path(&self, name: FileName) -> PathBuf {
+        self.dir.join(name.to_string())
+    }
+
     /// Every file, by the seq of its first entry; none if there is no directory.
     pub(super) fn files(&self) -> io::Result<Vec<FileName>> {
         let entries = match std::fs::read_dir(&self.dir) {
@@ -63,18 +67,23 @@ impl Home {
 
     /// The finished file that begins at or last before a seq, or the first one for 0.
     pub(crate) fn file_of(&self, seq: u64) -> io::Result<Option<(u64, File)>> {
-        let finished = self.finished()?;
-        let after = finished.partition_point(|first| *first <= seq);
-        let index = if seq == 0 {
-            Some(0)
-        } else {
-            after.checked_sub(1)
-        };
-        let Some(first_seq) = index.and_then(|index| finished.get(index)).copied() else {
-            return Ok(None);
-        };
-        let file = disk::open_to_read(&self.dir, FileName::Finished(first_seq))?;
-        Ok(Some((first_seq, file)))
+        loop {
+            let finished = self.finished()?;
+            let after = finished.partition_point(|first| *first <= seq);
+            let index = if seq == 0 {
+                Some(0)
+            } else {
+                after.checked_sub(1)
+            };
+            let Some(first_seq) = index.and_then(|index| finished.get(index)).copied() else {
+                return Ok(None);
+            };
+            match disk::open_to_read(&self.dir, FileName::Finished(first_seq)) {
+                // It was removed meanwhile: another one is the first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => return Ok(Some((first_seq, file?))),
+            }
+        }
     }
 
     /// The tree over all entries in finished files.
@@ -293,4 +302,8 @@ impl Home {
 
 fn head(path: &Path) -> Result<Head, MapError> {
     Head::read(&File::open(path)?)
+}
+
+pub(super) fn trailer(path: &Path) -> Result<Trailer, MapError> {
+    Trailer::read(&File::open(path)?)
 }

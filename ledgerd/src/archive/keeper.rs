@@ -1,6 +1,7 @@
 //! Who looks after one context: begins, tries again what could not be done, and says
 //! what cannot.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub(super) enum Trouble {
         /// What is not as it should be.
         what: String,
     },
+    /// A mistake of ours, which is nobody else's trouble. It is begun again from the files.
+    #[error("the archiver panicked: {0}; the log has where, please report it")]
+    Panicked(String),
 }
 
 impl From<Corrupt> for Trouble {
@@ -55,6 +59,9 @@ pub(super) struct Keeper {
     epoch: Epoch,
     archive_dir: PathBuf,
     marks: Arc<Marks>,
+    file_len: usize,
+    /// Where its files are, once that is known.
+    home: Option<Home>,
     /// None before it has begun, and after it could not go on.
     behind: Option<Behind>,
     retry_at: Option<Instant>,
@@ -69,16 +76,23 @@ impl Keeper {
         epoch: Epoch,
         archive_dir: &Path,
         marks: Arc<Marks>,
+        file_len: usize,
     ) -> Keeper {
         Keeper {
             instance: instance.clone(),
             epoch,
             archive_dir: archive_dir.to_owned(),
             marks,
+            file_len,
+            home: None,
             behind: None,
             retry_at: None,
             failed: None,
         }
+    }
+
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// Copies what is new, and has it on stable storage if it is time, or at once.
@@ -130,6 +144,15 @@ impl Keeper {
     /// Whether it waits for trying again.
     pub(super) fn is_waiting(&self) -> bool {
         self.retry_at.is_some()
+    }
+
+    /// Something panicked on the way: what it knew of the files may be wrong.
+    pub(super) fn panicked(&mut self, panic: &(dyn Any + Send)) -> Trouble {
+        self.behind = None;
+        self.retry_at = Some(Instant::now() + RETRY);
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or(panic.downcast_ref::<String>().map(String::as_str));
+        Trouble::Panicked(said.unwrap_or("without a word").to_owned())
     }
 
     /// Does something, having begun if need be; nothing while it waits.
@@ -187,7 +210,9 @@ impl Keeper {
                 .join(home.map_err(MapError::Io)?.to_string());
             let marks = Arc::clone(&self.marks);
             let instance = self.instance.clone();
-            self.behind = Some(Behind::begin(instance, control, Home::new(dir), marks)?);
+            let home = self.home.insert(Home::new(dir)).clone();
+            let behind = Behind::begin(instance, control, home, marks, self.file_len)?;
+            self.behind = Some(behind);
         }
         Ok(self.behind.as_mut().expect("begun above"))
     }

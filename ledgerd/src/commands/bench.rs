@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::cli::{Failure, Output, OutputArgs};
 use crate::commands::print::Printer;
-use crate::{Daemon, Options};
+use crate::{Daemon, Durability, Options};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -105,6 +105,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let dir = std::env::temp_dir().join(format!("ledger-{name}"));
     let mut options = Options::new(&name);
     options.runtime_dir.clone_from(&dir);
+    options.durability = Durability::Memory;
     let daemon = Daemon::start(options)?;
     let outcome = measure(&args, &name, &dir, is_interrupted);
     let stopped = daemon.stop();

@@ -5,13 +5,14 @@ mod host;
 use std::fs;
 use std::path::Path;
 
-use ledger_client::place;
+use ledger_client::wire::Trouble;
+use ledger_client::{admin, place};
 use ledger_shm::object::{self, Instance, MEMORY_DIR};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::print::Printer;
-use crate::commands::{READER_CONNECT_TIMEOUT, builder, connect_to_read};
+use crate::commands::{READER_CONNECT_TIMEOUT, builder, connect_to_read, since};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,6 +71,9 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
     let daemon = daemon(instance)?;
     let is_served = daemon.verdict == Verdict::Ok;
     findings.push(daemon);
+    if is_served {
+        findings.extend(archive(instance)?);
+    }
     if place.may_open_by_name() {
         findings.extend(objects(instance, &place, is_served)?);
     } else if is_served {
@@ -143,6 +147,30 @@ fn daemon(instance: &InstanceArgs) -> Result<Finding, Failure> {
             Finding::new("daemon", found).but(verdict, true, remedy)
         }
     })
+}
+
+/// What keeps contexts from being written behind.
+fn archive(instance: &InstanceArgs) -> Result<Vec<Finding>, Failure> {
+    let check = "archive";
+    let ledger = connect_to_read(instance)?;
+    let troubles = match admin::troubles(&ledger, None) {
+        Ok(troubles) => troubles,
+        // It has ended meanwhile.
+        Err(error) => return Ok(vec![Finding::new(check, error.to_string())]),
+    };
+    if troubles.is_empty() {
+        return Ok(vec![Finding::new(check, "no context is in trouble")]);
+    }
+    let finding = |trouble: &Trouble| {
+        let (context, since) = (&trouble.context, since(trouble));
+        let found = format!("context {context:?} is not written since {since}: ");
+        let (error, remedy) = trouble.error.rsplit_once("; ").unwrap_or((
+            &trouble.error,
+            "appends go on while memory lasts; make room on the disk, or mend it, and the daemon goes on by itself",
+        ));
+        Finding::new(check, found + error).but(Verdict::Bad, true, remedy)
+    };
+    Ok(troubles.iter().map(finding).collect())
 }
 
 /// What this uid may do in an instance of another.

@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 
+use ledger_client::wire::Trouble;
+use ledger_client::{Context, admin};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
 use crate::commands::ls::{Summary, number};
-use crate::commands::{ContextArg, open_to_read};
+use crate::commands::{ContextArg, open_to_read, since};
 use crate::held::Held;
 
 #[derive(Serialize)]
@@ -17,6 +19,11 @@ struct Description {
     archived: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     durable: Option<u64>,
+    /// What keeps it from being written behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble_since_ns: Option<u64>,
     payload_len_max: usize,
     metadata_len_max: usize,
     /// Bytes that have left the window and that somebody still maps.
@@ -35,10 +42,13 @@ pub(crate) struct Args {
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let context = open_to_read(instance, &args.context.name)?;
     let held = Held::of(context.ledger().instance(), context.epoch())?;
+    let trouble = trouble(&context);
     let description = Description {
         summary: Summary::of(&context.summary()),
         archived: context.archived_seq(),
         durable: context.durable_seq(),
+        trouble: trouble.as_ref().map(|trouble| trouble.error.clone()),
+        trouble_since_ns: trouble.as_ref().map(|trouble| trouble.since_ns),
         payload_len_max: context.limits().payload_len_max,
         metadata_len_max: context.limits().metadata_len_max,
         retired_mapped_len: held.len,
@@ -74,6 +84,10 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         rows.push(("archived", archived.to_string()));
         rows.push(("durable", durable.to_string()));
     }
+    if let Some(trouble) = &trouble {
+        let since = since(trouble);
+        rows.push(("not archived", format!("since {since}: {}", trouble.error)));
+    }
     if description.retired_mapped_len > 0 {
         rows.push(("retired, mapped", retired));
     }
@@ -85,4 +99,12 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         writeln!(out, "{name:<16} {value}")?;
     }
     Ok(())
+}
+
+/// What the daemon says; one that does not answer has nothing to say.
+fn trouble(context: &Context) -> Option<Trouble> {
+    let ledger = context.ledger();
+    let is_asked = context.durable_seq().is_some() && ledger.is_connected();
+    let troubles = is_asked.then(|| admin::troubles(ledger, Some(context.name())));
+    troubles?.ok()?.pop()
 }

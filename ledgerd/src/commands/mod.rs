@@ -29,10 +29,11 @@ pub(crate) mod verify;
 pub(crate) mod watchers;
 
 use std::ffi::{OsStr, OsString};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use ledger_client::wire::Trouble;
 use ledger_client::{Builder, Context, ContextSummary, Ledger};
 
 use crate::cli::{Failure, InstanceArgs};
@@ -100,6 +101,11 @@ fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure>
         }
         said.into()
     })
+}
+
+/// When it began, in UTC.
+fn since(trouble: &Trouble) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(trouble.since_ns))
 }
 
 /// Beside what was not found: it may have been looked for in the wrong place.

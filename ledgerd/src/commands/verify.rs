@@ -125,7 +125,7 @@ fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure
     let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
     if found.bad.is_none() && is_in_memory {
         match summary.open(ledger) {
-            Ok(context) => memory(&context, next_seq, &mut found),
+            Ok(context) => memory(&context, summary.files_dir(), next_seq, &mut found),
             // It has left memory meanwhile, and all of it is in files.
             Err(OpenError::Map(error)) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -134,9 +134,8 @@ fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure
     Ok(found.verdict(summary.name().to_owned()))
 }
 
-/// Verifies finished files, and that each begins where the one before ended. Returns
-/// the seq that follows.
-fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
+/// First seqs of the finished files that there are now, in order.
+fn first_seqs(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {
         if let Some(FileName::Finished(seq)) = entry?.file_name().to_str().and_then(FileName::parse)
@@ -145,20 +144,40 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
         }
     }
     names.sort_unstable();
-    let mut next_seq = names.first().copied().unwrap_or(1);
+    Ok(names)
+}
+
+/// Whether what is left begins behind this entry: what is older was not to be kept.
+fn begins_behind(dir: &Path, seq: u64) -> std::io::Result<bool> {
+    let oldest = first_seqs(dir)?.first().copied();
+    Ok(oldest.is_some_and(|oldest| oldest > seq))
+}
+
+/// Verifies finished files, and that each begins where the one before ended. Returns
+/// the seq that follows.
+fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
+    let mut next_seq = None;
     let mut last_lamport = None;
-    for first_seq in names {
+    for first_seq in first_seqs(dir)? {
         let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
         let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
         let file = match File::open(&path) {
-            // Dropped meanwhile, or by retention.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Or the context was dropped.
+                if begins_behind(dir, first_seq)? || !dir.exists() {
+                    (next_seq, last_lamport) = (None, None);
+                    continue;
+                }
+                found.bad = bad(Some(first_seq), format!("entry {first_seq} is in no file"));
+                break;
+            }
             file => file?,
         };
         match verify(&file) {
             Ok((head, trailer)) => {
-                if trailer.first_seq != first_seq || first_seq != next_seq {
-                    found.bad = bad(Some(next_seq), format!("entry {next_seq} is in no file"));
+                let expected = next_seq.unwrap_or(first_seq);
+                if trailer.first_seq != first_seq || first_seq != expected {
+                    found.bad = bad(Some(expected), format!("entry {expected} is in no file"));
                     break;
                 }
                 if last_lamport.is_some_and(|lamport| lamport != head.base_lamport) {
@@ -168,7 +187,7 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
                 }
                 last_lamport = Some(trailer.last_lamport);
                 found.entries += trailer.count;
-                next_seq = first_seq + trailer.count;
+                next_seq = Some(first_seq + trailer.count);
             }
             Err(Damage::Entry { seq, damage }) => {
                 found.bad = bad(Some(seq), format!("entry {seq}: {damage}"));
@@ -180,11 +199,13 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
             }
         }
     }
-    Ok(next_seq)
+    Ok(next_seq.unwrap_or(1))
 }
 
 /// Verifies what is in memory from a seq on, or from the oldest there is.
-fn memory(context: &Context, next_seq: u64, found: &mut Found) {
+fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Found) {
+    // What is kept in memory only and has left it is not there to be verified.
+    let has_gone = |seq| dir.is_none_or(|dir| begins_behind(dir, seq).unwrap_or(false));
     let mut seq = next_seq;
     let mut range = context.range(seq);
     loop {
@@ -201,10 +222,9 @@ fn memory(context: &Context, next_seq: u64, found: &mut Found) {
             }
             // It has left memory meanwhile.
             Err(ReadError::Closed) => return,
-            // What is kept in memory only and has left it is not there to be verified.
             Err(ReadError::Evicted {
                 first_available, ..
-            }) if seq < first_available && context.durable_seq().is_none() => {
+            }) if seq < first_available && has_gone(seq) => {
                 seq = first_available;
                 range = context.range(seq);
             }

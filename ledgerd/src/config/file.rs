@@ -13,9 +13,9 @@ use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
-use crate::options::ContextSizes;
+use crate::options::{ContextRules, Durability};
 use crate::rights::{Grant, Right};
-use crate::settings::{Bytes, Settings};
+use crate::settings::{Age, Bytes, Count, Kept, Settings, retention};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,17 @@ pub(crate) enum ConfigError {
 const RIGHTS: (&str, &[&str]) = ("rights", &["contexts", "users", "groups", "right"]);
 const CONTEXTS: (&str, &[&str]) = (
     "contexts",
-    &["names", "first_segment", "spare_min", "spare_max", "window"],
+    &[
+        "names",
+        "durability",
+        "retain_entries",
+        "retain_bytes",
+        "retain_age",
+        "first_segment",
+        "spare_min",
+        "spare_max",
+        "window",
+    ],
 );
 
 /// A user or group.
@@ -83,6 +93,14 @@ struct RightsTable {
 #[serde(deny_unknown_fields)]
 struct ContextTable {
     names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<Durability>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_entries: Option<Kept<Count>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_bytes: Option<Kept<Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_age: Option<Kept<Age>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_segment: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,18 +238,23 @@ impl File {
         self.tables.rights.iter().map(grant).collect()
     }
 
-    /// What it says about the sizes of some contexts.
-    pub(crate) fn context_sizes(&self) -> Vec<ContextSizes> {
-        let sizes = |table: &ContextTable| {
-            let sizes = Sizes {
+    /// What it says about some contexts.
+    pub(crate) fn context_rules(&self) -> Vec<ContextRules> {
+        let rules = |table: &ContextTable| {
+            let rules = ContextRules::new(&table.names).sizes(Sizes {
                 first_len: table.first_segment.map(|bytes| bytes.0),
                 spare_len_min: table.spare_min.map(|bytes| bytes.0),
                 spare_len_max: table.spare_max.map(|bytes| bytes.0),
                 window_len: table.window.map(|bytes| bytes.0),
-            };
-            ContextSizes::new(&table.names, sizes)
+            });
+            let (entries, bytes) = (table.retain_entries, table.retain_bytes);
+            let rules = rules.retention(retention(entries, bytes, table.retain_age));
+            match table.durability {
+                Some(durability) => rules.durability(durability),
+                None => rules,
+            }
         };
-        self.tables.contexts.iter().map(sizes).collect()
+        self.tables.contexts.iter().map(rules).collect()
     }
 }
 
@@ -280,6 +303,10 @@ mod tests {
             for key in keys {
                 let value = match *key {
                     "right" => "\"read\"",
+                    "durability" => "\"archive\"",
+                    "retain_entries" => "1000000",
+                    "retain_bytes" => "\"10G\"",
+                    "retain_age" => "\"all\"",
                     "window" | "first_segment" | "spare_min" | "spare_max" => "\"1M\"",
                     _ => "[\"root\"]",
                 };

@@ -261,7 +261,7 @@ mod tests {
     /// What becomes of a command whose first entry leaves memory before it is read.
     fn pushed_out(begin: Begin) -> Result<(), Failure> {
         let mut outcome = None;
-        ledger_tests::example(|ledger| {
+        ledger_tests::example_in_memory(|ledger| {
             let small = Sizes {
                 first_len: Some(16 << 10),
                 spare_len_min: Some(64 << 10),
