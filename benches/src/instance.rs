@@ -9,6 +9,7 @@ use ledgerd::{Daemon, Durability, Options};
 pub struct Instance {
     pub name: String,
     pub dir: PathBuf,
+    options: Options,
     daemon: Option<Daemon>,
 }
 
@@ -20,11 +21,28 @@ impl Instance {
         options.runtime_dir.clone_from(&dir);
         options.durability = Durability::Memory;
         change(&mut options);
-        let daemon = Daemon::start(options).expect("the daemon starts");
-        Instance {
+        let mut instance = Instance {
             name,
             dir,
-            daemon: Some(daemon),
+            options,
+            daemon: None,
+        };
+        instance.restart();
+        instance
+    }
+
+    /// Starts a daemon, where there is none.
+    pub fn restart(&mut self) {
+        let daemon = Daemon::start(self.options.clone());
+        self.daemon = Some(daemon.expect("the daemon starts"));
+    }
+
+    /// Stops the daemon and removes everything in memory.
+    pub fn lose_memory(&mut self) {
+        drop(self.daemon.take());
+        let instance = ledger_shm::object::Instance::own(&self.name).expect("a valid name");
+        if let Err(error) = ledgerd::purge(&instance, &self.dir) {
+            eprintln!("purge: {error}");
         }
     }
 
@@ -43,11 +61,7 @@ pub fn connect(name: &str, dir: &str) -> Ledger {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        drop(self.daemon.take());
-        let instance = ledger_shm::object::Instance::own(&self.name).expect("a valid name");
-        if let Err(error) = ledgerd::purge(&instance, &self.dir) {
-            eprintln!("purge: {error}");
-        }
+        self.lose_memory();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

@@ -10,6 +10,7 @@ mod log;
 mod memory;
 mod report;
 mod scale;
+mod snapshot;
 mod watch;
 
 use clap::Parser;
@@ -44,7 +45,7 @@ fn main() {
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 14] = [
+    let rows: [(&str, Row); 17] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -58,6 +59,9 @@ fn main() {
         ("archive/beside", archive::beside),
         ("archive/keeps-up", archive::keeps_up),
         ("archive/get", archive::get),
+        ("archive/restart", snapshot::restart),
+        ("snapshot/large", snapshot::large),
+        ("snapshot/small", snapshot::small),
         ("scale/idle-contexts", scale::idle_contexts),
     ];
     for (name, row) in rows {

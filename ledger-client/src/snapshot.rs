@@ -1,9 +1,10 @@
 //! Snapshots: a context's entries, up to one of them, as bytes that can be kept
 //! anywhere.
 
-use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledger_shm::file::{Head, SectionPlan, SnapshotWriter};
@@ -17,10 +18,9 @@ use crate::chain::Located;
 use crate::context::Context;
 use crate::error::{ReadError, SnapshotError};
 
-/// Bytes that are written at once.
+/// Bytes that are written at once, and how many such may wait to be.
 const BUFFER_LEN: usize = 1 << 20;
-/// Entries between two reports of progress.
-const REPORT_EVERY: u64 = 1024;
+const BUFFERS: usize = 3;
 
 /// How far writing a snapshot, or loading one, has come.
 ///
@@ -301,94 +301,108 @@ impl<'a, W: Write> SnapshotTo<'a, W> {
         Ok(plan)
     }
 
+    /// Reads and verifies in a thread beside, and writes here.
     fn write(mut self, planned: &Planned) -> Result<Hash, SnapshotError> {
-        let Planned { head, sections, .. } = planned;
-        let last_seq = planned.last_seq;
-        let mut on_progress = self.on_progress.take();
-        let first_seq = head.first_seq();
-        let total_len = Some(sections.total_len(head.facts.name.len()));
-        let written_len = Cell::new(0);
-        let mut tell = || {
-            if let Some(call) = &mut on_progress {
-                let done_len = written_len.get();
-                call(Progress {
-                    done_len,
-                    total_len,
-                });
-            }
-        };
+        let total_len = planned.sections.total_len(planned.head.facts.name.len());
         let context = self.context;
-        let counted = Counted {
-            inner: self.writer,
-            written_len: &written_len,
-        };
-        let target = BufWriter::with_capacity(BUFFER_LEN, counted);
-        let mut writer =
-            SnapshotWriter::begin(target, head, sections).map_err(SnapshotError::Write)?;
-        let mut reported = first_seq;
-        let mut chunk = Vec::with_capacity(CHUNK_COUNT as usize);
-        while writer.next_seq() <= last_seq {
-            let begin = writer.next_seq();
-            let (Located::In(link) | Located::Closed(link)) = context.shared().locate(begin)?;
-            let stored = StoredNodes::of(&link.segment).map_err(ReadError::from)?;
-            loop {
-                let seq = writer.next_seq();
-                if seq >= reported + REPORT_EVERY {
-                    tell();
-                    reported = seq;
-                }
-                let root = stored.as_ref().and_then(|stored| stored.chunk(seq));
-                let root =
-                    root.filter(|_| writer.takes_chunk() && seq + CHUNK_COUNT - 1 <= last_seq);
-                if let Some(root) = root {
-                    chunk.clear();
-                    for seq in seq..seq + CHUNK_COUNT {
-                        let entry = entry(&link, seq)?;
-                        chunk.push(entry.ok_or_else(|| missing(seq))?);
-                    }
-                    writer
-                        .push_chunk(&chunk, root)
-                        .map_err(SnapshotError::Write)?;
-                    continue;
-                }
-                let here = if seq <= last_seq {
-                    entry(&link, seq)?
-                } else {
-                    None
-                };
-                let Some(entry) = here else {
+        thread::scope(|scope| {
+            let (buffers, filled) = mpsc::sync_channel(BUFFERS);
+            let pipe = Pipe {
+                buffers,
+                buffer: Vec::with_capacity(BUFFER_LEN),
+            };
+            let produced = thread::Builder::new()
+                .name("ledger-snapshot".into())
+                .spawn_scoped(scope, || produce(context, planned, pipe))
+                .map_err(ReadError::Wait)?;
+            let mut done_len = 0;
+            let mut outcome = Ok(());
+            // Whoever fills them ends when nobody takes them any more.
+            for buffer in filled {
+                outcome = self.writer.write_all(&buffer);
+                if outcome.is_err() {
                     break;
-                };
-                writer.push(&entry).map_err(SnapshotError::Write)?;
+                }
+                done_len += buffer.len() as u64;
+                if let Some(call) = &mut self.on_progress {
+                    call(Progress {
+                        done_len,
+                        total_len: Some(total_len),
+                    });
+                }
             }
-            chunk.clear();
-            check_moved(begin, writer.next_seq())?;
-        }
-        let (target, trailer) = writer.finish().map_err(SnapshotError::Write)?;
-        let target = target.into_inner().map_err(|error| error.into_error());
-        target
-            .and_then(|mut target| target.flush())
-            .map_err(SnapshotError::Write)?;
-        tell();
-        Ok(trailer.root)
+            let joined = produced.join();
+            let produced = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome.map_err(SnapshotError::Write)?;
+            let root = produced?;
+            self.writer.flush().map_err(SnapshotError::Write)?;
+            Ok(root)
+        })
     }
 }
 
-/// Counts what goes through.
-struct Counted<'a, W> {
-    inner: W,
-    written_len: &'a Cell<u64>,
+/// Reads what is planned, and returns its root.
+fn produce(context: &Context, planned: &Planned, pipe: Pipe) -> Result<Hash, SnapshotError> {
+    let Planned { head, sections, .. } = planned;
+    let last_seq = planned.last_seq;
+    let mut writer = SnapshotWriter::begin(pipe, head, sections).map_err(SnapshotError::Write)?;
+    let mut chunk = Vec::with_capacity(CHUNK_COUNT as usize);
+    while writer.next_seq() <= last_seq {
+        let begin = writer.next_seq();
+        let (Located::In(link) | Located::Closed(link)) = context.shared().locate(begin)?;
+        let stored = StoredNodes::of(&link.segment).map_err(ReadError::from)?;
+        loop {
+            let seq = writer.next_seq();
+            let root = stored.as_ref().and_then(|stored| stored.chunk(seq));
+            let root = root.filter(|_| writer.takes_chunk() && seq + CHUNK_COUNT - 1 <= last_seq);
+            if let Some(root) = root {
+                chunk.clear();
+                for seq in seq..seq + CHUNK_COUNT {
+                    let entry = entry(&link, seq)?;
+                    chunk.push(entry.ok_or_else(|| missing(seq))?);
+                }
+                writer
+                    .push_chunk(&chunk, root)
+                    .map_err(SnapshotError::Write)?;
+                continue;
+            }
+            let here = if seq <= last_seq {
+                entry(&link, seq)?
+            } else {
+                None
+            };
+            let Some(entry) = here else {
+                break;
+            };
+            writer.push(&entry).map_err(SnapshotError::Write)?;
+        }
+        chunk.clear();
+        check_moved(begin, writer.next_seq())?;
+    }
+    let mut finished = writer.finish().map_err(SnapshotError::Write)?;
+    finished.target.flush().map_err(SnapshotError::Write)?;
+    Ok(finished.trailer.root)
 }
 
-impl<W: Write> Write for Counted<'_, W> {
+/// Hands bytes over to whoever writes them.
+struct Pipe {
+    buffers: SyncSender<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.inner.write(bytes)?;
-        self.written_len.set(self.written_len.get() + len as u64);
-        Ok(len)
+        if self.buffer.len() + bytes.len() > BUFFER_LEN {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        let buffer = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER_LEN));
+        let sent = self.buffers.send(buffer);
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -14,6 +14,7 @@
 //! segment, in place. The peaks are those of the [tree](crate::merkle) over all entries
 //! before the first one, and up to the last one; the nodes what became complete between.
 
+mod hashing;
 mod head;
 mod name;
 mod reader;
@@ -35,7 +36,7 @@ pub use self::source::Source;
 pub use self::trailer::Trailer;
 pub use self::tree::LogNodes;
 pub use self::verify::{Damage, verify};
-pub use self::writer::FileWriter;
+pub use self::writer::{FileWriter, Finished};
 
 #[cfg(test)]
 mod tests {
@@ -113,7 +114,7 @@ mod tests {
             (writer.count(), writer.next_seq()),
             (count, first_seq + count)
         );
-        writer.finish(true).expect("memory").0
+        writer.finish(true).expect("memory").target
     }
 
     fn push(writer: &mut FileWriter<Vec<u8>>, record: &[u8]) {
@@ -182,7 +183,7 @@ mod tests {
         let scan = Scan::of(&bytes[..bytes.len() - 1]).expect("a head");
         let mut writer = FileWriter::resume(bytes[..scan.valid_len()].to_vec(), scan);
         push(&mut writer, &record(5, 15));
-        let (resumed, _) = writer.finish(false).expect("memory");
+        let resumed = writer.finish(false).expect("memory").target;
         let (_, trailer) = verify(&resumed[..]).expect("whole again");
         assert_eq!((trailer.count, trailer.is_complete), (5, false));
         assert_eq!(resumed[..bytes.len()], bytes);

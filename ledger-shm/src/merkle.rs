@@ -37,12 +37,18 @@ const NODE_PREFIX: u8 = 1;
 /// # Ok(()) });
 /// ```
 pub fn leaf_hash(entry: &Entry<'_>) -> Hash {
-    let mut hasher = Sha256::new_with_prefix([LEAF_PREFIX]);
-    content(entry, |bytes| hasher.update(bytes));
+    let mut hasher = Sha256::new();
+    leaf(entry, |bytes| hasher.update(bytes));
     hasher.finalize().into()
 }
 
-/// The bytes that a leaf is the hash of, in pieces.
+/// The bytes that a leaf is the hash of, in pieces: a zero, and the content.
+pub(crate) fn leaf(entry: &Entry<'_>, mut take: impl FnMut(&[u8])) {
+    take(&[LEAF_PREFIX]);
+    content(entry, take);
+}
+
+/// What a leaf says of an entry, in pieces.
 pub fn content(entry: &Entry<'_>, mut take: impl FnMut(&[u8])) {
     let (key, payload) = (entry.key(), entry.payload());
     let metadata = entry.metadata();

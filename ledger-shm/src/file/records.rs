@@ -6,33 +6,43 @@ use std::io::{self, Write};
 use crate::entry::Entry;
 use crate::error::Corrupt;
 use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN, SEGMENT_LEN_MAX};
-use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::merkle::{Frontier, Hash};
 use crate::slot::{Extent, Slot};
 
+use super::hashing::{Beside, Grown, Hashing};
 use super::{Head, Trailer};
 
 /// The records of a file, as far as it was written or read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Records {
     first_seq: u64,
     /// Bytes of them, each filled up.
     pub(super) data_len: usize,
     pub(super) last_lamport: u64,
-    /// All entries up to the last one, but for those of a chunk that is not whole.
-    pub(super) frontier: Frontier,
     index: Vec<u8>,
-    nodes: Vec<u8>,
+    /// The tree over all entries up to the last one, but for those of a chunk that is
+    /// not whole.
+    hashing: Hashing,
 }
 
 impl Records {
+    /// None yet, behind this head.
     pub(super) fn behind(head: &Head) -> Records {
+        Records::of(head, Hashing::Here(Grown::behind(head.before.clone())))
+    }
+
+    /// The same, many of them: they are hashed beside.
+    pub(super) fn many_behind(head: &Head) -> Records {
+        Records::of(head, Hashing::Beside(Beside::behind(head.before.clone())))
+    }
+
+    fn of(head: &Head, hashing: Hashing) -> Records {
         Records {
             first_seq: head.first_seq(),
             data_len: 0,
             last_lamport: head.base_lamport,
-            frontier: head.before.clone(),
             index: Vec::new(),
-            nodes: Vec::new(),
+            hashing,
         }
     }
 
@@ -67,12 +77,17 @@ impl Records {
         }
     }
 
+    /// The tree over all entries up to the last one, of those that are hashed here.
+    pub(super) fn tree(&self) -> Option<&Frontier> {
+        match &self.hashing {
+            Hashing::Here(grown) => Some(&grown.tree),
+            Hashing::Beside(_) => None,
+        }
+    }
+
     /// Adds the next entry. Returns the zeros behind its record.
     pub(super) fn add(&mut self, entry: &Entry<'_>) -> usize {
-        let leaf = leaf_hash(entry);
-        let nodes = &mut self.nodes;
-        self.frontier
-            .push(leaf, |node| nodes.extend_from_slice(node));
+        self.hashing.add(entry);
         self.place(entry)
     }
 
@@ -92,25 +107,25 @@ impl Records {
     }
 
     pub(super) fn add_chunk(&mut self, root: Hash) {
-        let nodes = &mut self.nodes;
-        self.frontier
-            .push_chunk(root, |node| nodes.extend_from_slice(node));
+        self.hashing.add_chunk(root);
     }
 
-    /// Writes what is said behind the last one, up to the trailer, and that.
+    /// Writes what is said behind the last one, up to the trailer, and that. Returns it,
+    /// and the tree over all entries up to the last one.
     pub(super) fn end(
         mut self,
         data_offset: usize,
         is_complete: bool,
         target: &mut impl Write,
-    ) -> io::Result<Trailer> {
+    ) -> io::Result<(Trailer, Frontier)> {
         let count = self.count();
+        let Grown { tree, mut nodes } = self.hashing.finish();
         let closed = Slot::Closed.encode().to_le_bytes();
         self.index.extend_from_slice(&closed);
         let mut tables = self.index;
         tables.resize(tables.len().next_multiple_of(RECORD_ALIGN), 0);
-        tables.append(&mut self.nodes);
-        tables.extend_from_slice(self.frontier.peaks().as_flattened());
+        tables.append(&mut nodes);
+        tables.extend_from_slice(tree.peaks().as_flattened());
         let index_offset = (data_offset + self.data_len) as u64;
         let trailer = Trailer::new(
             self.first_seq,
@@ -119,10 +134,10 @@ impl Records {
             self.last_lamport,
             is_complete,
             &tables,
-            self.frontier.root(),
+            tree.root(),
         );
         target.write_all(&tables)?;
         target.write_all(&trailer.encode())?;
-        Ok(trailer)
+        Ok((trailer, tree))
     }
 }

@@ -75,7 +75,7 @@ impl Scan {
 
     /// The tree over all entries up to that one.
     pub fn tree(&self) -> &Frontier {
-        &self.records.frontier
+        self.records.tree().expect("a scan hashes here")
     }
 
     /// Lamport time of the last entry that is valid; without one, of the one before.

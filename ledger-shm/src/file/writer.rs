@@ -9,6 +9,17 @@ use crate::merkle::{CHUNK_COUNT, Frontier, Hash};
 use super::records::Records;
 use super::{Head, Scan, Trailer};
 
+/// A file that was written.
+#[derive(Debug)]
+pub struct Finished<W> {
+    /// What it was written to.
+    pub target: W,
+    /// What it says at its end.
+    pub trailer: Trailer,
+    /// The tree over all entries up to its last one.
+    pub tree: Frontier,
+}
+
 /// A file that is being written, from its head to its trailer.
 ///
 /// Its target gets every byte once, in order, in pieces that may be small.
@@ -57,11 +68,6 @@ impl<W: Write> FileWriter<W> {
     /// Lamport time of the last entry; without one, of the one before.
     pub fn last_lamport(&self) -> u64 {
         self.records.last_lamport
-    }
-
-    /// The tree over all entries up to the last one.
-    pub fn tree(&self) -> &Frontier {
-        &self.records.frontier
     }
 
     /// Bytes so far.
@@ -133,23 +139,34 @@ impl<W: Write> FileWriter<W> {
     /// # Errors
     ///
     /// The target's.
-    pub fn finish(mut self, is_complete: bool) -> io::Result<(W, Trailer)> {
-        let trailer = self
+    pub fn finish(mut self, is_complete: bool) -> io::Result<Finished<W>> {
+        let (trailer, tree) = self
             .records
             .end(self.data_offset, is_complete, &mut self.target)?;
-        Ok((self.target, trailer))
+        Ok(Finished {
+            target: self.target,
+            trailer,
+            tree,
+        })
     }
 
-    /// Ends the file and begins the next one behind it in the same target: a head with
-    /// this name and span that follows what is here.
-    pub(super) fn go_on(&mut self, mut head: Head) -> io::Result<()> {
-        let records = &mut self.records;
-        head.before = records.frontier.clone();
-        head.base_lamport = records.last_lamport;
-        let ended = std::mem::replace(records, Records::behind(&head));
-        ended.end(self.data_offset, false, &mut self.target)?;
-        self.data_offset = head.data_offset();
-        self.target.write_all(&head.encode())
+    /// Begins one of many entries, which are hashed by a thread beside.
+    pub(super) fn begin_many(mut target: W, head: &Head) -> io::Result<FileWriter<W>> {
+        target.write_all(&head.encode())?;
+        Ok(FileWriter {
+            target,
+            data_offset: head.data_offset(),
+            records: Records::many_behind(head),
+        })
+    }
+
+    /// Ends the file and begins the next one behind it in the same target, with a head
+    /// that follows what is here.
+    pub(super) fn go_on(self, mut head: Head) -> io::Result<FileWriter<W>> {
+        head.base_lamport = self.records.last_lamport;
+        let Finished { target, tree, .. } = self.finish(false)?;
+        head.before = tree;
+        FileWriter::begin_many(target, &head)
     }
 
     /// What it writes to, unfinished as it is.

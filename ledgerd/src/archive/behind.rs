@@ -16,7 +16,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ledger_shm::file::{FileName, FileWriter, Head};
+use ledger_shm::file::{FileName, FileWriter, Finished, Head};
 use ledger_shm::format::{FILE_COUNT_MAX, SEQ_MAX};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Instance, MapError, Name, Object};
@@ -320,9 +320,8 @@ impl Behind {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let tree = open.tree().clone();
         let finish = || {
-            let (target, _) = open.finish(is_complete)?;
+            let Finished { target, tree, .. } = open.finish(is_complete)?;
             let file = target
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
@@ -331,10 +330,10 @@ impl Behind {
                 &self.home.dir,
                 FileName::Open(first_seq),
                 FileName::Finished(first_seq),
-            )
+            )?;
+            Ok(tree)
         };
-        finish().map_err(Trouble::Disk)?;
-        self.finished = tree;
+        self.finished = finish().map_err(Trouble::Disk)?;
         if self.archived_seq >= self.durable_seq {
             let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
         }

@@ -265,8 +265,11 @@ impl Home {
             super::say_torn(&recovered.facts.name, name, torn.len());
         }
         let file = disk::append(&self.dir, name)?;
-        let (file, _) = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let finished = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
+        let file = finished
+            .target
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         disk::sync(&file)?;
         disk::rename(&self.dir, name, FileName::Finished(first_seq))?;
         Ok(recovered)

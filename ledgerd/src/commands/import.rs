@@ -133,7 +133,7 @@ impl Spooled {
             let entry = Entry::from_bytes(&record).map_err(io::Error::other)?;
             writer.push(&entry)?;
         }
-        let (out, _) = writer.finish()?;
+        let out = writer.finish()?.target;
         out.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }

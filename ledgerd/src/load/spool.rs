@@ -1,7 +1,6 @@
 //! Reading a snapshot into files of an archive, which differ in their heads only.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 
 use ledger_client::wire::{LoadOutcome, Refusal};
 use ledger_shm::control::Facts;
@@ -11,9 +10,8 @@ use crate::archive::Loading;
 use crate::registry::now_ns;
 
 use super::stream::Stream;
+use super::target::Target;
 use super::{Order, Spooled};
-
-const BUFFER_LEN: usize = 1 << 20;
 
 /// Reads one; none if it cannot be, which the client is told.
 pub(super) fn run(files: Loading, order: Order, stream: Stream) -> Option<Spooled> {
@@ -74,7 +72,7 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
         let last_seq = head.snapshot.map_or(0, |span| span.last_seq);
         let write = SnapshotError::Write;
         let file = files.create(ours.first_seq()).map_err(write)?;
-        let mut target = BufWriter::with_capacity(BUFFER_LEN, file);
+        let mut target = Target::new(file).map_err(write)?;
         target.write_all(&ours.encode()).map_err(write)?;
         let (tables, trailer) = snapshot.read_section(|_, padded| target.write_all(padded))?;
         let mut trailer = trailer.moved(from, ours.data_offset());
@@ -83,7 +81,7 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
         last_lamport = trailer.last_lamport;
         target.write_all(&tables).map_err(write)?;
         target.write_all(&trailer.encode()).map_err(write)?;
-        sync(target).map_err(write)?;
+        target.finish().map_err(write)?;
         first.get_or_insert((ours.facts.clone(), ours.first_seq()));
     }
     files.sync().map_err(SnapshotError::Write)?;
@@ -94,11 +92,4 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
         tree: snapshot.tree().expect("a file was read").clone(),
         last_lamport,
     })
-}
-
-fn sync(target: BufWriter<File>) -> io::Result<()> {
-    let file = target
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()
 }

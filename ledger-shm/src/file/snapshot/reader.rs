@@ -157,7 +157,7 @@ impl<R: Read> SnapshotReader<R> {
     ) -> Result<(Vec<u8>, Trailer), SnapshotError> {
         let head = self.section.take().expect("a head was read");
         let span = head.snapshot.expect("checked with the head");
-        let mut records = Records::behind(&head);
+        let mut records = Records::many_behind(&head);
         while records.count() < span.section_count {
             let seq = records.next_seq();
             match self.reader.next(&records).map_err(SnapshotError::Read)? {
@@ -170,10 +170,10 @@ impl<R: Read> SnapshotReader<R> {
             }
         }
         let last_seq = records.next_seq() - 1;
-        let (last_lamport, tree) = (records.last_lamport, records.frontier.clone());
+        let last_lamport = records.last_lamport;
         let mut end = Vec::new();
-        let trailer = records.end(head.data_offset(), false, &mut end);
-        let trailer = trailer.expect("memory takes what is written");
+        let ended = records.end(head.data_offset(), false, &mut end);
+        let (trailer, tree) = ended.expect("memory takes what is written");
         let found = self.reader.peek(end.len()).map_err(SnapshotError::Read)?;
         if found.len() < end.len() {
             return Err(SnapshotError::Short { last_seq });

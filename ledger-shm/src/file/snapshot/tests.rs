@@ -13,8 +13,7 @@ fn snapshot(first_seq: u64, counts: &[u64]) -> Vec<u8> {
         let entry = Entry::from_bytes(&record).expect("just made");
         writer.push(&entry).expect("memory");
     }
-    let (bytes, _) = writer.finish().expect("memory");
-    bytes
+    writer.finish().expect("memory").target
 }
 
 /// Seqs and the root of what these bytes are.

@@ -3,16 +3,20 @@
 use std::io::{self, Write};
 
 use crate::entry::Entry;
-use crate::file::{FileWriter, Head, SectionPlan, Span, Trailer};
+use crate::file::{FileWriter, Finished, Head, SectionPlan, Span};
 use crate::merkle::{CHUNK_COUNT, Hash};
 
 /// A snapshot that is being written: the entries that were planned, in order.
 #[derive(Debug)]
 pub struct SnapshotWriter<W> {
-    file: FileWriter<W>,
+    /// None where the target has failed.
+    file: Option<FileWriter<W>>,
+    next_seq: u64,
     /// What every file of it says.
     head: Head,
     span: Span,
+    /// The first seq that is not in the file that is being written.
+    section_end: u64,
     /// Entries of the files after this one, the next one last.
     counts: Vec<u64>,
 }
@@ -33,7 +37,9 @@ impl<W: Write> SnapshotWriter<W> {
         let mut head = head.clone();
         head.snapshot = Some(span);
         Ok(SnapshotWriter {
-            file: FileWriter::begin(target, &head)?,
+            file: Some(FileWriter::begin_many(target, &head)?),
+            next_seq: head.first_seq(),
+            section_end: head.first_seq() + span.section_count,
             head,
             span,
             counts,
@@ -42,31 +48,32 @@ impl<W: Write> SnapshotWriter<W> {
 
     /// The seq of the next entry.
     pub fn next_seq(&self) -> u64 {
-        self.file.next_seq()
+        self.next_seq
     }
 
     /// Whether the next entries are a whole chunk, and in one file.
     pub fn takes_chunk(&self) -> bool {
         // A file that is full gives way to the next one.
-        let room = match self.span.section_count - self.file.count() {
+        let room = match self.section_end - self.next_seq {
             0 => self.counts.last().copied().unwrap_or(0),
             room => room,
         };
-        self.file.tree().is_between_chunks() && room >= CHUNK_COUNT
+        (self.next_seq - 1).is_multiple_of(CHUNK_COUNT) && room >= CHUNK_COUNT
     }
 
     /// Adds the next entry, which the caller has verified.
     ///
     /// # Errors
     ///
-    /// The target's.
+    /// The target's; nothing can be added then.
     ///
     /// # Panics
     ///
     /// If it is not the next entry, or was not planned.
     pub fn push(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        self.go_on()?;
-        self.file.push(entry)
+        self.file()?.push(entry)?;
+        self.next_seq += 1;
+        Ok(())
     }
 
     /// Adds the next [`CHUNK_COUNT`] entries and the root above them, which is not
@@ -74,24 +81,28 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// # Errors
     ///
-    /// The target's.
+    /// As [`push`](Self::push).
     ///
     /// # Panics
     ///
     /// If they are not the next entries, or it does not take a chunk.
     pub fn push_chunk(&mut self, entries: &[Entry<'_>], root: Hash) -> io::Result<()> {
-        self.go_on()?;
-        self.file.push_chunk(entries, root)
+        self.file()?.push_chunk(entries, root)?;
+        self.next_seq += CHUNK_COUNT;
+        Ok(())
     }
 
-    /// Begins the next file where this one is full.
-    fn go_on(&mut self) -> io::Result<()> {
-        if self.file.count() < self.span.section_count {
-            return Ok(());
+    /// The file for the next entry: another one where the last is full.
+    fn file(&mut self) -> io::Result<&mut FileWriter<W>> {
+        let failed = || io::Error::other("writing a snapshot goes on behind an error");
+        let mut file = self.file.take().ok_or_else(failed)?;
+        if self.next_seq == self.section_end {
+            self.span.section_count = self.counts.pop().expect("an entry that was planned");
+            self.section_end += self.span.section_count;
+            self.head.snapshot = Some(self.span);
+            file = file.go_on(self.head.clone())?;
         }
-        self.span.section_count = self.counts.pop().expect("an entry that was planned");
-        self.head.snapshot = Some(self.span);
-        self.file.go_on(self.head.clone())
+        Ok(self.file.insert(file))
     }
 
     /// Ends the snapshot.
@@ -103,8 +114,9 @@ impl<W: Write> SnapshotWriter<W> {
     /// # Panics
     ///
     /// If there are fewer entries than were planned.
-    pub fn finish(self) -> io::Result<(W, Trailer)> {
-        assert_eq!(self.next_seq() - 1, self.span.last_seq, "the last entry");
-        self.file.finish(false)
+    pub fn finish(self) -> io::Result<Finished<W>> {
+        assert_eq!(self.next_seq - 1, self.span.last_seq, "the last entry");
+        let failed = || io::Error::other("writing a snapshot goes on behind an error");
+        self.file.ok_or_else(failed)?.finish(false)
     }
 }
