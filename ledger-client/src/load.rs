@@ -241,7 +241,11 @@ impl<'a, R: Read> LoadFrom<'a, R> {
                 Ok(0) => break,
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
-                Err(error) => return Err(SnapshotError::Read(error).into()),
+                Err(error) => {
+                    // One byte too many: what was read may be a whole one, and is not meant.
+                    let _ = stream.write_all(&[0]);
+                    return Err(SnapshotError::Read(error).into());
+                }
             };
             next = &buffer[..len];
         }

@@ -357,9 +357,12 @@ fn produce(context: &Context, planned: &Planned, pipe: Pipe) -> Result<Hash, Sna
             let root = root.filter(|_| writer.takes_chunk() && seq + CHUNK_COUNT - 1 <= last_seq);
             if let Some(root) = root {
                 chunk.clear();
+                let mut last_lamport = writer.last_lamport();
                 for seq in seq..seq + CHUNK_COUNT {
-                    let entry = entry(&link, seq)?;
-                    chunk.push(entry.ok_or_else(|| missing(seq))?);
+                    let entry = entry(&link, seq)?.ok_or_else(|| missing(seq))?;
+                    check_rises(last_lamport, &entry)?;
+                    last_lamport = entry.lamport();
+                    chunk.push(entry);
                 }
                 writer
                     .push_chunk(&chunk, root)
@@ -374,6 +377,7 @@ fn produce(context: &Context, planned: &Planned, pipe: Pipe) -> Result<Hash, Sna
             let Some(entry) = here else {
                 break;
             };
+            check_rises(writer.last_lamport(), &entry)?;
             writer.push(&entry).map_err(SnapshotError::Write)?;
         }
         chunk.clear();
@@ -414,6 +418,15 @@ fn entry(link: &Link, seq: u64) -> Result<Option<Entry<'static>>, ReadError> {
             Ok(Some(entry))
         }
         Err(_) => Ok(None),
+    }
+}
+
+/// Entries are written by processes that may be wrong.
+fn check_rises(last_lamport: u64, entry: &Entry<'_>) -> Result<(), ReadError> {
+    let least = last_lamport.saturating_add(1);
+    match entry.lamport() >= least {
+        true => Ok(()),
+        false => Err(Corrupt::new("record lamport", entry.lamport(), least).into()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::sync::OnceLock;
 #[cfg(feature = "tokio")]
 use std::task::Poll;
@@ -394,10 +395,9 @@ impl Watcher {
             .cursor
             .as_ref()
             .map_or(self.first_seq, Cursor::next_seq);
-        let is_here = |cursor: &Cursor, link: &Link| {
-            let here = cursor.link();
-            (here.base_seq, here.segment.part()) == (link.base_seq, link.segment.part())
-        };
+        // Files have no part of their own, and one may take the place of another.
+        let is_here =
+            |cursor: &Cursor, link: &Link| Arc::ptr_eq(&cursor.link().segment, &link.segment);
         match shared.locate(at)? {
             Located::In(link) => {
                 let cursor = self.cursor.as_ref();

@@ -147,7 +147,9 @@ impl Registry {
 
     /// Has what is in a context on stable storage soon.
     pub(crate) fn sync(&self, epoch: Epoch) {
-        let marks = self.logs.get(epoch).and_then(|log| log.marks.as_ref());
+        // One that leaves is written to its end anyway, and may have other files then.
+        let staying = self.logs.get(epoch).filter(|log| !log.is_leaving);
+        let marks = staying.and_then(|log| log.marks.as_ref());
         if marks.is_some_and(|marks| marks.want_sync()) {
             self.archive(epoch, |epoch, marks| Order::Sync { epoch, marks });
         }

@@ -46,7 +46,7 @@ impl Registry {
         };
         home.reopen(&head).map_err(|error| unusable(error.into()))?;
         let first_seq = head.first_seq();
-        let log = self.bring_back(home_name, head).map_err(|error| {
+        let mut log = self.bring_back(home_name, head).map_err(|error| {
             // Nobody could append: what is known of the end is still so.
             if recovered.is_complete {
                 let _ = home.close_again(first_seq);
@@ -63,6 +63,9 @@ impl Registry {
                 "a context may have lost its last entries with its memory, and has another epoch"
             );
         }
+        // Whoever had it open when it left memory tells of being done with it yet.
+        let before = self.logs.get(epoch).filter(|_| now == epoch);
+        log.attached_count = before.map_or(0, |before| before.attached_count);
         self.logs.remove(epoch);
         self.logs.insert(log);
         Ok(now)

@@ -35,7 +35,8 @@ impl Registry {
         self.is_finishing();
         let evictable = self.logs.active().filter(|log| {
             let is_asked = self.finishing.contains_key(&log.epoch);
-            log.sealed_len() > log.lengths.window.unwrap_or(kept_len) && !is_asked
+            let is_over = log.sealed_len() > log.lengths.window.unwrap_or(kept_len);
+            is_over && !is_asked && !log.is_leaving
         });
         for epoch in evictable.map(|log| log.epoch).collect::<Vec<_>>() {
             let mut unfinished = None;

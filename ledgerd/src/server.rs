@@ -466,8 +466,6 @@ impl Server {
         }
         drop(next);
         self.registry.look_at_reports()?;
-        self.registry.look_at_loads();
-        self.try_deferred();
         while let Some((epoch, is_done)) = self.registry.take_made() {
             if !is_done {
                 continue;
@@ -495,6 +493,9 @@ impl Server {
                 }
             }
         }
+        // What waits for a spare to be made is tried again, too.
+        self.registry.look_at_loads();
+        self.try_deferred();
         Ok(())
     }
 }

@@ -166,6 +166,12 @@ fn a_context_goes_on_with_a_snapshot_that_proves_to_extend_it() {
     let copy = ledger.context("copy").open_read_only().expect("loaded");
     let (epoch, mut from_start, mut waiting) = (copy.epoch(), copy.watch(1), copy.watch(5004));
     assert!(waiting.try_next().expect("readable").is_none());
+    let count = |first_seq| {
+        let mut range = copy.range(first_seq);
+        let entries = std::iter::from_fn(|| range.next_entry().expect("readable").map(|_| ()));
+        entries.count()
+    };
+    assert_eq!(count(1), 5003);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(move || {
             for seq in 5004..=8001 {
@@ -185,6 +191,10 @@ fn a_context_goes_on_with_a_snapshot_that_proves_to_extend_it() {
         );
         waiting.join().expect("every entry once, in order");
     });
+    // Whoever has the file mapped that another one has taken the place of finds all.
+    for _ in 0..2 {
+        assert_eq!((count(1), count(5003)), (8001, 2999));
+    }
     for seq in 1..=8000 {
         let entry = from_start
             .try_next()
@@ -227,6 +237,28 @@ fn what_was_loaded_outlives_daemon_and_memory() {
     assert_eq!(lines(&instance, "other").lines().count(), 5000);
     instance.printed(&["snapshot", "load", text(&all), "--as", "third"]);
     check_all(&instance, 5000);
+}
+
+#[test]
+fn a_context_that_may_have_lost_entries_has_another_epoch_when_it_goes_on() {
+    let mut instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    let some = export(&instance, "log", "some", &["--to", "2000"]);
+    let all = export(&instance, "log", "all", &[]);
+    let loaded = load(&instance, &some, &["--as", "copy"]);
+    // Somebody could append, and could have been seen to.
+    drop(instance.connect().context("copy").open().expect("loaded"));
+    crate::archive::lose_memory(&mut instance);
+    instance.start(&SMALL);
+    let again = load(&instance, &all, &["--as", "copy"]);
+    assert_eq!(again["new_entries"], 1000);
+    assert_ne!(again["epoch"], loaded["epoch"]);
+    let copy = instance.connect().context("copy").open().expect("loaded");
+    assert_eq!(
+        copy.epoch().to_string(),
+        again["epoch"].as_str().expect("text")
+    );
+    assert_eq!(lines(&instance, "copy"), lines(&instance, "log"));
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Records {
     }
 
     /// Whether a record of this length can be in this file, too.
-    pub(super) fn has_room(&self, record_len: usize) -> bool {
+    fn has_room(&self, record_len: usize) -> bool {
         let room = SEGMENT_LEN_MAX - self.data_len;
         self.count() < FILE_COUNT_MAX && record_len.next_multiple_of(RECORD_ALIGN) <= room
     }
@@ -64,7 +64,7 @@ impl Records {
     pub(super) fn check(&self, entry: &Entry<'_>) -> Result<(), Corrupt> {
         Corrupt::check("record seq", entry.seq(), self.next_seq())?;
         if entry.lamport() <= self.last_lamport {
-            let least = self.last_lamport + 1;
+            let least = self.last_lamport.saturating_add(1);
             return Err(Corrupt::new("record lamport", entry.lamport(), least));
         }
         match self.has_room(entry.record_bytes().len()) {

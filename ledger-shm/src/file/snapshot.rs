@@ -41,7 +41,7 @@ impl Span {
         }
         let last_seq = first_seq - 1 + self.section_count.min(FILE_COUNT_MAX);
         let is_inside = (1..=first_seq).contains(&self.first_seq)
-            && (last_seq..=SEQ_MAX).contains(&self.last_seq)
+            && (last_seq..SEQ_MAX).contains(&self.last_seq)
             && self.section_count <= FILE_COUNT_MAX;
         match is_inside {
             true => Ok(Some(self)),

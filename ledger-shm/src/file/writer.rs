@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::entry::Entry;
-use crate::format::RECORD_ALIGN;
+use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN};
 use crate::merkle::{CHUNK_COUNT, Frontier, Hash};
 
 use super::records::Records;
@@ -80,9 +80,9 @@ impl<W: Write> FileWriter<W> {
         self.count() == 0
     }
 
-    /// Whether a record of this length can be in this file, too.
-    pub fn has_room(&self, record_len: usize) -> bool {
-        self.records.has_room(record_len)
+    /// Whether it has as many entries as a file can have.
+    pub fn is_full(&self) -> bool {
+        self.count() == FILE_COUNT_MAX
     }
 
     /// Adds the next entry, which the caller has verified.

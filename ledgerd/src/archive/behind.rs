@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_shm::file::{FileName, FileWriter, Finished, Head};
-use ledger_shm::format::{FILE_COUNT_MAX, SEQ_MAX};
+use ledger_shm::format::SEQ_MAX;
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::{Cursor, End, Filter, Found, Link};
@@ -198,6 +198,9 @@ impl Behind {
                 }
             }
         }
+        if self.open.as_ref().is_some_and(FileWriter::is_full) {
+            self.finish_open(false)?;
+        }
         if self.open.is_none() {
             self.create()?;
         }
@@ -207,7 +210,7 @@ impl Behind {
         };
         Corrupt::check("record seq", entry.seq(), open.next_seq())?;
         if entry.lamport() <= open.last_lamport() {
-            let least = open.last_lamport() + 1;
+            let least = open.last_lamport().saturating_add(1);
             return Err(Corrupt::new("record lamport", entry.lamport(), least).into());
         }
         open.push(&entry).map_err(Trouble::Disk)?;
@@ -215,7 +218,7 @@ impl Behind {
         self.archived_seq = entry.seq();
         self.unsynced_len += len;
         self.unsynced_since.get_or_insert_with(Instant::now);
-        if open.len() >= self.file_len || open.count() == FILE_COUNT_MAX {
+        if open.len() >= self.file_len {
             self.finish_open(false)?;
         }
         Ok(Some(len))

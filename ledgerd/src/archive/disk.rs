@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ledger_client::place;
 use ledger_shm::file::FileName;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// The lock of an instance's archive, held until dropped: two daemons that do not
 /// share memory may share a disk.
@@ -93,13 +94,19 @@ pub(super) fn remove(home: &Path, name: FileName) -> io::Result<()> {
     std::fs::remove_file(home.join(name.to_string()))
 }
 
+/// A directory itself, whatever its path is a name of later.
+pub(super) fn open_dir(dir: &Path) -> io::Result<File> {
+    File::open(dir)
+}
+
 /// Removes the oldest file of a context for good: it does not come back after a loss of
 /// power when a later one was removed, too.
-pub(super) fn remove_oldest(home: &Path, name: FileName) -> io::Result<()> {
-    match remove(home, name) {
+pub(super) fn remove_oldest(home: &File, name: FileName) -> io::Result<()> {
+    match unlinkat(home, name.to_string().as_str(), UnlinkatFlags::NoRemoveDir) {
         // The context was dropped meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.and_then(|()| sync_dir(home)),
+        Err(nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => home.sync_all(),
     }
 }
 

@@ -56,11 +56,20 @@ impl Loading {
         disk::sync_dir(&self.dir)
     }
 
+    /// Removes what is there, which takes the kernel a while where it is much: beside.
     pub(crate) fn remove(&self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            let dir = self.dir.display();
-            tracing::warn!(%dir, %error, "cannot remove what is not loaded; the next start does");
-        }
+        let dir = self.dir.clone();
+        let remove = move || {
+            if let Err(error) = std::fs::remove_dir_all(&dir)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                let dir = dir.display();
+                tracing::warn!(%dir, %error, "cannot remove what is not loaded; the next start does");
+            }
+        };
+        let thread = std::thread::Builder::new().name("ledgerd-removal".into());
+        // What is left the next start removes.
+        let _ = thread.spawn(remove);
     }
 
     /// Removes what daemons left behind that died.
@@ -68,7 +77,11 @@ impl Loading {
         for entry in std::fs::read_dir(archive_dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|of| of == LOADING) {
-                std::fs::remove_dir_all(path)?;
+                // A load of an earlier daemon in this process may be writing to it yet.
+                if let Err(error) = std::fs::remove_dir_all(&path) {
+                    let dir = path.display();
+                    tracing::warn!(%dir, %error, "cannot remove what is not loaded");
+                }
             }
         }
         Ok(())
@@ -77,24 +90,31 @@ impl Loading {
     /// Makes it the directory of a new context, in one step.
     pub(crate) fn place(&self) -> io::Result<()> {
         std::fs::rename(&self.dir, &self.own.dir)?;
-        disk::sync_dir(self.own.dir.parent().unwrap_or(Path::new("/")))
+        sync_above(&self.own.dir).inspect_err(|_| {
+            // It has not happened.
+            let _ = std::fs::rename(&self.own.dir, &self.dir);
+        })
     }
 
-    /// Takes the place of the directory of a context, in one step; what was there is
-    /// removed then.
+    /// Takes the place of the directory of a context, in one step. What was there is
+    /// where this was then, for [`remove`](Self::remove).
     pub(crate) fn replace(&self, home: &Home) -> io::Result<()> {
-        let is_there = home.dir.try_exists()?;
-        if is_there {
-            let flags = RenameFlags::RENAME_EXCHANGE;
-            renameat2(AT_FDCWD, &self.dir, AT_FDCWD, &home.dir, flags)?;
-        } else {
-            std::fs::rename(&self.dir, &home.dir)?;
+        self.exchange(home)?;
+        sync_above(&home.dir).inspect_err(|_| {
+            // It has not happened.
+            let _ = self.exchange(home);
+        })
+    }
+
+    fn exchange(&self, home: &Home) -> io::Result<()> {
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        match renameat2(AT_FDCWD, &self.dir, AT_FDCWD, &home.dir, flags) {
+            Err(nix::Error::EINVAL | nix::Error::ENOSYS) => Err(io::Error::other(
+                "the file system cannot exchange two directories in one step (renameat2, \
+                 RENAME_EXCHANGE); keep the archive on another one, or load it under another name",
+            )),
+            outcome => Ok(outcome?),
         }
-        disk::sync_dir(home.dir.parent().unwrap_or(Path::new("/")))?;
-        if is_there {
-            self.remove();
-        }
-        Ok(())
     }
 
     fn first_seqs(&self) -> io::Result<Vec<u64>> {
@@ -132,4 +152,9 @@ impl Loading {
         };
         merkle::tree_of(&mut LogNodes::new(before, locate), count)
     }
+}
+
+/// Has the name of a directory on stable storage.
+fn sync_above(dir: &Path) -> io::Result<()> {
+    disk::sync_dir(dir.parent().unwrap_or(Path::new("/")))
 }

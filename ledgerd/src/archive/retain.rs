@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,8 +35,9 @@ pub(super) struct Cleaner {
     options: Options,
     /// Contexts that are to be looked at.
     homes: VecDeque<Home>,
-    /// What was found to be removed, all of one context.
-    outdated: VecDeque<(Home, FileName)>,
+    /// What was found to be removed, all of one context, and the directory in which it
+    /// was found: a load may put another one in its place.
+    outdated: VecDeque<(Arc<File>, Home, FileName)>,
     /// When all contexts are looked at again, if ever.
     next_sweep: Option<Instant>,
     /// What was last reported of each.
@@ -81,20 +83,16 @@ impl Cleaner {
     /// Nothing is removed of contexts that are in trouble.
     pub(super) fn work(&mut self, until: Instant, is_in_trouble: impl Fn(&Path) -> bool) -> bool {
         loop {
-            if let Some((home, name)) = self.outdated.pop_front() {
-                if let Err(error) = disk::remove_oldest(&home.dir, name) {
+            if let Some((dir, home, name)) = self.outdated.pop_front() {
+                if let Err(error) = disk::remove_oldest(&dir, name) {
                     // The ones behind it wait for this one.
                     self.outdated.clear();
                     self.say(&home.dir, &error.into());
                 }
             } else if let Some(home) = self.homes.pop_front() {
                 if !is_in_trouble(&home.dir) {
-                    match self.outdated(&home) {
-                        Ok(names) => {
-                            self.said.remove(&home.dir);
-                            let of_it = names.into_iter().map(|name| (home.clone(), name));
-                            self.outdated.extend(of_it);
-                        }
+                    match self.find(&home) {
+                        Ok(()) => drop(self.said.remove(&home.dir)),
                         Err(error) => self.say(&home.dir, &error),
                     }
                 }
@@ -107,6 +105,19 @@ impl Cleaner {
                 return true;
             }
         }
+    }
+
+    /// Finds what need not be kept of a context.
+    fn find(&mut self, home: &Home) -> Result<(), MapError> {
+        let dir = match disk::open_dir(&home.dir) {
+            // Nothing was ever written, or it was dropped.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            dir => Arc::new(dir?),
+        };
+        let names = self.outdated(home)?.into_iter();
+        let of_it = names.map(|name| (Arc::clone(&dir), home.clone(), name));
+        self.outdated.extend(of_it);
+        Ok(())
     }
 
     /// Has all contexts looked at, those in files only as well.

@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ledger_client::{Context, ContextSummary, Ledger, OpenError, ReadError, State};
-use ledger_shm::file::{Damage, FileName, verify};
+use ledger_shm::file::{Damage, FileName, Head, Trailer, verify};
+use ledger_shm::merkle::Hash;
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
 use crate::commands::connect_to_read;
-use crate::commands::print::Printer;
+use crate::commands::print::{Printer, hex};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -31,6 +32,8 @@ struct Verdict {
     is_sound: bool,
     entries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_bad: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
@@ -40,6 +43,8 @@ struct Verdict {
 #[derive(Default)]
 struct Found {
     entries: u64,
+    /// Of all entries, as far as that is known.
+    root: Option<Hash>,
     bad: Option<(Option<u64>, String)>,
 }
 
@@ -50,6 +55,10 @@ impl Found {
             what,
             is_sound: damage.is_none(),
             entries: self.entries,
+            root: self
+                .root
+                .filter(|_| damage.is_none())
+                .map(|root| hex(&root)),
             first_bad: first_bad.flatten(),
             damage,
         }
@@ -86,7 +95,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         let what = verdict.what.escape_debug();
         let line = match &verdict.damage {
-            None => format!("sound  {what}  {} entries", verdict.entries),
+            None => {
+                let root = verdict.root.as_ref();
+                let root = root.map_or_else(String::new, |root| format!(", root {root}"));
+                format!("sound  {what}  {} entries{root}", verdict.entries)
+            }
             Some(damage) => format!("BAD    {what}  {damage}"),
         };
         printer.line(&line)?;
@@ -106,8 +119,19 @@ fn file(path: &Path) -> Result<Verdict, Failure> {
     };
     let file = File::open(path).map_err(unread)?;
     let mut found = Found::default();
+    let is_snapshot = Head::read(&file).is_ok_and(|head| head.snapshot.is_some());
+    if is_snapshot {
+        let message = format!(
+            "{} is a snapshot: `ledgerd snapshot verify` verifies all of it",
+            path.display()
+        );
+        return Err(message.into());
+    }
     match verify(&file) {
-        Ok((_, trailer)) => found.entries = trailer.count,
+        Ok((_, trailer)) => {
+            found.entries = trailer.count;
+            found.root = Some(trailer.root);
+        }
         Err(Damage::Entry { seq, damage }) => {
             found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
         }
@@ -125,7 +149,13 @@ fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure
     let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
     if found.bad.is_none() && is_in_memory {
         match summary.open(ledger) {
-            Ok(context) => memory(&context, summary.files_dir(), next_seq, &mut found),
+            Ok(context) => {
+                memory(&context, summary.files_dir(), next_seq, &mut found);
+                // What files store of the tree is not hashed again; one that has lost its
+                // beginning has no root.
+                let latest = context.latest().ok();
+                found.root = latest.and_then(|latest| context.root(latest).ok());
+            }
             // It has left memory meanwhile, and all of it is in files.
             Err(OpenError::Map(error)) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -157,7 +187,7 @@ fn begins_behind(dir: &Path, seq: u64) -> std::io::Result<bool> {
 /// the seq that follows.
 fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
     let mut next_seq = None;
-    let mut last_lamport = None;
+    let mut before: Option<(String, Trailer)> = None;
     for first_seq in first_seqs(dir)? {
         let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
         let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
@@ -165,7 +195,7 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Or the context was dropped.
                 if begins_behind(dir, first_seq)? || !dir.exists() {
-                    (next_seq, last_lamport) = (None, None);
+                    (next_seq, before) = (None, None);
                     continue;
                 }
                 found.bad = bad(Some(first_seq), format!("entry {first_seq} is in no file"));
@@ -180,13 +210,19 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
                     found.bad = bad(Some(expected), format!("entry {expected} is in no file"));
                     break;
                 }
-                if last_lamport.is_some_and(|lamport| lamport != head.base_lamport) {
+                let follows = |(name, before): &(String, Trailer)| {
+                    *name == head.facts.name
+                        && before.last_lamport == head.base_lamport
+                        && before.root == head.before.root()
+                };
+                if !before.as_ref().is_none_or(follows) {
                     let what = "it does not follow the file before".to_owned();
                     found.bad = bad(Some(first_seq), what);
                     break;
                 }
-                last_lamport = Some(trailer.last_lamport);
+                before = Some((head.facts.name, trailer));
                 found.entries += trailer.count;
+                found.root = Some(trailer.root);
                 next_seq = Some(first_seq + trailer.count);
             }
             Err(Damage::Entry { seq, damage }) => {

@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use ledger_client::wire::Refusal;
-use ledger_shm::control::{Facts, State};
+use ledger_shm::control::{Facts, InvalidName, State};
 use ledger_shm::file::Head;
 use ledger_shm::merkle::Frontier;
-use ledger_shm::object::{Epoch, MapError};
+use ledger_shm::object::{Epoch, Instance, MapError};
 
 use crate::archive::{self, Home, Recovered};
-use crate::log::Log;
+use crate::log::{Log, Part};
 use crate::registry::{Registry, not_allowed, now_ns, random_epoch};
 use crate::rights::{Right, Who, has_foreign_writers};
 
@@ -25,6 +25,8 @@ impl Registry {
         name: String,
         is_only_new: bool,
     ) -> Result<OwnedFd, Refusal> {
+        InvalidName::check(name.as_bytes())
+            .map_err(|error| Refusal::InvalidName(error.to_string()))?;
         if !who.may(Right::Admin, &name, &self.options.rights) {
             return Err(not_allowed(who, Right::Admin));
         }
@@ -64,8 +66,9 @@ impl Registry {
             Ok(State::Archived) => self.extend(epoch, spooled),
             // Its last entries are written first, and nothing is appended then.
             Ok(_) => match self.close_to_load(epoch) {
-                true => drop(self.closing_loads.insert(epoch, spooled)),
-                false => self.waiting_loads.push(spooled),
+                Ok(true) => drop(self.closing_loads.insert(epoch, spooled)),
+                Ok(false) => self.waiting_loads.push(spooled),
+                Err(why) => spooled.refuse(why),
             },
         }
     }
@@ -81,7 +84,7 @@ impl Registry {
                 let epoch = spooled.facts.epoch;
                 self.logs
                     .insert(Log::archived(&spooled.facts, epoch, &self.options));
-                let new_count = spooled.tree.count() + 1 - spooled.first_seq;
+                let new_count = spooled.tree.count() - (spooled.first_seq - 1);
                 spooled.accept(epoch, new_count);
             }
             Err(error) => spooled.refuse(unplaced(&error)),
@@ -110,27 +113,34 @@ impl Registry {
         Ok(log.state)
     }
 
-    /// Closes a context and has its last entries written; false if that has to wait.
-    fn close_to_load(&mut self, epoch: Epoch) -> bool {
+    /// Closes a context and has its last entries written; false if that has to wait for
+    /// what is under way and wakes the server when it is done.
+    fn close_to_load(&mut self, epoch: Epoch) -> Result<bool, Refusal> {
         let is_closing = self.logs.change(epoch, |log| {
             // It leaves already, or would come to spares too late.
             if log.is_leaving || !log.making.is_empty() {
-                return false;
+                return Ok(false);
             }
-            log.visit(&self.instance, |log, instance| match log.state {
-                State::Open => log.close(instance, self.made_in),
-                _ => Ok(()),
+            log.visit(&self.instance, |log, instance| {
+                log.close(instance, self.made_in)
             });
+            log.check_usable()?;
             log.is_leaving = log.state == State::Idle && log.spares.is_empty();
-            log.is_leaving
+            match log.is_leaving {
+                true => Ok(true),
+                false => Err(Refusal::NotLoaded(
+                    "the context cannot be closed now, see the daemon's reports; try again".into(),
+                )),
+            }
         });
-        if is_closing == Some(true) {
+        let is_closing = is_closing.ok_or(Refusal::UnknownContext)??;
+        if is_closing {
             self.archive(epoch, |epoch, marks| archive::Order::Complete {
                 epoch,
                 marks,
             });
         }
-        is_closing == Some(true)
+        Ok(is_closing)
     }
 
     /// A context that was closed for a snapshot is written to its end, or cannot be;
@@ -153,10 +163,9 @@ impl Registry {
     /// Has a context go on with a snapshot, if that proves to begin with its entries.
     fn extend(&mut self, epoch: Epoch, spooled: Spooled) {
         match self.try_extend(epoch, &spooled) {
-            Ok(new_count) => {
-                if new_count == 0 {
-                    spooled.files.remove();
-                }
+            Ok((epoch, new_count)) => {
+                // What was there before, or what is there already.
+                spooled.files.remove();
                 spooled.accept(epoch, new_count);
             }
             Err(why) => spooled.refuse(why),
@@ -164,28 +173,96 @@ impl Registry {
         self.close_later(epoch);
     }
 
-    /// How many entries are new.
-    fn try_extend(&mut self, epoch: Epoch, spooled: &Spooled) -> Result<u64, Refusal> {
+    /// The epoch that it has then, and how many entries are new.
+    fn try_extend(&mut self, epoch: Epoch, spooled: &Spooled) -> Result<(Epoch, u64), Refusal> {
         let log = self.logs.get(epoch).ok_or(Refusal::UnknownContext)?;
-        let home = log.home.and_then(|name| self.home(name));
-        let home = home.ok_or(Refusal::UnknownContext)?;
-        let ours = home.recover().map_err(unread)?;
-        let outcome = self.replace(epoch, spooled, &home, &ours);
-        let end = match outcome {
-            Ok(new_count) if new_count > 0 => (&spooled.tree, spooled.last_lamport),
-            _ => (&ours.tree, ours.last_lamport),
+        let is_in_memory = log.state != State::Archived;
+        let home_name = log.home.ok_or(Refusal::UnknownContext)?;
+        let home = self.home(home_name).ok_or(Refusal::UnknownContext)?;
+        let outcome = home.recover().map_err(unread).and_then(|ours| {
+            let facts = match ours.is_complete {
+                true => ours.facts.clone(),
+                // Somebody may have seen entries that are lost: they are told.
+                false => Facts {
+                    epoch: random_epoch()?,
+                    ..ours.facts.clone()
+                },
+            };
+            let outcome = self.replace(epoch, spooled, &home, &ours, &facts);
+            Ok((ours, facts, outcome))
+        });
+        let (ours, facts, outcome) = match outcome {
+            Ok(found) => found,
+            Err(why) => {
+                // What its files say of their end may not be so if it went on now.
+                if is_in_memory {
+                    self.forget_memory(epoch, State::Archived);
+                }
+                return Err(why);
+            }
         };
-        self.go_on(epoch, &home, &ours.facts, end);
-        outcome
+        let new_count = outcome?;
+        match (is_in_memory, new_count) {
+            (true, Some(_)) => self.go_on_behind(epoch, &home, spooled, &facts),
+            (true, None) => self.go_on_as_before(epoch, &home, &ours),
+            (false, Some(_)) => {
+                self.logs.remove(epoch);
+                self.logs
+                    .insert(Log::archived(&facts, home_name, &self.options));
+            }
+            (false, None) => {}
+        }
+        Ok((facts.epoch, new_count.unwrap_or(0)))
     }
 
+    /// Puts the snapshot in the place of a context's files, if these are its beginning;
+    /// none if they are all of it.
     fn replace(
         &mut self,
         epoch: Epoch,
         spooled: &Spooled,
         home: &Home,
         ours: &Recovered,
-    ) -> Result<u64, Refusal> {
+        facts: &Facts,
+    ) -> Result<Option<u64>, Refusal> {
+        let outcome = self
+            .check_extends(spooled, home, ours)
+            .and_then(|is_longer| {
+                if is_longer {
+                    spooled.files.adopt(facts).map_err(unread)?;
+                    self.set_loading(epoch).map_err(unread)?;
+                    let placed = spooled.files.replace(home);
+                    placed.map_err(|error| unplaced(&error))?;
+                }
+                Ok(is_longer)
+            });
+        match outcome {
+            Ok(true) => {
+                let before = ours.tree.count().max(spooled.first_seq - 1);
+                Ok(Some(spooled.tree.count() - before))
+            }
+            Ok(false) => Ok(None),
+            Err(why) => {
+                let is_as_before = home.recover().is_ok_and(|now| now.tree == ours.tree);
+                let state = self.logs.get(epoch).map(|log| log.state);
+                match (is_as_before, state) {
+                    (_, None | Some(State::Archived)) => {}
+                    (true, _) => self.go_on_as_before(epoch, home, ours),
+                    (false, _) => self.forget_memory(epoch, State::Archived),
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// Whether a snapshot has more than a context whose entries it begins with; refused
+    /// if it does not.
+    fn check_extends(
+        &self,
+        spooled: &Spooled,
+        home: &Home,
+        ours: &Recovered,
+    ) -> Result<bool, Refusal> {
         let (count, new_last) = (ours.tree.count(), spooled.tree.count());
         let first_seq = home.first_seq().map_err(|error| unread(error.into()))?;
         if new_last < count {
@@ -205,74 +282,89 @@ impl Registry {
                 "the snapshot's first {count} entries are not those of the context"
             )));
         }
-        if new_last > count {
-            spooled.files.adopt(&ours.facts).map_err(unread)?;
-            self.set_loading(epoch);
-            spooled
-                .files
-                .replace(home)
-                .map_err(|error| unplaced(&error))?;
-        }
-        Ok(new_last - count)
+        Ok(new_last > count)
     }
 
     /// Has a context that was closed go on behind what is in its files now: in memory
     /// for those who watch it, and else when it is opened.
+    fn go_on_behind(&mut self, epoch: Epoch, home: &Home, spooled: &Spooled, facts: &Facts) {
+        // What was written behind is other files now.
+        self.logs
+            .change(epoch, |log| log.marks = Some(Default::default()));
+        let (tree, last_lamport) = (&spooled.tree, spooled.last_lamport);
+        self.go_on(epoch, home, facts, tree, last_lamport, |log, instance| {
+            log.go_on_behind(instance, tree.count(), last_lamport)
+        });
+    }
+
+    /// Has a context that was closed go on where it was.
+    fn go_on_as_before(&mut self, epoch: Epoch, home: &Home, ours: &Recovered) {
+        let last_lamport = ours.last_lamport;
+        self.go_on(
+            epoch,
+            home,
+            &ours.facts,
+            &ours.tree,
+            last_lamport,
+            |log, instance| {
+                log.awake(instance)?;
+                log.reopen(instance)?;
+                Ok(Vec::new())
+            },
+        );
+    }
+
     fn go_on(
         &mut self,
         epoch: Epoch,
         home: &Home,
         facts: &Facts,
-        (tree, last_lamport): (&Frontier, u64),
+        tree: &Frontier,
+        base_lamport: u64,
+        reopen: impl FnOnce(&mut Log, &Instance) -> Result<Vec<Part>, MapError>,
     ) {
-        let state = |log: &Log| (log.state, log.attached_count);
-        let attached_count = match self.logs.get(epoch).map(state) {
-            None | Some((State::Archived, _)) => return,
-            Some((_, attached_count)) => attached_count,
-        };
-        // What was written behind may be other files now.
-        self.logs
-            .change(epoch, |log| log.marks = Some(Default::default()));
-        let go_on = |registry: &mut Registry| {
-            home.reopen(&Head {
-                facts: facts.clone(),
-                before: tree.clone(),
-                base_lamport: last_lamport,
-                begun_at_ns: now_ns(),
-                snapshot: None,
-            })?;
-            let parts = registry.logs.change(epoch, |log| {
-                log.go_on_behind(&registry.instance, tree.count(), last_lamport)
-            });
-            registry.unlink_later(epoch, parts.ok_or(MapError::Unfinished)??);
-            Ok::<_, MapError>(())
-        };
-        let outcome = match attached_count {
-            0 => None,
-            _ => Some(go_on(self)),
-        };
-        if let Some(Err(error)) = &outcome {
-            tracing::warn!(%epoch, %error, "there is no memory to go on in, a context leaves it");
+        let is_watched = |log: &Log| log.attached_count > 0;
+        if !self.logs.get(epoch).is_some_and(is_watched) {
+            return self.forget_memory(epoch, State::Archived);
         }
-        if !matches!(outcome, Some(Ok(()))) {
-            self.forget_memory(epoch, State::Archived);
+        let head = Head {
+            facts: facts.clone(),
+            before: tree.clone(),
+            base_lamport,
+            begun_at_ns: now_ns(),
+            snapshot: None,
+        };
+        let outcome = home.reopen(&head).map_err(MapError::from).and_then(|()| {
+            let parts = self.logs.change(epoch, |log| reopen(log, &self.instance));
+            parts.unwrap_or(Err(MapError::Unfinished)).inspect_err(|_| {
+                // Nothing could be appended: what is known of the end is still so.
+                let _ = home.close_again(head.first_seq());
+            })
+        });
+        match outcome {
+            Ok(parts) => self.unlink_later(epoch, parts),
+            Err(error) => {
+                tracing::warn!(%epoch, %error, "there is no memory to go on in, a context leaves it");
+                self.forget_memory(epoch, State::Archived);
+            }
         }
     }
 
     /// Says, to whoever finds its memory after this process's death, that its files may
     /// have more.
-    fn set_loading(&mut self, epoch: Epoch) {
-        self.logs.change(epoch, |log| {
+    fn set_loading(&mut self, epoch: Epoch) -> Result<(), MapError> {
+        let outcome = self.logs.change(epoch, |log| {
             if log.state == State::Archived {
-                return;
+                return Ok(());
             }
-            log.visit(&self.instance, |log, _| {
-                if let Some(live) = &log.live {
-                    live.control.set_state(State::Loading);
-                }
-                Ok(())
-            });
+            let was_asleep = log.live.is_none();
+            log.awake(&self.instance)?.control.set_state(State::Loading);
+            if was_asleep {
+                log.asleep();
+            }
+            Ok(())
         });
+        outcome.unwrap_or(Ok(()))
     }
 }
 

@@ -3,16 +3,17 @@
 use std::io::{self, Read};
 
 use crate::control::Facts;
-use crate::entry::Entry;
+use crate::entry::{Entry, LAMPORT_RECEIVED_MAX};
 use crate::error::Corrupt;
 use crate::file::head::HEAD_LEN_MAX;
 use crate::file::reader::{Next, Reader};
 use crate::file::records::Records;
 use crate::file::verify::check_end;
 use crate::file::{Damage, Head, Span, Trailer};
-use crate::format::{FILE_MAGIC, FILE_TRAILER_LEN};
+use crate::format::{FILE_MAGIC, FILE_TRAILER_LEN, KEY_LEN_MAX, RecordHeader};
 use crate::merkle::Frontier;
 use crate::object::MapError;
+use crate::record::crc32c;
 
 /// Why a snapshot cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +138,7 @@ impl<R: Read> SnapshotReader<R> {
             let what = "a part without the beginning";
             return Err(SnapshotError::Part { what });
         }
+        check_lamport(head.base_lamport, head.before.count())?;
         self.reader.skip(head.data_offset());
         Ok(Some(self.section.insert(head)))
     }
@@ -162,6 +164,8 @@ impl<R: Read> SnapshotReader<R> {
             let seq = records.next_seq();
             match self.reader.next(&records).map_err(SnapshotError::Read)? {
                 Next::Entry(entry, padded) => {
+                    let possible = check_possible(&entry);
+                    possible.map_err(|damage| Damage::Entry { seq, damage })?;
                     take(&entry, padded).map_err(SnapshotError::Write)?;
                     records.add(&entry);
                 }
@@ -188,5 +192,28 @@ impl<R: Read> SnapshotReader<R> {
             facts: head.facts,
         });
         Ok((end, trailer))
+    }
+}
+
+/// Whether a ledger can have given an entry this: what checksums do not tell.
+fn check_possible(entry: &Entry<'_>) -> Result<(), Corrupt> {
+    check_lamport(entry.lamport(), entry.seq())?;
+    let key = entry.key();
+    if !(1..=KEY_LEN_MAX).contains(&key.len()) {
+        let len = key.len() as u64;
+        return Err(Corrupt::new("length of a key", len, KEY_LEN_MAX as u64));
+    }
+    let header = entry.record_bytes().first_chunk().map(RecordHeader::decode);
+    let found = header.map_or(0, |header| header.key_hash);
+    let hash = crc32c(key.as_bytes());
+    Corrupt::check("hash of a key", found.into(), hash.into())
+}
+
+/// Each of the entries so far may have received the largest time there is, at most.
+fn check_lamport(lamport: u64, seq: u64) -> Result<(), Corrupt> {
+    let max = (LAMPORT_RECEIVED_MAX - 1).saturating_add(seq);
+    match lamport <= max {
+        true => Ok(()),
+        false => Err(Corrupt::new("record lamport", lamport, max)),
     }
 }

@@ -12,6 +12,7 @@ pub struct SnapshotWriter<W> {
     /// None where the target has failed.
     file: Option<FileWriter<W>>,
     next_seq: u64,
+    last_lamport: u64,
     /// What every file of it says.
     head: Head,
     span: Span,
@@ -39,6 +40,7 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(SnapshotWriter {
             file: Some(FileWriter::begin_many(target, &head)?),
             next_seq: head.first_seq(),
+            last_lamport: head.base_lamport,
             section_end: head.first_seq() + span.section_count,
             head,
             span,
@@ -61,6 +63,11 @@ impl<W: Write> SnapshotWriter<W> {
         (self.next_seq - 1).is_multiple_of(CHUNK_COUNT) && room >= CHUNK_COUNT
     }
 
+    /// Lamport time of the last entry; without one, of the one before.
+    pub fn last_lamport(&self) -> u64 {
+        self.last_lamport
+    }
+
     /// Adds the next entry, which the caller has verified.
     ///
     /// # Errors
@@ -69,10 +76,11 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// # Panics
     ///
-    /// If it is not the next entry, or was not planned.
+    /// If it is not the next entry, with a greater Lamport time, or was not planned.
     pub fn push(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         self.file()?.push(entry)?;
         self.next_seq += 1;
+        self.last_lamport = entry.lamport();
         Ok(())
     }
 
@@ -85,10 +93,12 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// # Panics
     ///
-    /// If they are not the next entries, or it does not take a chunk.
+    /// If they are not the next entries, with rising Lamport times, or it does not take
+    /// a chunk.
     pub fn push_chunk(&mut self, entries: &[Entry<'_>], root: Hash) -> io::Result<()> {
         self.file()?.push_chunk(entries, root)?;
         self.next_seq += CHUNK_COUNT;
+        self.last_lamport = entries.last().map_or(self.last_lamport, Entry::lamport);
         Ok(())
     }
 
