@@ -17,6 +17,7 @@
 //!    `drop`: give one up for good;
 //! 9. `maker`: the thread that commits and frees memory;
 //! 10. `archive`: the thread that writes contexts behind, into files;
+//!     `load`: how a snapshot becomes such files, and a context;
 //! 11. `recover`: finding everything again after a death, and `revive`: bringing back
 //!     what is in files only;
 //! 12. `lock`: one daemon per instance;

@@ -519,6 +519,54 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
 }
 
 #[test]
+fn verify_says_the_root_of_a_context_of_any_name_and_of_its_snapshots() {
+    let instance = started(&SMALL);
+    let name = "loans/7";
+    append(&instance.context(name), 1..=5000);
+    let path = |file: &str| {
+        let path = instance.runtime_dir().join(file);
+        path.to_str().expect("text").to_owned()
+    };
+    let (plain, small) = (path("plain"), path("small"));
+    instance.printed(&["snapshot", "export", name, "-o", &plain]);
+    instance.printed(&["snapshot", "export", name, "-o", &small, "--zstd"]);
+    let proof = instance.printed(&["prove", name, "1", "--to", "5000"]);
+    let proof: serde_json::Value = serde_json::from_str(&proof).expect("JSON");
+    for what in [name, &plain, &small] {
+        let verdict = instance.printed(&["verify", what, "-o", "jsonl"]);
+        let verdict: serde_json::Value = serde_json::from_str(&verdict).expect("JSON");
+        assert_eq!(verdict["root"], proof["root"], "{what}");
+        assert_eq!(verdict["last_seq"], 5000, "{what}");
+        assert_eq!(verdict["entries"], 5000, "{what}");
+    }
+    let said = instance.complained(&["verify", "loans/8"]);
+    assert!(
+        said.contains("there is no context \"loans/8\"") && said.contains("no file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_context_in_files_only_is_not_called_unknown_where_no_daemon_is() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    lose_memory(&mut instance);
+    for command in [
+        &["get", "log"][..],
+        &["info", "log"],
+        &["prove", "log", "1"],
+    ] {
+        let output = instance.run(command);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("in files only"), "{said}");
+    }
+    instance.printed(&["verify", "log"]);
+}
+
+#[test]
 fn a_context_that_was_being_dropped_when_its_daemon_died_is_gone() {
     let mut instance = started(&["--durability", "archive"]);
     let context = instance.context("log");

@@ -161,6 +161,63 @@ fn every_command_prints_the_documented_fields() {
     );
 }
 
+#[test]
+fn snapshots_and_proofs_print_the_documented_fields() {
+    let instance = started(&[]);
+    for payload in ["one", "two", "three"] {
+        instance.printed(&["append", "log", "k", payload]);
+    }
+    let path = |file: &str| {
+        let path = instance.runtime_dir().join(file);
+        path.to_str().expect("text").to_owned()
+    };
+    let (plain, small, lines, proof) = (path("plain"), path("small"), path("lines"), path("proof"));
+    let exported = printed(&instance, &["snapshot", "export", "log", "-o", &plain]);
+    check(&exported, &["A snapshot, written: `snapshot export`"]);
+    instance.printed(&["snapshot", "export", "log", "-o", &small, "--zstd"]);
+    for (file, has_root) in [(&plain, true), (&small, false)] {
+        let info = printed(&instance, &["snapshot", "info", file, "-o", "json"]);
+        check(&info, &["A snapshot, described: `snapshot info`"]);
+        assert_eq!(info.get("root").is_some(), has_root, "{info}");
+        for command in [&["verify", file][..], &["snapshot", "verify", file]] {
+            let verdict = printed(&instance, &[command, &["-o", "jsonl"]].concat());
+            check(&verdict, &["A verdict: `verify`"]);
+            assert_eq!(verdict["root"], exported["root"]);
+        }
+    }
+    let bytes = std::fs::read(&plain).expect("just written");
+    let torn = path("torn");
+    std::fs::write(&torn, &bytes[..bytes.len() - 1]).expect("ours");
+    let output = instance.run(&["snapshot", "verify", &torn, "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let verdict: Value = serde_json::from_slice(&output.stdout).expect("an object");
+    check(&verdict, &["A verdict: `verify`"]);
+    assert_eq!(verdict["is_sound"], false);
+
+    let loaded = "What was loaded: `snapshot load`, `import`";
+    for args in [
+        &["snapshot", "load", &plain, "--as", "copy"][..],
+        &["snapshot", "load", &small, "--as", "copy"],
+    ] {
+        let found = printed(&instance, &[args, &["-o", "json"]].concat());
+        check(&found, &[loaded]);
+        assert_eq!(found["root"], exported["root"]);
+    }
+    instance.printed(&["export", "log", "--format", "jsonl", "-o", &lines]);
+    let imported = printed(&instance, &["import", "again", &lines, "-o", "json"]);
+    check(&imported, &[loaded]);
+    assert_eq!(imported["root"], exported["root"]);
+
+    std::fs::write(&proof, instance.printed(&["prove", "log", "2"])).expect("ours");
+    let root = exported["root"].as_str().expect("text");
+    for (more, is_root_given) in [(&[][..], false), (&["--root", root], true)] {
+        let args = [&["check-proof", &proof, "-o", "json"], more].concat();
+        let checked = printed(&instance, &args);
+        check(&checked, &["A proof, checked: `check-proof`"]);
+        assert_eq!(checked["is_root_given"], is_root_given);
+    }
+}
+
 /// How a command ends, and what it says as JSON.
 fn ends(instance: &Instance, args: &[&str], code: i32, kind: &str) {
     let output = instance.run(&[args, &["-o", "json"]].concat());

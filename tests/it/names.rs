@@ -77,6 +77,15 @@ fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
     let said = String::from_utf8_lossy(&empty.stderr).into_owned();
     assert!(empty.status.success() && empty.stdout.is_empty(), "{said}");
     assert!(said.contains("has no contexts"), "{said}");
+    // Nor is there one to be made of nothing.
+    let lines = instance.runtime_dir().join("lines");
+    std::fs::write(&lines, "").expect("ours");
+    for name in ["", &"x".repeat(1025)] {
+        let output = instance.run(&["import", name, lines.to_str().expect("text")]);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("the context name "), "{said}");
+    }
     instance.stop_daemon();
     for args in [&["get", "none"][..], &["ls"]] {
         let said = String::from_utf8(instance.run(args).stderr).expect("text");

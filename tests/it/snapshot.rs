@@ -5,8 +5,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
+use std::time::Instant;
 
 use ledger_client::{LoadError, NewEntry, ReadError};
+use ledger_shm::format::{ControlHeader, STATE_LOADING};
+use ledger_shm::object::Name;
+use ledger_shm::slot::Slot;
+use ledger_tests::damage::Bytes;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
@@ -134,7 +140,7 @@ fn a_snapshot_is_the_exact_prefix_while_others_append() {
     let instance = started(&SMALL);
     let context = instance.context("log");
     append(&context, 1..=2000);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| append(&context, 2001..=20_000));
         for seq in [1, 15, 16, 17, 1999, 2000] {
             let mut bytes = Vec::new();
@@ -172,7 +178,7 @@ fn a_context_goes_on_with_a_snapshot_that_proves_to_extend_it() {
         entries.count()
     };
     assert_eq!(count(1), 5003);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let waiting = scope.spawn(move || {
             for seq in 5004..=8001 {
                 let entry = waiting.next_timeout(PATIENCE).expect("readable");
@@ -355,6 +361,82 @@ fn a_load_that_is_cut_short_leaves_nothing() {
             let ls = instance.printed(&["ls", "-o", "raw"]);
             assert_eq!(ls, "log\n", "{len} bytes, the {dies} died");
         }
+    }
+}
+
+#[test]
+fn what_a_load_left_behind_is_removed_and_its_memory_is_not_believed() {
+    let mut instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=10);
+    context.wait_durable(10, PATIENCE).expect("a disk");
+    let epoch = context.epoch();
+    let mut watcher = context.watch(11);
+    assert!(watcher.try_next().expect("readable").is_none());
+    instance.kill_daemon();
+    // As a daemon leaves it that dies before it has removed the files which it replaced,
+    // and before it has made memory behind the new ones.
+    let archive = instance.state_dir().join(instance.name());
+    let old = archive.join(format!("{:032x}.loading", 1));
+    fs::create_dir(&old).expect("ours");
+    fs::write(old.join("00000000000000000001.ledger"), "of the old ones").expect("ours");
+    let state_at = std::mem::offset_of!(ControlHeader, state_word) as u64;
+    let control = Bytes::of(&instance.objects(), Name::Control(epoch));
+    control.set_word(state_at, STATE_LOADING);
+    let part = Bytes::of_first_part(&instance.objects(), epoch);
+    part.set_word(Bytes::slot_at(0), u64::MAX);
+    part.set_word(Bytes::slot_at(10), Slot::Closed.encode());
+    instance.start(&SMALL);
+    assert_eq!(left(&instance), [""; 0]);
+    instance.printed(&["verify", "log"]);
+    check_all(&instance, 10);
+    append(&instance.context("log"), 11..=20);
+    check_all(&instance, 20);
+    let told = eventually("who watched it is told", || match watcher.try_next() {
+        Ok(None) => None,
+        outcome => Some(outcome.map(|entry| entry.map(|entry| entry.seq()))),
+    });
+    assert!(matches!(told, Err(ReadError::Closed)), "{told:?}");
+}
+
+#[test]
+fn a_load_that_is_killed_at_its_end_is_there_wholly_or_not_at_all() {
+    let mut instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    let some = export(&instance, "log", "some", &["--to", "1000"]);
+    let all = export(&instance, "log", "all", &[]);
+    const ROUNDS: u32 = 24;
+    // How long a load takes, so that it is killed from its beginning to after its end.
+    let begun = Instant::now();
+    load(&instance, &all, &["--as", "whole"]);
+    let takes = begun.elapsed();
+    for round in 0..ROUNDS {
+        let (name, new) = (format!("copy-{round}"), format!("new-{round}"));
+        load(&instance, &some, &["--as", &name]);
+        // Somebody who watches it has it stay in memory.
+        let ledger = instance.connect();
+        let reader = ledger.context(&name).open_read_only().expect("loaded");
+        let (target, before) = match round % 4 {
+            3 => (&new, 0),
+            _ => (&name, 1000),
+        };
+        let mut command = instance.ledgerd(&["snapshot", "load", text(&all), "--as", target]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let loader = Process::start(&mut command);
+        thread::sleep(takes * 2 * round / ROUNDS);
+        instance.kill_daemon();
+        drop((loader, reader));
+        instance.start(&SMALL);
+        assert_eq!(left(&instance), [""; 0]);
+        let listed = instance.printed(&["ls", "-o", "raw"]);
+        let latest = match listed.lines().any(|listed| listed == target) {
+            true => lines(&instance, target).lines().count(),
+            false => 0,
+        };
+        assert!([before, 3000].contains(&latest), "{target}: {latest}");
+        instance.printed(&["verify", "--all"]);
+        load(&instance, &all, &["--as", target]);
+        assert_eq!(lines(&instance, target), lines(&instance, "log"));
     }
 }
 

@@ -7,9 +7,9 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ledger_client::{Entry, NewEntry};
+use ledger_client::{Entry, NewEntry, OpenError};
 use ledger_shm::Appended;
-use ledger_shm::control::{Facts, Sizes};
+use ledger_shm::control::{Facts, InvalidName, Sizes};
 use ledger_shm::entry::{LAMPORT_RECEIVED_MAX, LIMIT_MAX, Limits};
 use ledger_shm::file::{Head, SectionPlan, SnapshotWriter};
 use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
@@ -38,6 +38,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     // Before anything is read: nobody wants to wait for that.
+    InvalidName::check(args.context.name.as_bytes()).map_err(OpenError::from)?;
     let ledger = builder(instance)?.connect()?;
     let spooled = match args.file.as_path() {
         path if path == Path::new("-") => Spooled::read(io::stdin().lock())?,

@@ -28,15 +28,17 @@ mod template;
 pub(crate) mod verify;
 pub(crate) mod watchers;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use ledger_client::wire::Trouble;
-use ledger_client::{Builder, Context, ContextSummary, Ledger};
+use ledger_client::{Builder, Context, ContextSummary, Ledger, State};
 
-use crate::cli::{Failure, InstanceArgs};
+use crate::cli::{Failure, InstanceArgs, Kind};
 use crate::settings::Seconds;
 
 /// A daemon that has not greeted by then is read around.
@@ -91,11 +93,17 @@ fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure>
             return error.into();
         }
         let mut said = error.to_string();
-        let contexts = ledger.contexts();
-        if contexts.is_ok_and(|contexts| !contexts.unreadable.is_empty()) {
+        let contexts = ledger.contexts().unwrap_or_default();
+        if !contexts.unreadable.is_empty() {
             said += "; there are some that cannot be read, see `ledgerd ls`";
         }
         if !ledger.is_connected() {
+            let is_archived = |found: &ContextSummary| {
+                found.name() == name && matches!(found.state(), Ok(State::Archived))
+            };
+            if contexts.readable.iter().any(is_archived) {
+                return Failure::Said(Kind::Unreachable, only_in_files(name));
+            }
             said += "; ";
             said += NO_DAEMON;
         }
@@ -110,6 +118,21 @@ fn since(trouble: &Trouble) -> humantime::Rfc3339Timestamp {
 
 /// Beside what was not found: it may have been looked for in the wrong place.
 const NO_DAEMON: &str = "no daemon answers there, see --instance and --runtime-dir";
+
+/// Why a context that `ls` shows cannot be read now.
+fn only_in_files(name: &str) -> String {
+    format!(
+        "the context {name:?} is in files only, and no daemon answers that would bring it back; start one with `ledgerd run`"
+    )
+}
+
+/// A file that is read, in an error.
+fn shown(path: &Path) -> Cow<'_, str> {
+    match path == Path::new("-") {
+        true => "standard input".into(),
+        false => path.to_string_lossy(),
+    }
+}
 
 /// An argument that has to be text; the payload need not be.
 fn text() -> impl TypedValueParser<Value = String> {

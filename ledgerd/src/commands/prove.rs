@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Failure, InstanceArgs, Kind};
 use crate::cli::{Output, OutputArgs};
 use crate::commands::print::{self, Printer, hex, verify};
-use crate::commands::{ContextArg, jsonl, open_to_read};
+use crate::commands::{ContextArg, jsonl, open_to_read, shown};
 
 /// Bytes of a proof, at most: that of the largest entry.
 const PROOF_LEN_MAX: u64 = 8 * LIMIT_MAX as u64;
@@ -134,7 +134,7 @@ struct Checked {
 
 pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let text = read(&args.file)?;
-    let wrong = |why: String| format!("{} is no proof: {why}", args.file.display());
+    let wrong = |why: String| format!("{} is no proof: {why}", shown(&args.file));
     let proof: Proof<jsonl::Line<u64>> =
         serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     let (is_valid, root, says) = check_one(proof).map_err(wrong)?;

@@ -3,17 +3,19 @@
 mod input;
 mod progress;
 
+use std::fs::File;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ledger_client::{Loaded, Progress, SnapshotTo};
-use ledger_shm::file::{Damage, SnapshotError, SnapshotReader};
+use ledger_client::{LoadError, Loaded, Progress, SnapshotTo};
+use ledger_shm::file::{Damage, Head, SnapshotError, SnapshotReader};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
 use crate::commands::print::{Printer, hex, time};
 use crate::commands::target::Target;
-use crate::commands::{ContextArg, builder, open_to_read};
+use crate::commands::verify::{Found, Verdict};
+use crate::commands::{ContextArg, builder, open_to_read, shown};
 
 use self::input::Input;
 use self::progress::Bar;
@@ -113,14 +115,14 @@ impl Described {
             printer.json(self)?;
             return Ok(printer.finish()?);
         }
-        let entries = self.last_seq + 1 - self.first_seq;
+        let entries = match self.last_seq + 1 - self.first_seq {
+            0 => "0".to_owned(),
+            count => format!("{count}, {} to {}", self.first_seq, self.last_seq),
+        };
         let mut rows = vec![
             ("context", self.context.escape_debug().to_string()),
             ("epoch", self.epoch.clone()),
-            (
-                "entries",
-                format!("{entries}, {} to {}", self.first_seq, self.last_seq),
-            ),
+            ("entries", entries),
         ];
         let number = |value: u64| value.to_string();
         rows.extend(self.new_entries.map(|new| ("new entries", number(new))));
@@ -195,7 +197,9 @@ fn info(args: &Look) -> Result<(), Failure> {
     let input = Input::open(&args.file)?;
     let root = input.root();
     let mut reader = SnapshotReader::new(input);
-    let head = reader.next_section().map_err(|error| named(args, &error))?;
+    let head = reader
+        .next_section()
+        .map_err(|error| named(&args.file, &error))?;
     let head = head.expect("a snapshot has a file");
     let span = head.snapshot.expect("a snapshot's");
     let described = Described {
@@ -211,32 +215,40 @@ fn info(args: &Look) -> Result<(), Failure> {
     described.print(args.output.output())
 }
 
-/// As `docs/JSON.md` has it, like that of `ledgerd verify`.
-#[derive(Serialize)]
-struct Verdict {
-    what: String,
-    is_sound: bool,
-    entries: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_bad: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    damage: Option<String>,
+fn verify(args: &Look) -> Result<(), Failure> {
+    let verdict = verdict(&args.file)?;
+    let output = args.output.output();
+    let mut printer = Printer::new(output.of_one());
+    match output {
+        Output::Short => printer.line(&verdict.line())?,
+        _ => printer.json(&verdict)?,
+    }
+    printer.finish()?;
+    match verdict.is_sound {
+        true => Ok(()),
+        false => Err(format!("{} is not as it was written", verdict.what).into()),
+    }
 }
 
-fn verify(args: &Look) -> Result<(), Failure> {
-    let input = Input::open(&args.file)?;
+/// Whether a file begins as a snapshot does, compressed or not.
+pub(super) fn is_one(file: &File) -> bool {
+    Input::is_compressed(file) || Head::read(file).is_ok_and(|head| head.snapshot.is_some())
+}
+
+/// Reads a snapshot to its last byte.
+pub(super) fn verdict(path: &Path) -> Result<Verdict, Failure> {
+    let input = Input::open(path)?;
     let bar = Bar::new();
     let total_len = input.total_len();
     let mut reader = SnapshotReader::new(input);
-    let (mut entries, mut done_len) = (0, 0);
+    let mut found = Found::default();
+    let mut done_len = 0;
     let mut read_all = || -> Result<(), SnapshotError> {
         while reader.next_section()?.is_some() {
             reader.read_section(|_, padded| {
-                entries += 1;
+                found.entries += 1;
                 done_len += padded.len() as u64;
-                if entries % 1024 == 0 {
+                if found.entries % 1024 == 0 {
                     bar.show(done_len, total_len);
                 }
                 Ok(())
@@ -246,45 +258,22 @@ fn verify(args: &Look) -> Result<(), Failure> {
     };
     let outcome = read_all();
     bar.finish();
-    let first_bad = match &outcome {
-        Ok(()) => None,
-        Err(SnapshotError::Damaged(Damage::Entry { seq, .. })) => Some(*seq),
-        Err(SnapshotError::Short { last_seq }) => Some(last_seq + 1),
-        Err(_) => None,
-    };
-    let tree = reader.tree().filter(|_| outcome.is_ok());
-    let verdict = Verdict {
-        what: args.file.display().to_string(),
-        is_sound: outcome.is_ok(),
-        entries,
-        root: tree.map(|tree| hex(&tree.root())),
-        first_bad,
-        damage: outcome.as_ref().err().map(ToString::to_string),
-    };
-    let output = args.output.output();
-    let mut printer = Printer::new(output.of_one());
-    match (output, &verdict.damage) {
-        (Output::Short, None) => {
-            let root = verdict.root.as_deref().unwrap_or_default();
-            printer.line(&format!(
-                "sound  {}  {entries} entries, root {root}",
-                verdict.what
-            ))?;
-        }
-        (Output::Short, Some(damage)) => {
-            printer.line(&format!("BAD    {}  {damage}", verdict.what))?
-        }
-        _ => printer.json(&verdict)?,
-    }
-    printer.finish()?;
     match outcome {
-        Ok(()) => Ok(()),
-        Err(_) => Err(format!("{} is not as it was written", verdict.what).into()),
+        Ok(()) => found.tree = reader.tree().map(|tree| (tree.count(), tree.root())),
+        Err(damage) => {
+            let first_bad = match &damage {
+                SnapshotError::Damaged(Damage::Entry { seq, .. }) => Some(*seq),
+                SnapshotError::Short { last_seq } => Some(last_seq + 1),
+                _ => None,
+            };
+            found.bad = Some((first_bad, damage.to_string()));
+        }
     }
+    Ok(found.verdict(path.display().to_string()))
 }
 
-fn named(args: &Look, error: &SnapshotError) -> Failure {
-    format!("{}: {error}", args.file.display()).into()
+fn named(file: &Path, error: &SnapshotError) -> Failure {
+    format!("{}: {error}", shown(file)).into()
 }
 
 fn load(instance: &InstanceArgs, args: Load) -> Result<(), Failure> {
@@ -303,7 +292,11 @@ fn load(instance: &InstanceArgs, args: Load) -> Result<(), Failure> {
     }
     let loaded = load.run();
     bar.finish();
-    report(args.output, &loaded?)
+    let loaded = loaded.map_err(|error| match error {
+        LoadError::Snapshot(error) => named(&args.file, &error),
+        error => error.into(),
+    })?;
+    report(args.output, &loaded)
 }
 
 /// Says what was loaded.

@@ -5,17 +5,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ledger_client::{Context, ContextSummary, Ledger, OpenError, ReadError, State};
-use ledger_shm::file::{Damage, FileName, Head, Trailer, verify};
+use ledger_shm::file::{Damage, FileName, Trailer, verify};
 use ledger_shm::merkle::Hash;
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
-use crate::commands::connect_to_read;
 use crate::commands::print::{Printer, hex};
+use crate::commands::{connect_to_read, snapshot};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// A context's name, or a file's path if it contains a `/`
+    /// A context's name, or the path of a file, with a `/` in it: of a snapshot or of an archive
     #[arg(required_unless_present = "all")]
     what: Option<String>,
     /// Every context of the instance
@@ -27,10 +27,12 @@ pub(crate) struct Args {
 
 /// As `docs/JSON.md` has it.
 #[derive(Serialize)]
-struct Verdict {
-    what: String,
-    is_sound: bool,
+pub(super) struct Verdict {
+    pub(super) what: String,
+    pub(super) is_sound: bool,
     entries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,26 +41,40 @@ struct Verdict {
     damage: Option<String>,
 }
 
+impl Verdict {
+    /// For eyes.
+    pub(super) fn line(&self) -> String {
+        let what = self.what.escape_debug();
+        if let Some(damage) = &self.damage {
+            return format!("BAD    {what}  {damage}");
+        }
+        let mut line = format!("sound  {what}  {} entries", self.entries);
+        if let (Some(seq), Some(root)) = (self.last_seq, &self.root) {
+            line += &format!(", the last is {seq}, root {root}");
+        }
+        line
+    }
+}
+
 /// What was found so far.
 #[derive(Default)]
-struct Found {
-    entries: u64,
-    /// Of all entries, as far as that is known.
-    root: Option<Hash>,
-    bad: Option<(Option<u64>, String)>,
+pub(super) struct Found {
+    pub(super) entries: u64,
+    /// The last entry, and the root of the tree over all up to that one.
+    pub(super) tree: Option<(u64, Hash)>,
+    pub(super) bad: Option<(Option<u64>, String)>,
 }
 
 impl Found {
-    fn verdict(self, what: String) -> Verdict {
+    pub(super) fn verdict(self, what: String) -> Verdict {
         let (first_bad, damage) = self.bad.unzip();
+        let (last_seq, root) = self.tree.filter(|_| damage.is_none()).unzip();
         Verdict {
             what,
             is_sound: damage.is_none(),
             entries: self.entries,
-            root: self
-                .root
-                .filter(|_| damage.is_none())
-                .map(|root| hex(&root)),
+            last_seq,
+            root: root.map(|root| hex(&root)),
             first_bad: first_bad.flatten(),
             damage,
         }
@@ -68,14 +84,20 @@ impl Found {
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let mut verdicts = Vec::new();
     match &args.what {
-        Some(path) if path.contains('/') => verdicts.push(file(Path::new(path))?),
+        Some(path) if path.contains('/') && Path::new(path).exists() => {
+            verdicts.push(file(Path::new(path))?)
+        }
         Some(name) => {
             let ledger = connect_to_read(instance)?;
             let found = ledger.contexts()?.readable;
             let of_name = found.into_iter().rfind(|found| found.name() == name);
             let found = of_name.ok_or_else(|| {
                 let instance = ledger.instance().name();
-                format!("there is no context {name:?} in instance {instance:?}; a file's path has a `/` in it, such as ./{name}")
+                let file = match name.contains('/') {
+                    true => ", and no file of that path".to_owned(),
+                    false => format!("; a file's path has a `/` in it, such as ./{name}"),
+                };
+                format!("there is no context {name:?} in instance {instance:?}{file}")
             })?;
             verdicts.push(context(&ledger, &found)?);
         }
@@ -89,20 +111,10 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let output = args.output.output();
     let mut printer = Printer::new(output);
     for verdict in &verdicts {
-        if output != Output::Short {
-            printer.json(verdict)?;
-            continue;
+        match output {
+            Output::Short => printer.line(&verdict.line())?,
+            _ => printer.json(verdict)?,
         }
-        let what = verdict.what.escape_debug();
-        let line = match &verdict.damage {
-            None => {
-                let root = verdict.root.as_ref();
-                let root = root.map_or_else(String::new, |root| format!(", root {root}"));
-                format!("sound  {what}  {} entries{root}", verdict.entries)
-            }
-            Some(damage) => format!("BAD    {what}  {damage}"),
-        };
-        printer.line(&line)?;
     }
     printer.finish()?;
     let bad = verdicts.iter().filter(|verdict| !verdict.is_sound).count();
@@ -118,19 +130,14 @@ fn file(path: &Path) -> Result<Verdict, Failure> {
         Failure::Said(Kind::Failed, message)
     };
     let file = File::open(path).map_err(unread)?;
-    let mut found = Found::default();
-    let is_snapshot = Head::read(&file).is_ok_and(|head| head.snapshot.is_some());
-    if is_snapshot {
-        let message = format!(
-            "{} is a snapshot: `ledgerd snapshot verify` verifies all of it",
-            path.display()
-        );
-        return Err(message.into());
+    if snapshot::is_one(&file) {
+        return snapshot::verdict(path);
     }
+    let mut found = Found::default();
     match verify(&file) {
         Ok((_, trailer)) => {
             found.entries = trailer.count;
-            found.root = Some(trailer.root);
+            found.tree = Some((trailer.last_seq(), trailer.root));
         }
         Err(Damage::Entry { seq, damage }) => {
             found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
@@ -149,13 +156,7 @@ fn context(ledger: &Ledger, summary: &ContextSummary) -> Result<Verdict, Failure
     let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
     if found.bad.is_none() && is_in_memory {
         match summary.open(ledger) {
-            Ok(context) => {
-                memory(&context, summary.files_dir(), next_seq, &mut found);
-                // What files store of the tree is not hashed again; one that has lost its
-                // beginning has no root.
-                let latest = context.latest().ok();
-                found.root = latest.and_then(|latest| context.root(latest).ok());
-            }
+            Ok(context) => memory(&context, summary.files_dir(), next_seq, &mut found),
             // It has left memory meanwhile, and all of it is in files.
             Err(OpenError::Map(error)) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -222,7 +223,7 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
                 }
                 before = Some((head.facts.name, trailer));
                 found.entries += trailer.count;
-                found.root = Some(trailer.root);
+                found.tree = Some((trailer.last_seq(), trailer.root));
                 next_seq = Some(first_seq + trailer.count);
             }
             Err(Damage::Entry { seq, damage }) => {
@@ -246,7 +247,12 @@ fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Foun
     let mut range = context.range(seq);
     loop {
         match range.next_entry() {
-            Ok(None) => return,
+            Ok(None) => {
+                // Of a log whose beginning is gone and in no file there is none.
+                let root = context.root(seq - 1).ok();
+                found.tree = root.map(|root| (seq - 1, root));
+                return;
+            }
             Ok(Some(entry)) => {
                 seq = entry.seq();
                 if let Err(damage) = entry.verify() {

@@ -27,14 +27,14 @@ pub enum SnapshotError {
     Write(#[source] io::Error),
     /// These are other bytes.
     #[error(
-        "this is no snapshot: it begins with {begins_with:?}; make one with `ledgerd snapshot export`"
+        "this is no snapshot: it begins with \"{begins_with}\"; make one with `ledgerd snapshot export`"
     )]
     NotOne {
-        /// The first bytes, as text.
+        /// The first bytes, as escaped text.
         begins_with: String,
     },
     /// It is a file of an archive, or part of a snapshot.
-    #[error("this is not a whole snapshot but {what}")]
+    #[error("this is not a whole snapshot but {what}; make one with `ledgerd snapshot export`")]
     Part {
         /// What it is.
         what: &'static str,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use ledger_shm::file::Trailer;
@@ -32,6 +33,12 @@ impl Input {
             Input::of(Box::new(file), plain)
         };
         open().map_err(|error: io::Error| format!("cannot read {}: {error}", path.display()).into())
+    }
+
+    /// Whether a file begins with what zstd has compressed.
+    pub(super) fn is_compressed(file: &File) -> bool {
+        let mut magic = [0; ZSTD_MAGIC.len()];
+        file.read_exact_at(&mut magic, 0).is_ok() && magic == ZSTD_MAGIC
     }
 
     fn of(bytes: Box<dyn Read>, plain: Option<File>) -> io::Result<Input> {
