@@ -190,7 +190,7 @@ pub(crate) fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
 
 /// Opens a file of the instance's owner that nobody else can change, whatever others
 /// may have put in its place.
-fn own_file(instance: &Instance, path: &Path) -> io::Result<(File, Object)> {
+pub(crate) fn own_file(instance: &Instance, path: &Path) -> io::Result<(File, Object)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
     let file = File::options()
         .read(true)
@@ -219,32 +219,43 @@ pub(crate) fn archived(
     let Some(dir) = dir else {
         return Ok(Vec::new());
     };
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        let home = name.to_str().filter(|name| name.len() == 32);
-        let Some(home) = home.and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if !in_memory.contains(&home) {
-            let archived = look_at(instance, &dir.join(&name)).transpose();
-            found.extend(archived.map(|archived| (home, archived)));
-        }
+    for home in homes(dir, in_memory)? {
+        let archived = look_at(instance, &dir.join(home.to_string())).transpose();
+        found.extend(archived.map(|archived| (home, archived)));
     }
     Ok(found)
 }
 
-/// What the files in a directory hold; none if there is nothing yet.
-fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapError> {
+/// What the directories of contexts are called that are not in memory.
+pub(crate) fn homes(dir: &Path, in_memory: &HashSet<Epoch>) -> io::Result<Vec<Epoch>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut homes = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let home = name.to_str().filter(|name| name.len() == 32);
+        homes.extend(home.and_then(|name| name.parse::<Epoch>().ok()));
+    }
+    homes.retain(|home| !in_memory.contains(home));
+    Ok(homes)
+}
+
+/// The files in the directory of a context, in the order of their entries.
+pub(crate) fn file_names(home: &Path) -> io::Result<Vec<FileName>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(home)? {
         names.extend(entry?.file_name().to_str().and_then(FileName::parse));
     }
     names.sort_by_key(|name| name.first_seq());
+    Ok(names)
+}
+
+/// What the files in a directory hold; none if there is nothing yet.
+fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapError> {
+    let names = file_names(home)?;
     let Some(first_seq) = names.first().map(|name| name.first_seq()) else {
         return Ok(None);
     };

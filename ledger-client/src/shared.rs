@@ -69,6 +69,13 @@ impl Shared {
         }
     }
 
+    /// Of a context that is in files only, of which this is the last.
+    pub(crate) fn in_files(core: Arc<Core>, control: Control, last_file: Link) -> Shared {
+        let mut shared = Shared::new(core, control, false);
+        shared.chain = Chain::of_file(last_file);
+        shared
+    }
+
     /// Where a seq is, in memory or in a file.
     pub(crate) fn locate(&self, seq: u64) -> Result<Located, ReadError> {
         let (core, control) = (&self.core, &self.control);

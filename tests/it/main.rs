@@ -24,6 +24,7 @@ mod json;
 mod loan;
 mod memory;
 mod names;
+mod offline;
 mod oracle;
 mod proofs;
 mod recorder;
