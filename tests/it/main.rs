@@ -11,6 +11,7 @@ mod configuration;
 mod crowd;
 mod daemon;
 mod damage;
+mod damaged_files;
 mod disk;
 mod documents;
 mod entries;
