@@ -14,7 +14,7 @@ use ledger_shm::control::Facts;
 use ledger_shm::file::{FileName, Head, Scan, Trailer};
 use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, MapError, Name, Object};
 use ledger_shm::read::Link;
-use ledger_shm::{Control, Segment};
+use ledger_shm::{Control, Corrupt, Segment};
 
 use nix::fcntl::OFlag;
 
@@ -60,18 +60,26 @@ impl Archive {
             known.mapped.push(used.clone());
             return Ok(Some(used.0));
         }
-        let Some(object) = known.open(core, control, seq)? else {
+        let Some((first_seq, object)) = known.open(core, control, seq)? else {
             return Ok(None);
         };
-        let (segment, _, trailer) = Segment::map_file(&object)?;
+        let (segment, head, trailer) = Segment::map_file(&object)?;
         let (base_seq, end) = (trailer.first_seq, trailer.last_seq() + 1);
+        Corrupt::check("first seq of a file", base_seq, first_seq)?;
+        // The epoch may be another one, see `ledgerd/src/revive.rs`.
+        let ours = control.facts();
+        if head.facts.name != ours.name || head.facts.created_at_ns != ours.created_at_ns {
+            let found = head.facts.created_at_ns;
+            return Err(Corrupt::new("file of another context", found, ours.created_at_ns).into());
+        }
+        // The next file, or memory, begins behind it.
+        if seq >= end {
+            return Err(Corrupt::new("end of a file", end, seq + 1).into());
+        }
         let link = Link {
             segment: Arc::new(segment),
             base_seq,
         };
-        if !(base_seq..end).contains(&seq) {
-            return Ok(None);
-        }
         if known.mapped.len() == MAPPED_MAX {
             known.mapped.remove(0);
         }
@@ -102,7 +110,7 @@ impl Known {
         core: &Core,
         control: &Control,
         seq: u64,
-    ) -> Result<Option<Object>, ObjectError> {
+    ) -> Result<Option<(u64, Object)>, ObjectError> {
         if core.instance.may_open_by_name() {
             let mut is_there = self.is_before_last(seq) || self.list(core, control)?;
             // What retention has removed since is not there.
@@ -114,9 +122,10 @@ impl Known {
                 let Some(index) = after.checked_sub(1) else {
                     return Ok(None);
                 };
-                let name = FileName::Finished(self.first_seqs[index]).to_string();
+                let first_seq = self.first_seqs[index];
+                let name = FileName::Finished(first_seq).to_string();
                 match own_file(&core.instance, &dir.join(name)) {
-                    Ok((_, object)) => return Ok(Some(object)),
+                    Ok((_, object)) => return Ok(Some((first_seq, object))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         is_there = self.list(core, control)?;
                     }
@@ -135,7 +144,7 @@ impl Known {
             {
                 Ok(None)
             }
-            found => Ok(found?.map(|(_, object)| object)),
+            found => Ok(found?),
         }
     }
 
@@ -190,7 +199,7 @@ pub(crate) fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
 
 /// Opens a file of the instance's owner that nobody else can change, whatever others
 /// may have put in its place.
-fn own_file(instance: &Instance, path: &Path) -> io::Result<(File, Object)> {
+pub(crate) fn own_file(instance: &Instance, path: &Path) -> io::Result<(File, Object)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
     let file = File::options()
         .read(true)
@@ -219,32 +228,43 @@ pub(crate) fn archived(
     let Some(dir) = dir else {
         return Ok(Vec::new());
     };
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        let home = name.to_str().filter(|name| name.len() == 32);
-        let Some(home) = home.and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if !in_memory.contains(&home) {
-            let archived = look_at(instance, &dir.join(&name)).transpose();
-            found.extend(archived.map(|archived| (home, archived)));
-        }
+    for home in homes(dir, in_memory)? {
+        let archived = look_at(instance, &dir.join(home.to_string())).transpose();
+        found.extend(archived.map(|archived| (home, archived)));
     }
     Ok(found)
 }
 
-/// What the files in a directory hold; none if there is nothing yet.
-fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapError> {
+/// What the directories of contexts are called that are not in memory.
+pub(crate) fn homes(dir: &Path, in_memory: &HashSet<Epoch>) -> io::Result<Vec<Epoch>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut homes = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let home = name.to_str().filter(|name| name.len() == 32);
+        homes.extend(home.and_then(|name| name.parse::<Epoch>().ok()));
+    }
+    homes.retain(|home| !in_memory.contains(home));
+    Ok(homes)
+}
+
+/// The files in the directory of a context, in the order of their entries.
+pub(crate) fn file_names(home: &Path) -> io::Result<Vec<FileName>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(home)? {
         names.extend(entry?.file_name().to_str().and_then(FileName::parse));
     }
     names.sort_by_key(|name| name.first_seq());
+    Ok(names)
+}
+
+/// What the files in a directory hold; none if there is nothing yet.
+fn look_at(instance: &Instance, home: &Path) -> Result<Option<Archived>, MapError> {
+    let names = file_names(home)?;
     let Some(first_seq) = names.first().map(|name| name.first_seq()) else {
         return Ok(None);
     };

@@ -27,9 +27,25 @@ pub(crate) enum Located {
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     links: RwLock<Vec<Link>>,
+    /// In place of links: the last file of a context that is in files only.
+    last_file: Option<Link>,
 }
 
 impl Chain {
+    /// That of a context that is in files only: nothing follows its last file, nor
+    /// leaves it.
+    pub(crate) fn of_file(last_file: Link) -> Chain {
+        Chain {
+            links: RwLock::default(),
+            last_file: Some(last_file),
+        }
+    }
+
+    /// Whether it is one of a context that is in files only.
+    pub(crate) fn is_file(&self) -> bool {
+        self.last_file.is_some()
+    }
+
     /// The segment in which `seq` is, or will be if nothing else happens.
     pub(crate) fn locate(
         &self,
@@ -37,6 +53,16 @@ impl Chain {
         control: &Control,
         seq: u64,
     ) -> Result<Located, ReadError> {
+        if let Some(file) = &self.last_file {
+            return match file.base_seq {
+                first_available if seq < first_available => Err(ReadError::Evicted {
+                    seq,
+                    first_available,
+                }),
+                _ if holds(file, seq) => Ok(Located::In(file.clone())),
+                _ => Ok(Located::Closed(file.clone())),
+            };
+        }
         let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = known(&links, seq) {
             return Ok(Located::In(link));

@@ -6,7 +6,7 @@ use ledger_shm::bell::roster::Roster;
 use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
 use ledger_shm::object::Epoch;
-use ledger_shm::read::Found;
+use ledger_shm::read::{Found, Link};
 use ledger_shm::{Control, Corrupt, Entry};
 
 use crate::appender::Appender;
@@ -49,6 +49,12 @@ impl Context {
     /// A context found by its control object, for reading.
     pub(crate) fn in_memory(ledger: &Ledger, control: Control) -> Context {
         let shared = Shared::new(Arc::clone(ledger.core()), control, false);
+        Context::new(ledger, Arc::new(shared))
+    }
+
+    /// One that is in files only, of which this is the last, for reading.
+    pub(crate) fn in_files(ledger: &Ledger, control: Control, last_file: Link) -> Context {
+        let shared = Shared::in_files(Arc::clone(ledger.core()), control, last_file);
         Context::new(ledger, Arc::new(shared))
     }
 

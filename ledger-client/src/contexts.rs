@@ -181,7 +181,7 @@ impl ContextSummary {
 
     /// Opens it for reading: this one, whatever has its name by now. The daemon
     /// need not answer, and does not learn of it where it need not be asked; one that
-    /// is in files only is brought back into memory by it, under the name.
+    /// is in files only is brought back into memory by it, under the name, or read there.
     ///
     /// # Errors
     ///

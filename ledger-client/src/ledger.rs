@@ -118,8 +118,8 @@ impl Builder {
         self
     }
 
-    /// Succeed although no daemon answers: contexts in memory can be read, and
-    /// the connection is made when there is a daemon. Default: false.
+    /// Succeed although no daemon answers: contexts in memory and in files can be
+    /// read, and the connection is made when there is a daemon. Default: false.
     ///
     /// ```
     /// # let builder = ledger_client::Ledger::builder().runtime_dir("/nonexistent");

@@ -50,6 +50,7 @@ pub mod converge;
 mod dispatch;
 mod durable;
 mod error;
+mod in_files;
 pub mod inspect;
 mod ledger;
 mod line;

@@ -1,5 +1,6 @@
-//! Opening a context: by the daemon's word, or as it is found in memory.
+//! Opening a context: by the daemon's word, or as it is found in memory or in files.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ledger_shm::Control;
@@ -8,6 +9,7 @@ use ledger_shm::object::Epoch;
 
 use crate::context::Context;
 use crate::error::{ObjectError, OpenError};
+use crate::in_files;
 use crate::ledger::{Ledger, Released};
 use crate::line::Answer;
 use crate::provision;
@@ -96,6 +98,12 @@ impl<'a> ContextOptions<'a> {
     /// validates in memory can be read. In another uid's instance the daemon has to
     /// give the memory.
     ///
+    /// Without a daemon a context that is in files only is read from these, as far as
+    /// they go now, and stays [`State::Archived`](crate::State::Archived). It has an end:
+    /// a [`Range`](crate::Range) stops there, and a [`Watcher`](crate::Watcher) says
+    /// [`ReadError::Closed`](crate::ReadError::Closed). What a daemon that comes later adds
+    /// is found by who opens it again.
+    ///
     /// # Errors
     ///
     /// [`OpenError::Unknown`] if there is none; others as for
@@ -112,7 +120,7 @@ impl<'a> ContextOptions<'a> {
         match self.attach(None, None, false) {
             Err(
                 OpenError::Connect(_) | OpenError::Quarantined { .. } | OpenError::Limit { .. },
-            ) if self.ledger.instance().may_open_by_name() => self.find_in_memory(),
+            ) if self.ledger.instance().may_open_by_name() => self.find(),
             outcome => outcome,
         }
     }
@@ -175,22 +183,33 @@ impl<'a> ContextOptions<'a> {
         Ok(Context::new(self.ledger, shared))
     }
 
-    fn find_in_memory(&self) -> Result<Context, OpenError> {
+    /// Finds it in memory, or else in files.
+    fn find(&self) -> Result<Context, OpenError> {
         let name = InvalidName::check(self.name)?;
         let core = self.ledger.core();
         let mut newest: Option<Control> = None;
+        let mut homes = HashSet::new();
         for epoch in core.epochs()? {
             // What cannot be read is not what is looked for, or cannot be used.
             let Ok(control) = Control::look(&core.instance, epoch) else {
                 continue;
             };
-            let is_it = control.name() == name && !control.state().is_ok_and(State::is_gone);
+            if control.state().is_ok_and(State::is_gone) {
+                continue;
+            }
+            homes.extend(control.home());
+            let is_it = control.name() == name;
             let created_at_ns = |control: &Control| control.facts().created_at_ns;
             if is_it && newest.as_ref().map(created_at_ns) < Some(created_at_ns(&control)) {
                 newest = Some(control);
             }
         }
-        let newest = newest.ok_or_else(|| OpenError::unknown(name, &core.instance))?;
+        let Some(newest) = newest else {
+            let found = in_files::find(&core.instance, name, &homes)?;
+            let (control, last_file) =
+                found.ok_or_else(|| OpenError::unknown(name, &core.instance))?;
+            return Ok(Context::in_files(self.ledger, control, last_file));
+        };
         let control = Control::open(&core.instance, newest.epoch(), false)?;
         let context = Context::in_memory(self.ledger, control);
         // So that it gets a bell as soon as there is a daemon to make one.

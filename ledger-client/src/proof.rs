@@ -11,7 +11,6 @@ use ledger_shm::file::LogNodes;
 use ledger_shm::format::SEQ_MAX;
 use ledger_shm::merkle::{self, Frontier, Hash, Nodes};
 use ledger_shm::read::Link;
-use ledger_shm::segment::StoredNodes;
 use sha2::Sha256;
 
 use crate::chain::Located;
@@ -224,10 +223,8 @@ impl Context {
         let before = match first_seq {
             1 => Frontier::default(),
             first_seq => {
-                let link = locate(first_seq)?;
-                let stored = StoredNodes::of(&link.segment).map_err(ReadError::from)?;
-                let stored = stored.ok_or(ProveError::Beginning { first_seq })?;
-                stored.head().map_err(ReadError::from)?.before
+                let head = self.shared().oldest_head(first_seq)?;
+                head.ok_or(ProveError::Beginning { first_seq })?.before
             }
         };
         Ok(LogNodes::new(before, locate))

@@ -10,8 +10,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
 use ledger_shm::bell::roster::{ClientId, Listed};
 use ledger_shm::control::State;
+use ledger_shm::file::Head;
 use ledger_shm::format::WITHDRAWN;
 use ledger_shm::read::{Found, Link};
+use ledger_shm::segment::StoredNodes;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
@@ -69,6 +71,13 @@ impl Shared {
         }
     }
 
+    /// Of a context that is in files only, of which this is the last.
+    pub(crate) fn in_files(core: Arc<Core>, control: Control, last_file: Link) -> Shared {
+        let mut shared = Shared::new(core, control, false);
+        shared.chain = Chain::of_file(last_file);
+        shared
+    }
+
     /// Where a seq is, in memory or in a file.
     pub(crate) fn locate(&self, seq: u64) -> Result<Located, ReadError> {
         let (core, control) = (&self.core, &self.control);
@@ -98,6 +107,24 @@ impl Shared {
         }
         let first_seq = self.archive.first_seq(&self.core, &self.control)?;
         Ok(first_seq.unwrap_or(in_memory).min(in_memory))
+    }
+
+    /// What the file that holds the first entry there is says before its records; none if
+    /// no file does. Memory that is still mapped may hold that entry as well.
+    pub(crate) fn oldest_head(&self, first_seq: u64) -> Result<Option<Head>, ReadError> {
+        let (core, control) = (&self.core, &self.control);
+        let link = match control.home() {
+            Some(_) if !self.chain.is_file() => self.archive.locate(core, control, first_seq)?,
+            _ => None,
+        };
+        let link = match link {
+            Some(link) => link,
+            None => match self.locate(first_seq)? {
+                Located::In(link) | Located::Closed(link) => link,
+            },
+        };
+        let stored = StoredNodes::of(&link.segment)?;
+        Ok(stored.map(|stored| stored.head()).transpose()?)
     }
 
     /// The bell; none in a fork's child, which has not mapped it.

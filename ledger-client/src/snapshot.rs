@@ -253,10 +253,8 @@ impl<'a, W: Write> SnapshotTo<'a, W> {
             snapshot: None,
         };
         if first_seq > 1 {
-            let link = self.link(first_seq)?;
-            let stored = StoredNodes::of(&link.segment).map_err(ReadError::from)?;
-            let first = stored.ok_or(SnapshotError::Beginning { first_seq })?;
-            let first = first.head().map_err(ReadError::from)?;
+            let first = self.context.shared().oldest_head(first_seq)?;
+            let first = first.ok_or(SnapshotError::Beginning { first_seq })?;
             (head.before, head.base_lamport) = (first.before, first.base_lamport);
         }
         // Retention may have removed more since.

@@ -87,6 +87,11 @@ impl Watcher {
         watcher
     }
 
+    /// Whether nobody waits with it.
+    fn is_range(&self) -> bool {
+        matches!(self.listing, Listing::Unlisted)
+    }
+
     /// Only entries with exactly this key.
     ///
     /// ```
@@ -412,6 +417,9 @@ impl Watcher {
                 }
                 Ok(is_new)
             }
+            // Nothing is appended to files while no daemon runs: whoever waits has to
+            // open it again, and who does not has come to the end.
+            Located::Closed(_) if shared.chain.is_file() && self.is_range() => Ok(false),
             Located::Closed(_) if shared.control.state()?.is_gone() => Err(ReadError::Closed),
             Located::Closed(link) => {
                 // Where it will go on; it may come from a file.

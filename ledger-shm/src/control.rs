@@ -344,6 +344,23 @@ impl Control {
 /// How far a context has come into its files.
 #[cfg(not(loom))]
 impl Control {
+    /// Of a context that is in files only: no object, and nobody else has it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn in_files(
+        facts: Facts,
+        home: Epoch,
+        archived_seq: u64,
+        durable_seq: u64,
+    ) -> Result<Control, MapError> {
+        let control = Control::write(Region::private(CONTROL_LEN)?, facts, Some(home), 0);
+        control.set_state(State::Archived);
+        control.set_archived(archived_seq, durable_seq);
+        Ok(control)
+    }
+
     /// Every entry up to this one is in a file, though it may be lost with the
     /// host's power.
     pub fn archived_seq(&self) -> u64 {

@@ -40,14 +40,19 @@ pub use self::writer::{FileWriter, Finished};
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::mem::MaybeUninit;
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::Segment;
     use crate::control::{Facts, Sizes};
     use crate::entry::{Entry, Limits};
     use crate::format::{RECORD_HEADER_LEN, RecordHeader};
     use crate::merkle::{Frontier, peak_count};
-    use crate::object::{Epoch, MapError};
+    use crate::object::{Epoch, MapError, Object};
+    use crate::read::Link;
     use crate::record::{crc32c, scratch_len, write_body};
 
     /// A tree over so many entries, whatever they are.
@@ -154,6 +159,56 @@ mod tests {
         bytes.truncate(whole.len() - 128);
         bytes.extend(&other[other.len() - 128..]);
         assert!(verify(&bytes[..]).is_err(), "another trailer");
+    }
+
+    /// What a reader of a mapped file gets of each entry, and that it is right.
+    fn read_mapped(file: &File, seqs: std::ops::Range<u64>) -> Result<Vec<u64>, MapError> {
+        let object = Object::own(file.try_clone()?)?;
+        let (segment, head, _) = Segment::map_file(&object)?;
+        let link = Link {
+            segment: Arc::new(segment),
+            base_seq: head.first_seq(),
+        };
+        let is_read = |seq: &u64| {
+            let Ok(Ok(entry)) = link.clone().get(*seq) else {
+                return false;
+            };
+            let is_sound = entry.verify().is_ok();
+            let as_written = record(*seq, *seq as usize % 40);
+            assert!(!is_sound || entry.record_bytes() == as_written, "{seq}");
+            is_sound
+        };
+        Ok(seqs.filter(is_read).collect())
+    }
+
+    #[test]
+    fn whoever_reads_a_damaged_file_gets_what_was_written_or_an_error() {
+        let whole = file(3, 5);
+        let file = Object::unnamed().expect("memory");
+        file.write_all_at(&whole, 0).expect("memory");
+        let all = read_mapped(&file, 3..8).expect("whole");
+        assert_eq!(all.len(), 5);
+        let records =
+            head(3).data_offset()..Trailer::read(&whole[..]).expect("whole").index_offset as usize;
+        for bit in 0..whole.len() * 8 {
+            let at = bit / 8;
+            let flipped = [whole[at] ^ 1 << (bit % 8)];
+            file.write_all_at(&flipped, at as u64).expect("memory");
+            let read = read_mapped(&file, 3..8);
+            if records.contains(&at) {
+                let read = read.expect("its head and its trailer are whole");
+                assert!(
+                    read.len() >= 4,
+                    "bit {bit} costs more than one entry: {read:?}"
+                );
+            }
+            file.write_all_at(&whole[at..=at], at as u64)
+                .expect("memory");
+        }
+        for len in (0..whole.len()).rev() {
+            file.set_len(len as u64).expect("memory");
+            assert!(read_mapped(&file, 3..8).is_err(), "{len} bytes");
+        }
     }
 
     #[test]

@@ -9,8 +9,12 @@
 mod error;
 mod instance;
 
+#[cfg(not(loom))]
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+#[cfg(not(loom))]
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -175,6 +179,29 @@ impl Object {
         }
         Ok(Object {
             fd,
+            len,
+            uid,
+            has_foreign_writers: false,
+        })
+    }
+
+    /// A file without a name in the memory file system, which nobody else can open.
+    #[cfg(not(loom))]
+    pub(crate) fn unnamed() -> io::Result<File> {
+        File::options()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_TMPFILE.bits())
+            .open(MEMORY_DIR)
+    }
+
+    /// What this process has written into one of those.
+    #[cfg(not(loom))]
+    pub(crate) fn own(file: File) -> io::Result<Object> {
+        let (len, uid, _) = sys::size_and_owner(&file)?;
+        Ok(Object {
+            fd: file.into(),
             len,
             uid,
             has_foreign_writers: false,

@@ -135,23 +135,40 @@ impl Link {
         let capacity = self.segment.geometry().slot_capacity;
         let index = seq.wrapping_sub(self.base_seq);
         // A seq before the first one wraps, far beyond every capacity.
-        if index > capacity as u64 {
-            return Ok((Found::Elsewhere, None));
+        if index >= capacity as u64 {
+            return Ok((self.find_behind(index)?, None));
         }
-        let index = index as usize;
-        match self.segment.look(index)? {
-            Slot::Entry(extent) if index < capacity => Ok((
+        match self.segment.look(index as usize)? {
+            Slot::Entry(extent) => Ok((
                 Found::Entry,
                 Some(Candidate::at(&self.segment, extent, seq)?),
             )),
+            Slot::Empty => Ok((Found::Nothing, None)),
+            Slot::Seal(part) => Ok((Found::Seal(part), None)),
+            Slot::Closed => Ok((Found::Closed, None)),
+        }
+    }
+
+    /// What lies behind the last slot that takes an entry.
+    #[cold]
+    fn find_behind(&self, index: u64) -> Result<Found, Corrupt> {
+        let capacity = self.segment.geometry().slot_capacity;
+        if index > capacity as u64 {
+            return Ok(Found::Elsewhere);
+        }
+        // A file ends where its trailer says, whatever has become of its last slot.
+        if self.segment.part() == 0 {
+            return Ok(Found::Closed);
+        }
+        match self.segment.look(capacity)? {
             Slot::Entry(extent) => Err(Corrupt::new(
                 "seal slot",
                 extent.offset as u64,
                 capacity as u64,
             )),
-            Slot::Empty => Ok((Found::Nothing, None)),
-            Slot::Seal(part) => Ok((Found::Seal(part), None)),
-            Slot::Closed => Ok((Found::Closed, None)),
+            Slot::Empty => Ok(Found::Nothing),
+            Slot::Seal(part) => Ok(Found::Seal(part)),
+            Slot::Closed => Ok(Found::Closed),
         }
     }
 

@@ -28,7 +28,7 @@ mod mapped {
         len: usize,
         writable: bool,
         made_in: Generation,
-        /// The words themselves, if this is a copy and no mapping.
+        /// The words themselves, if this is no mapping.
         copy: Option<Box<[AtomicU64]>>,
     }
 
@@ -57,13 +57,7 @@ mod mapped {
         /// mapping, of which a process can have some ten thousand only, and no
         /// unmapping, which interrupts its other threads.
         pub(crate) fn copy_of(fd: impl AsFd, len: usize) -> io::Result<Region> {
-            let words = vec![0_u64; len.div_ceil(8)].into_boxed_slice();
-            let words = Box::into_raw(words);
-            const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
-            // SAFETY: an AtomicU64 has the size and the valid values of a u64
-            // (std::sync::atomic), and, as asserted, its alignment; the box was just
-            // taken apart, and nobody else has it.
-            let mut copy = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
+            let mut copy = zeroed(len);
             // SAFETY: initialised, borrowed mutably for as long as the slice, and any
             // bytes are words.
             let bytes = unsafe { std::slice::from_raw_parts_mut(copy.as_mut_ptr().cast(), len) };
@@ -77,12 +71,21 @@ mod mapped {
                     Err(error) => return Err(error.into()),
                 }
             }
+            Region::of_words(copy, len)
+        }
+
+        /// Zeroed bytes that no other process has.
+        pub(crate) fn private(len: usize) -> io::Result<Region> {
+            Region::of_words(zeroed(len), len)
+        }
+
+        fn of_words(words: Box<[AtomicU64]>, len: usize) -> io::Result<Region> {
             Ok(Region {
-                address: NonNull::from(&copy[..]).cast(),
+                address: NonNull::from(&words[..]).cast(),
                 len,
                 writable: false,
                 made_in: Generation::current()?,
-                copy: Some(copy),
+                copy: Some(words),
             })
         }
 
@@ -187,6 +190,16 @@ mod mapped {
             // SAFETY: the range lies inside this mapping by `at`.
             unsafe { sys::populate(address, len, self.writable) }
         }
+    }
+
+    fn zeroed(len: usize) -> Box<[AtomicU64]> {
+        let words = vec![0_u64; len.div_ceil(8)].into_boxed_slice();
+        let words = Box::into_raw(words);
+        const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+        // SAFETY: an AtomicU64 has the size and the valid values of a u64
+        // (std::sync::atomic), and, as asserted, its alignment; the box was just
+        // taken apart, and nobody else has it.
+        unsafe { Box::from_raw(words as *mut [AtomicU64]) }
     }
 
     impl Drop for Region {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ledger_shm::file::FileName;
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
-pub(crate) use self::disk::StateLock;
+pub(crate) use self::disk::{StateLock, open_to_read};
 pub(crate) use self::home::{Home, Recovered};
 pub(crate) use self::loading::Loading;
 

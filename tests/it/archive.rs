@@ -547,26 +547,6 @@ fn verify_says_the_root_of_a_context_of_any_name_and_of_its_snapshots() {
 }
 
 #[test]
-fn a_context_in_files_only_is_not_called_unknown_where_no_daemon_is() {
-    let mut instance = started(&SMALL);
-    let context = instance.context("log");
-    append(&context, 1..=100);
-    context.wait_durable(100, PATIENCE).expect("a disk");
-    lose_memory(&mut instance);
-    for command in [
-        &["get", "log"][..],
-        &["info", "log"],
-        &["prove", "log", "1"],
-    ] {
-        let output = instance.run(command);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("in files only"), "{said}");
-    }
-    instance.printed(&["verify", "log"]);
-}
-
-#[test]
 fn a_context_that_was_being_dropped_when_its_daemon_died_is_gone() {
     let mut instance = started(&["--durability", "archive"]);
     let context = instance.context("log");

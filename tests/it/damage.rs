@@ -348,7 +348,9 @@ fn a_creation_that_was_cut_short_is_removed_by_the_next_daemon() {
 
 #[test]
 fn an_object_of_another_format_is_named_with_both_and_left_alone() {
-    let mut instance = started(&[]);
+    // With files there would be something to read instead.
+    let memory = ["--durability", "memory"];
+    let mut instance = started(&memory);
     let (context, part) = victim(&instance);
     let epoch = context.epoch();
     let control = Bytes::of(&instance.objects(), Name::Control(epoch));
@@ -380,10 +382,10 @@ fn an_object_of_another_format_is_named_with_both_and_left_alone() {
             assert!(listed.contains(&expected[n]), "{listed}");
             // The daemon does not take it for damage, and serves it again as
             // soon as it can be read.
-            instance.start(&[]);
+            instance.start(&memory);
             instance.kill_daemon();
             object.set(at, &before);
-            instance.start(&[]);
+            instance.start(&memory);
             let info = instance.printed(&["info", "victim", "-o", "jsonl"]);
             assert!(info.contains("\"open\""), "{info}");
             assert!(info.contains(&epoch.to_string()), "{info}");

@@ -121,21 +121,28 @@ fn the_last_entries_are_kept_and_readers_are_told_where_they_begin() {
     // What somebody holds stays as it is.
     assert_eq!(held.payload(), payload(1));
     held.verify().expect("as it was appended");
-    // Who is behind goes on from there.
-    let told = loop {
+    // Who is behind goes on from there, or, where its memory is mapped yet, everywhere.
+    let mut next_seq = 2;
+    while next_seq < oldest {
         match behind.try_next() {
-            Ok(entry) => assert!(entry.expect("it is there").seq() < oldest),
-            Err(error) => break error,
+            Ok(entry) => {
+                assert_eq!(entry.expect("it is there").seq(), next_seq);
+                next_seq += 1;
+            }
+            Err(told) => {
+                let ReadError::Evicted {
+                    first_available, ..
+                } = told
+                else {
+                    panic!("{told}");
+                };
+                assert_eq!(first_available, oldest);
+                behind.seek(first_available);
+                next_seq = first_available;
+            }
         }
-    };
-    let ReadError::Evicted {
-        first_available, ..
-    } = told
-    else {
-        panic!("{told}");
-    };
-    behind.seek(first_available);
-    for seq in oldest..=20_000 {
+    }
+    for seq in next_seq..=20_000 {
         let entry = behind.try_next().expect("readable").expect("it is there");
         assert_eq!(entry.seq(), seq);
     }
@@ -357,4 +364,50 @@ fn nobody_who_reads_while_files_go_misses_anything_in_between() {
         }
         assert!(gap_count > 0);
     });
+}
+
+#[test]
+fn a_snapshot_of_what_is_left_has_the_root_of_all_and_loads() {
+    let instance = started(&kept(&["--retain-entries", "1000"]));
+    let context = instance.context("log");
+    append(&context, 1..=10_000);
+    context.wait_durable(10_000, PATIENCE).expect("a disk");
+    until_kept(&instance, &context, 1000);
+    let oldest = check_from_oldest(&instance, 10_000);
+    assert!(oldest > 1 && finished(&instance, &context).len() > 1);
+    let path = instance.runtime_dir().join("snapshot");
+    let path = path.to_str().expect("text");
+    instance.printed(&["snapshot", "export", "log", "-o", path]);
+    let verified = instance.printed(&["snapshot", "verify", path, "-o", "jsonl"]);
+    let verified: serde_json::Value = serde_json::from_str(&verified).expect("JSON");
+    instance.printed(&["snapshot", "load", path, "--as", "copy"]);
+    let copy = instance.connect().context("copy").open().expect("loaded");
+    assert_eq!(copy.first_available().expect("readable"), oldest);
+    let root = context.root(10_000).expect("readable");
+    assert_eq!(copy.root(10_000).expect("readable"), root);
+    let digits = root.map(|byte| format!("{byte:02x}")).concat();
+    assert_eq!(verified["root"], digits, "{verified}");
+
+    // What is there can be proved in both, and what was there before is extended.
+    for context in [&context, &copy] {
+        for seq in [oldest, 9_999] {
+            let proof = context.prove(seq, 10_000).expect("readable");
+            let entry = context.get(seq).expect("readable").expect("there");
+            assert!(proof.root == root && proof.holds(&entry), "entry {seq}");
+        }
+        let consistency = context.prove_consistency(9_500, 10_000).expect("readable");
+        assert!(consistency.holds() && consistency.new_root == root);
+    }
+    // Who has appended may have memory mapped that holds it yet; and of the last entries
+    // before the first one a peak may be left, which is all that it takes.
+    let told = copy.prove(1, 10_000).expect_err("it is gone");
+    let is_told = told
+        .to_string()
+        .contains(&format!("the oldest one there is {oldest}"));
+    assert!(is_told, "{told}");
+    let said = instance.complained(&["prove", "copy", "1"]);
+    assert!(said.contains("entry 1 has left memory"), "{said}");
+    // The copy is a context like any other.
+    append(&copy, 10_001..=10_002);
+    assert_eq!(copy.latest().expect("readable"), 10_002);
 }

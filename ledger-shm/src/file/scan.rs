@@ -1,13 +1,15 @@
 //! The longest valid prefix of a file.
 
+use std::io::{self, BufWriter};
+
 use crate::error::Corrupt;
 use crate::merkle::Frontier;
-use crate::object::MapError;
+use crate::object::{MapError, Object};
 
 use super::reader::{Next, Reader};
 use super::records::Records;
 use super::source::From;
-use super::{Head, Source};
+use super::{FileWriter, Head, Source};
 
 /// What of an unfinished file is valid: its head, and the records behind it up to
 /// the first that is not whole, is not what its checksums say, or is not the next.
@@ -56,6 +58,19 @@ impl Scan {
             damage,
             records,
         })
+    }
+
+    /// What is valid as a finished file: a copy in memory that goes with this process.
+    ///
+    /// # Errors
+    ///
+    /// The source's, or that there is no memory for it.
+    pub fn image(self, source: &(impl Source + ?Sized)) -> io::Result<Object> {
+        let rest = 0..self.valid_len() as u64;
+        let mut image = BufWriter::new(Object::unnamed()?);
+        io::copy(&mut From { source, rest }, &mut image)?;
+        let image = FileWriter::resume(image, self).finish(false)?.target;
+        Object::own(image.into_inner().map_err(io::IntoInnerError::into_error)?)
     }
 
     /// Entries.

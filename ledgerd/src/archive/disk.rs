@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ledger_client::place;
 use ledger_shm::file::FileName;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// The lock of an instance's archive, held until dropped: two daemons that do not
@@ -140,7 +140,11 @@ fn free_name(home: &Path, name: FileName) -> PathBuf {
     free.expect("one of all numbers is free")
 }
 
-/// A descriptor that can only be read, of what has this name.
-pub(super) fn open_to_read(home: &Path, name: FileName) -> io::Result<File> {
-    File::open(home.join(name.to_string()))
+/// A descriptor that can only be read, of what has this name. Whatever else is in its
+/// place is not waited for, nor followed elsewhere.
+pub(crate) fn open_to_read(home: &Path, name: FileName) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.bits());
+    options.open(home.join(name.to_string()))
 }

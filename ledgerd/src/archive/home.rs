@@ -202,7 +202,8 @@ impl Home {
     pub(crate) fn facts(&self) -> Result<Option<Facts>, MapError> {
         let mut damage = None;
         for name in self.files()?.into_iter().rev() {
-            match head(&self.dir.join(name.to_string())) {
+            let file = disk::open_to_read(&self.dir, name).map_err(MapError::from);
+            match file.and_then(|file| Head::read(&file)) {
                 Ok(head) => return Ok(Some(head.facts)),
                 Err(MapError::Unfinished) => {}
                 Err(error) => damage = Some(error),
@@ -301,12 +302,4 @@ impl Home {
         disk::remove(&self.dir, FileName::Open(first_seq))?;
         disk::sync_dir(&self.dir)
     }
-}
-
-fn head(path: &Path) -> Result<Head, MapError> {
-    Head::read(&File::open(path)?)
-}
-
-pub(super) fn trailer(path: &Path) -> Result<Trailer, MapError> {
-    Trailer::read(&File::open(path)?)
 }

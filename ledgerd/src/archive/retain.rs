@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ledger_shm::file::FileName;
+use ledger_shm::file::{FileName, Trailer};
 use ledger_shm::object::{Instance, MapError, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Corrupt, Segment};
 
 use super::disk;
-use super::home::{Home, trailer};
+use super::home::Home;
 use crate::options::Options;
 use crate::registry::now_ns;
 
@@ -172,7 +172,7 @@ impl Cleaner {
             let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
             let oldest_ns = now_ns().saturating_sub(age_ns);
             for (index, end) in may_go.skip(count) {
-                if self.appended_at_ns(&path(index), end)? >= oldest_ns {
+                if self.appended_at_ns(home, first_seqs[index], end)? >= oldest_ns {
                     break;
                 }
                 count = index + 1;
@@ -181,7 +181,8 @@ impl Cleaner {
         if count > 0 {
             // A file that is missing may come back, and would not be read any more.
             for pair in first_seqs.windows(2) {
-                let found = pair[0] + trailer(&home.path(FileName::Finished(pair[0])))?.count;
+                let file = disk::open_to_read(&home.dir, FileName::Finished(pair[0]))?;
+                let found = pair[0] + Trailer::read(&file)?.count;
                 Corrupt::check("the seq behind a file", found, pair[1])?;
             }
         }
@@ -190,8 +191,9 @@ impl Cleaner {
     }
 
     /// When an entry of a file was appended.
-    fn appended_at_ns(&self, path: &Path, seq: u64) -> Result<u64, MapError> {
-        let object = Object::received(&self.instance, File::open(path)?.into())?;
+    fn appended_at_ns(&self, home: &Home, first_seq: u64, seq: u64) -> Result<u64, MapError> {
+        let file = disk::open_to_read(&home.dir, FileName::Finished(first_seq))?;
+        let object = Object::received(&self.instance, file.into())?;
         let (segment, head, _) = Segment::map_file(&object)?;
         let link = Link {
             segment: Arc::new(segment),

@@ -36,9 +36,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use ledger_client::wire::Trouble;
-use ledger_client::{Builder, Context, ContextSummary, Ledger, State};
+use ledger_client::{Builder, Context, ContextSummary, Ledger};
 
-use crate::cli::{Failure, InstanceArgs, Kind};
+use crate::cli::{Failure, InstanceArgs};
 use crate::settings::Seconds;
 
 /// A daemon that has not greeted by then is read around.
@@ -98,12 +98,6 @@ fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure>
             said += "; there are some that cannot be read, see `ledgerd ls`";
         }
         if !ledger.is_connected() {
-            let is_archived = |found: &ContextSummary| {
-                found.name() == name && matches!(found.state(), Ok(State::Archived))
-            };
-            if contexts.readable.iter().any(is_archived) {
-                return Failure::Said(Kind::Unreachable, only_in_files(name));
-            }
             said += "; ";
             said += NO_DAEMON;
         }
@@ -118,13 +112,6 @@ fn since(trouble: &Trouble) -> humantime::Rfc3339Timestamp {
 
 /// Beside what was not found: it may have been looked for in the wrong place.
 const NO_DAEMON: &str = "no daemon answers there, see --instance and --runtime-dir";
-
-/// Why a context that `ls` shows cannot be read now.
-fn only_in_files(name: &str) -> String {
-    format!(
-        "the context {name:?} is in files only, and no daemon answers that would bring it back; start one with `ledgerd run`"
-    )
-}
 
 /// A file that is read, in an error.
 fn shown(path: &Path) -> Cow<'_, str> {

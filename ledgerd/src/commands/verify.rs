@@ -9,6 +9,7 @@ use ledger_shm::file::{Damage, FileName, Trailer, verify};
 use ledger_shm::merkle::Hash;
 use serde::Serialize;
 
+use crate::archive::open_to_read;
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
 use crate::commands::print::{Printer, hex};
 use crate::commands::{connect_to_read, snapshot};
@@ -192,7 +193,7 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
     for first_seq in first_seqs(dir)? {
         let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
         let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
-        let file = match File::open(&path) {
+        let file = match open_to_read(dir, FileName::Finished(first_seq)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Or the context was dropped.
                 if begins_behind(dir, first_seq)? || !dir.exists() {
@@ -202,7 +203,11 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
                 found.bad = bad(Some(first_seq), format!("entry {first_seq} is in no file"));
                 break;
             }
-            file => file?,
+            Err(error) => {
+                found.bad = bad(Some(first_seq), error.to_string());
+                break;
+            }
+            Ok(file) => file,
         };
         match verify(&file) {
             Ok((head, trailer)) => {
@@ -231,7 +236,7 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
                 break;
             }
             Err(damage) => {
-                found.bad = bad(None, damage.to_string());
+                found.bad = bad(Some(first_seq), damage.to_string());
                 break;
             }
         }

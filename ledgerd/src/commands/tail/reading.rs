@@ -160,6 +160,12 @@ impl<'a> Reading<'a> {
                     true
                 }
                 Err(error) => {
+                    let next_seq = self.watcher.next_seq();
+                    // Nobody can append to it any more, and nothing else was wanted.
+                    if error.is_closed() && self.end.is_some_and(|end| next_seq > end) {
+                        self.done = next_seq;
+                        return Ok(());
+                    }
                     self.begin_anew(error)?;
                     false
                 }
