@@ -168,6 +168,14 @@ impl Context {
     pub fn prove(&self, seq: u64, last_seq: u64) -> Result<Inclusion, ProveError> {
         self.check_there(last_seq)?;
         check_within(seq, last_seq)?;
+        let first_available = self.first_available()?;
+        if seq < first_available {
+            let evicted = ReadError::Evicted {
+                seq,
+                first_available,
+            };
+            return Err(evicted.into());
+        }
         let mut nodes = self.nodes()?;
         let path = indices_for_inclusion_proof(last_seq, seq - 1);
         Ok(Inclusion {
