@@ -190,7 +190,7 @@ mod tests {
     /// The seqs that are shown when the first has left memory meanwhile.
     fn shown(wanted: Wanted) -> Result<Vec<u64>, Failure> {
         let mut outcome = None;
-        ledger_tests::example(|ledger| {
+        ledger_tests::example_in_memory(|ledger| {
             let small = Sizes {
                 first_len: Some(16 << 10),
                 spare_len_min: Some(64 << 10),
