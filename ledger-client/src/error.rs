@@ -507,7 +507,8 @@ pub enum SnapshotError {
     Write(#[source] io::Error),
 }
 
-/// Why a snapshot was not loaded. Nothing has changed then.
+/// Why a snapshot was not loaded. Nothing has changed then, unless the daemon ended
+/// before it could say so.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {

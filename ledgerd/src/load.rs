@@ -108,10 +108,8 @@ impl Loads {
     /// Begins one, and returns where the client writes it.
     pub(crate) fn begin(&self, order: Order) -> Result<OwnedFd, Refusal> {
         if Arc::strong_count(&self.running) > LOADS_MAX {
-            return Err(Refusal::Limit {
-                what: "loads".into(),
-                max: LOADS_MAX as u64,
-            });
+            let why = format!("{LOADS_MAX} snapshots are being loaded already; try again later");
+            return Err(Refusal::NotLoaded(why));
         }
         let start = || -> io::Result<OwnedFd> {
             let (ours, theirs) = UnixStream::pair()?;
