@@ -107,8 +107,11 @@ impl Registry {
             return Err(Refusal::NotLoaded(why));
         }
         if log.appender_count > 0 {
-            let count = log.appender_count as u64;
-            return Err(Refusal::InUse { count });
+            let why = format!(
+                "{} have the context {:?} open for appending; a context goes on with a snapshot when nobody has",
+                log.appender_count, log.name
+            );
+            return Err(Refusal::NotLoaded(why));
         }
         Ok(log.state)
     }
