@@ -298,7 +298,10 @@ fn a_snapshot_that_does_not_extend_a_context_changes_nothing() {
     // Somebody appends.
     let context = instance.context("busy");
     let said = instance.complained(&["snapshot", "load", text(&path), "--as", "busy"]);
-    assert!(said.contains("1 have the context \"busy\" open for appending"), "{said}");
+    assert!(
+        said.contains("1 have the context \"busy\" open for appending"),
+        "{said}"
+    );
     drop(context);
     assert_eq!(lines(&instance, "log"), before);
     let ls = instance.printed(&["ls", "-o", "raw"]);
