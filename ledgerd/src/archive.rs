@@ -11,6 +11,7 @@ mod home;
 mod keeper;
 mod loading;
 mod retain;
+mod syncer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

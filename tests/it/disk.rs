@@ -11,7 +11,7 @@ use ledger_shm::file::FileName;
 use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
-use ledger_tests::process::{Lines, Process};
+use ledger_tests::process::{Lines, Process, where_fdatasync_fails};
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
 use nix::mount::{MsFlags, mount, umount};
@@ -186,6 +186,38 @@ fn what_cannot_be_written_is_said_as_long_as_that_lasts() {
             umount(&instance.state_dir()).expect("nobody uses it");
         },
     );
+}
+
+#[test]
+fn what_a_disk_does_not_keep_is_not_called_durable() {
+    const COUNT: u64 = 50_000;
+    let mut instance = Instance::new(PROGRAMS);
+    where_fdatasync_fails(|| {
+        instance.start(&ARCHIVE);
+        let context = instance.context("log");
+        append(&context, 1..=100);
+        let trouble = || {
+            let said = printed(&instance, &["info", "log", "-o", "json"]);
+            said.get("trouble")?.as_str().map(str::to_owned)
+        };
+        let said = eventually("it is said", trouble);
+        assert!(said.contains("Input/output error"), "{said}");
+        // So much that it is brought there by the thread beside.
+        append(&context, 101..=COUNT);
+        let waited = context.wait_durable(1, Duration::from_millis(2500));
+        waited.expect_err("nothing is durable");
+        assert_eq!(context.durable_seq(), Some(0));
+        assert!(trouble().is_some());
+        check_all(&instance, COUNT);
+        instance.stop_daemon();
+    });
+    instance.start(&ARCHIVE);
+    let context = instance.context("log");
+    context.wait_durable(COUNT, PATIENCE).expect("a disk");
+    drop(context);
+    lose_memory(&mut instance);
+    instance.start(&ARCHIVE);
+    check_all(&instance, COUNT);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgid, setgroups, setuid};
 
@@ -55,6 +55,61 @@ pub(crate) fn in_group(command: &mut Command, uid: u32, group: u32) -> &mut Comm
     // SAFETY: between fork and exec the child makes three system calls, and takes
     // neither memory nor locks.
     unsafe { command.pre_exec(become_other) }
+}
+
+/// Does something in a thread in which, and in whose processes, fdatasync(2) fails
+/// (seccomp(2)).
+///
+/// # Panics
+///
+/// If the kernel has no filters, and as `act` does.
+#[allow(unsafe_code, reason = "a system call that `nix` does not have")]
+pub fn where_fdatasync_fails(act: impl FnOnce() + Send) {
+    let refuse = || {
+        let jump = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+        let statement = |code, k| jump(code, k, 0, 0);
+        let mut filter = [
+            // The number is the first word of what a filter sees of a call.
+            statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0),
+            jump(
+                (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+                libc::SYS_fdatasync as u32,
+                0,
+                1,
+            ),
+            statement(
+                (libc::BPF_RET | libc::BPF_K) as u16,
+                libc::SECCOMP_RET_ERRNO | libc::EIO as u32,
+            ),
+            statement(
+                (libc::BPF_RET | libc::BPF_K) as u16,
+                libc::SECCOMP_RET_ALLOW,
+            ),
+        ];
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        set_no_new_privs()?;
+        // SAFETY: the kernel copies the program and what it points to before it returns,
+        // and both live that long.
+        let done = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        nix::Error::result(done)
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            refuse().expect("filters");
+            act();
+        });
+        let done = thread.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 /// A running process, killed when it is dropped or the test's thread ends.

@@ -16,6 +16,7 @@ use super::Marks;
 use super::home::Home;
 use super::keeper::{Keeper, Trouble};
 use super::retain::Cleaner;
+use super::syncer::Syncer;
 use crate::options::Options;
 
 /// How often the frontiers of contexts that are appended to are looked at.
@@ -84,6 +85,7 @@ impl Archiver {
         };
         let desk = Desk {
             file_len: options.archive_file_len,
+            syncer: Syncer::start()?,
             cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
             instance,
             archive_dir,
@@ -148,6 +150,7 @@ struct Desk {
     instance: Instance,
     archive_dir: PathBuf,
     file_len: usize,
+    syncer: Syncer,
     cleaner: Cleaner,
     reports: Sender<Report>,
     done: Arc<EventFd>,
@@ -286,8 +289,16 @@ impl Desk {
             self.forget(epoch);
         }
         let (instance, dir, file_len) = (&self.instance, &self.archive_dir, self.file_len);
+        let syncer = &self.syncer;
         self.keepers.entry(epoch).or_insert_with(|| Kept {
-            keeper: Keeper::new(instance, epoch, dir, Arc::clone(&marks), file_len),
+            keeper: Keeper::new(
+                instance,
+                epoch,
+                dir,
+                Arc::clone(&marks),
+                file_len,
+                syncer.clone(),
+            ),
             marks,
             is_followed: false,
             said: None,
@@ -372,6 +383,7 @@ mod tests {
         let options = Options::new("archiver_tests");
         let desk = Desk {
             file_len: options.archive_file_len,
+            syncer: Syncer::start().expect("a thread"),
             cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
             instance,
             archive_dir,

@@ -9,6 +9,8 @@
 //! Memory holds everything behind `finished`, so a file that could not be written is
 //! begun again from there, in a new file. `durable` stays where it was meanwhile: what
 //! it tells of is in the file that failed, which is kept until it is elsewhere.
+//!
+//! While there is more to copy, a thread beside waits for stable storage.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -25,14 +27,18 @@ use ledger_shm::{Control, Corrupt, Segment};
 
 use super::home::{Home, Unfinished};
 use super::keeper::Trouble;
+use super::syncer::{Syncer, Syncing};
 use super::{Marks, disk};
 use crate::registry::now_ns;
 
 /// Bytes of a file that is finished when the last appender leaves, so that the next
 /// one's beginning scans no more.
 const FILE_LEN_LEFT: usize = 1 << 20;
-/// Bytes that may wait for stable storage, and for how long.
+/// Bytes that may wait for being brought to stable storage, and for how long, unless
+/// others are being brought there.
 const UNSYNCED_LEN_MAX: usize = 1 << 20;
+/// Bytes that may wait even then, before the archiver waits for the disk.
+const UNSYNCED_LEN_LIMIT: usize = 16 << 20;
 const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
 /// Bytes copied before other contexts have their turn.
 const TURN_LEN: usize = 8 << 20;
@@ -49,7 +55,10 @@ pub(super) struct Behind {
     /// Bytes of a file after which the next one is begun.
     file_len: usize,
     cursor: Cursor,
-    open: Option<FileWriter<BufWriter<File>>>,
+    open: Option<FileWriter<BufWriter<Arc<File>>>>,
+    syncer: Syncer,
+    /// Of the open file.
+    syncing: Option<Syncing>,
     archived_seq: u64,
     durable_seq: u64,
     /// The tree over all entries in finished files.
@@ -68,6 +77,7 @@ impl Behind {
         home: Home,
         marks: Arc<Marks>,
         file_len: usize,
+        syncer: Syncer,
     ) -> Result<Behind, Trouble> {
         // Names that an earlier daemon could not sync any more.
         disk::sync_home(&home.dir).map_err(Trouble::Disk)?;
@@ -119,6 +129,8 @@ impl Behind {
             file_len,
             cursor,
             open,
+            syncer,
+            syncing: None,
             archived_seq,
             durable_seq: durable_seq.max(archived_seq),
             finished,
@@ -140,7 +152,7 @@ impl Behind {
 
     /// Whether nothing waits for being written, as far as it was looked at.
     pub(super) fn is_settled(&self) -> bool {
-        !self.has_more && self.unsynced_since.is_none()
+        !self.has_more && self.unsynced_since.is_none() && self.syncing.is_none()
     }
 
     /// Copies what is new, a turn of it at most, and has it on stable storage if it is
@@ -159,19 +171,21 @@ impl Behind {
             }?;
             let Some(len) = len else { break false };
             copied_len += len;
-            if self.unsynced_len >= UNSYNCED_LEN_MAX {
-                self.sync()?;
+            if self.unsynced_len >= UNSYNCED_LEN_LIMIT {
+                self.wait_sync()?;
+            }
+            if self.unsynced_len >= UNSYNCED_LEN_MAX && !self.is_syncing()? {
+                self.begin_sync()?;
             }
             if copied_len >= TURN_LEN {
                 break true;
             }
         };
         let is_due = |since: Instant| since.elapsed() >= UNSYNCED_FOR_MAX;
-        if self
-            .unsynced_since
-            .is_some_and(|since| at_once || is_due(since))
-        {
+        if self.unsynced_since.is_some_and(is_due) || at_once && !self.is_synced() {
             self.sync()?;
+        } else {
+            self.is_syncing()?;
         }
         self.tell();
         Ok(self.has_more)
@@ -248,7 +262,7 @@ impl Behind {
                 }
                 file => file?,
             };
-            let open = FileWriter::begin(BufWriter::with_capacity(BUFFER_LEN, file), &head)?;
+            let open = FileWriter::begin(buffered(file), &head)?;
             disk::sync_dir(dir)?;
             Ok(open)
         };
@@ -256,25 +270,72 @@ impl Behind {
         Ok(())
     }
 
+    fn is_synced(&self) -> bool {
+        self.unsynced_since.is_none() && self.syncing.is_none()
+    }
+
     /// Has everything that was copied on stable storage.
     pub(super) fn sync(&mut self) -> Result<(), Trouble> {
+        self.wait_sync()?;
         if let Some(open) = &mut self.open {
             let target = open.target();
             target.flush().map_err(Trouble::Disk)?;
             disk::sync(target.get_ref()).map_err(Trouble::Disk)?;
         }
-        self.synced();
+        self.set_unsynced_from_here();
+        self.synced(self.archived_seq);
         Ok(())
     }
 
-    fn synced(&mut self) {
-        if self.archived_seq >= self.durable_seq {
-            self.durable_seq = self.archived_seq;
+    /// Begins to bring everything that was copied to stable storage, while more is.
+    fn begin_sync(&mut self) -> Result<(), Trouble> {
+        if let Some(open) = &mut self.open {
+            let target = open.target();
+            target.flush().map_err(Trouble::Disk)?;
+            let file = Arc::clone(target.get_ref());
+            self.syncing = Some(self.syncer.begin(file, self.archived_seq));
+        }
+        self.set_unsynced_from_here();
+        Ok(())
+    }
+
+    /// Whether what was begun goes on.
+    fn is_syncing(&mut self) -> Result<bool, Trouble> {
+        if let Some(outcome) = self.syncing.as_ref().and_then(Syncing::poll) {
+            self.end_sync(outcome)?;
+        }
+        Ok(self.syncing.is_some())
+    }
+
+    /// Waits for what was begun.
+    fn wait_sync(&mut self) -> Result<(), Trouble> {
+        match self.syncing.as_ref().map(Syncing::wait) {
+            Some(outcome) => self.end_sync(outcome),
+            None => Ok(()),
+        }
+    }
+
+    fn end_sync(&mut self, outcome: io::Result<()>) -> Result<(), Trouble> {
+        let syncing = self.syncing.take();
+        outcome.map_err(Trouble::Disk)?;
+        if let Some(Syncing { seq, .. }) = syncing {
+            self.synced(seq);
+        }
+        Ok(())
+    }
+
+    fn set_unsynced_from_here(&mut self) {
+        self.unsynced_len = 0;
+        self.unsynced_since = None;
+    }
+
+    /// Everything up to this seq is on stable storage.
+    fn synced(&mut self, seq: u64) {
+        if seq >= self.durable_seq {
+            self.durable_seq = seq;
             // Everything that a file held that failed is elsewhere now.
             self.remove_failed();
         }
-        self.unsynced_len = 0;
-        self.unsynced_since = None;
         self.tell();
     }
 
@@ -319,6 +380,7 @@ impl Behind {
 
     /// Ends the open file: its trailer, then stable storage, then its name.
     pub(super) fn finish_open(&mut self, is_complete: bool) -> Result<(), Trouble> {
+        self.wait_sync()?;
         let first_seq = self.first_seq();
         let Some(open) = self.open.take() else {
             return Ok(());
@@ -340,7 +402,8 @@ impl Behind {
         if self.archived_seq >= self.durable_seq {
             let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
         }
-        self.synced();
+        self.set_unsynced_from_here();
+        self.synced(self.archived_seq);
         self.marks.set_finished_seq(self.finished.count());
         Ok(())
     }
@@ -364,7 +427,7 @@ fn resume(
     home: &Home,
     control: &Control,
     unfinished: Unfinished,
-) -> io::Result<FileWriter<BufWriter<File>>> {
+) -> io::Result<FileWriter<BufWriter<Arc<File>>>> {
     let Unfinished { name, scan, torn } = unfinished;
     if !torn.is_empty() {
         disk::cut(&home.dir, name, scan.valid_len(), &torn)?;
@@ -373,8 +436,11 @@ fn resume(
     let file = disk::append(&home.dir, name)?;
     // It may be in the kernel's memory only.
     disk::sync(&file)?;
-    let target = BufWriter::with_capacity(BUFFER_LEN, file);
-    Ok(FileWriter::resume(target, scan))
+    Ok(FileWriter::resume(buffered(file), scan))
+}
+
+fn buffered(file: File) -> BufWriter<Arc<File>> {
+    BufWriter::with_capacity(BUFFER_LEN, Arc::new(file))
 }
 
 /// A cursor in memory at this seq.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ledger_client::place;
 use ledger_shm::file::FileName;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg, OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// The lock of an instance's archive, held until dropped: two daemons that do not
@@ -77,6 +77,12 @@ pub(super) fn append(home: &Path, name: FileName) -> io::Result<File> {
 /// Has what was written to a file on stable storage (fdatasync(2)).
 pub(super) fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
+}
+
+/// Lets the page cache forget what of a file is on stable storage (posix_fadvise(2)).
+pub(super) fn uncache(file: &File) {
+    // Where that cannot be, it keeps it.
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 /// Has the names in a directory on stable storage (fsync(2)).

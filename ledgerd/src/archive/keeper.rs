@@ -13,6 +13,7 @@ use ledger_shm::{Control, Corrupt};
 use super::Marks;
 use super::behind::Behind;
 use super::home::Home;
+use super::syncer::Syncer;
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -60,6 +61,7 @@ pub(super) struct Keeper {
     archive_dir: PathBuf,
     marks: Arc<Marks>,
     file_len: usize,
+    syncer: Syncer,
     /// Where its files are, once that is known.
     home: Option<Home>,
     /// None before it has begun, and after it could not go on.
@@ -77,6 +79,7 @@ impl Keeper {
         archive_dir: &Path,
         marks: Arc<Marks>,
         file_len: usize,
+        syncer: Syncer,
     ) -> Keeper {
         Keeper {
             instance: instance.clone(),
@@ -84,6 +87,7 @@ impl Keeper {
             archive_dir: archive_dir.to_owned(),
             marks,
             file_len,
+            syncer,
             home: None,
             behind: None,
             retry_at: None,
@@ -211,7 +215,8 @@ impl Keeper {
             let marks = Arc::clone(&self.marks);
             let instance = self.instance.clone();
             let home = self.home.insert(Home::new(dir)).clone();
-            let behind = Behind::begin(instance, control, home, marks, self.file_len)?;
+            let syncer = self.syncer.clone();
+            let behind = Behind::begin(instance, control, home, marks, self.file_len, syncer)?;
             self.behind = Some(behind);
         }
         Ok(self.behind.as_mut().expect("begun above"))
