@@ -67,6 +67,16 @@ impl Chain {
         if let Some(link) = known(&links, seq) {
             return Ok(Located::In(link));
         }
+        // What has left memory stays out of it, so nothing has to be mapped to know.
+        if let Some(first) = links.first()
+            && seq < first.base_seq
+            && first.segment.part() == control.first_part()
+        {
+            return Err(ReadError::Evicted {
+                seq,
+                first_available: first.base_seq,
+            });
+        }
         drop(links);
         for _ in 0..RETRIES_MAX {
             match self.search(core, control, seq) {

@@ -10,6 +10,7 @@ use ledger_client::{Context, DurableError, NewEntry, OpenError};
 use ledger_shm::file::{FileName, verify};
 use ledger_shm::object::Name;
 use ledger_tests::process::{Lines, Process};
+use ledger_tests::traced::Way;
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
 use crate::{IN_MEMORY, PROGRAMS, started};
@@ -90,10 +91,7 @@ fn what_has_left_memory_is_read_from_files() {
             assert_eq!(entry.expect("it comes").seq(), seq);
         }
     });
-    eventually("the window moves", || {
-        let first_part = instance.printed(&["inspect", "log"]);
-        (!first_part.contains("part 1 ")).then_some(())
-    });
+    has_left_memory(&instance);
     for seq in 1..=20_000 {
         let entry = behind.try_next().expect("readable").expect("it is there");
         assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
@@ -109,6 +107,33 @@ fn what_has_left_memory_is_read_from_files() {
             verify(&std::fs::read(path).expect("ours")[..]).expect("whole");
         }
     }
+}
+
+/// Waits until the first entries are in files only.
+fn has_left_memory(instance: &Instance) {
+    eventually("the window moves", || {
+        let first_part = instance.printed(&["inspect", "log"]);
+        (!first_part.contains("part 1 ")).then_some(())
+    });
+}
+
+#[test]
+fn what_was_read_from_a_file_is_read_again_without_a_system_call() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append(&context, 1..=10_000);
+    has_left_memory(&instance);
+    let mut peer = instance.peer();
+    peer.must("read log");
+    let traced = peer.traced();
+    peer.tell("get 1");
+    assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+    match traced.run_to_marker() {
+        Way::Marker(calls) => assert_eq!(calls, Vec::<u64>::new(), "system calls by number"),
+        Way::Past(calls) => panic!("it never ended: {calls:?}"),
+    }
+    traced.release();
+    assert_eq!(peer.hear(), "ok 1");
 }
 
 #[test]

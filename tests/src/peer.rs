@@ -10,6 +10,7 @@
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
 //! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many; their payloads begin with when the append was called and when the one before had returned |
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
+//! | `get SEQ` | gets an entry, and once more between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
 //! | `loop N` | has N watchers in an event loop, instead of those before |
@@ -143,6 +144,14 @@ impl Peer {
                 }
                 nix::unistd::getppid();
                 Ok(last?.to_string())
+            }
+            "get" => {
+                let (context, seq) = (self.context()?, word()?.parse()?);
+                context.get(seq)?.ok_or("no such entry")?;
+                nix::unistd::getppid();
+                let entry = context.get(seq);
+                nix::unistd::getppid();
+                Ok(entry?.ok_or("no such entry")?.seq().to_string())
             }
             "fork" => self.fork(),
             "watch" => {
