@@ -160,8 +160,8 @@ pub fn small(scale: u64) {
             content(&entry, |piece| bytes.extend_from_slice(piece));
             contents.push(bytes);
         }
-        let path = dir(&instance).join("snapshot");
-        let (mut exports, mut loads) = (Vec::new(), Vec::new());
+        let (path, other) = (dir(&instance).join("snapshot"), dir(&instance).join("copy"));
+        let (mut exports, mut loads, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let (hashed, root) = hash(&contents);
             black_box(root);
@@ -185,6 +185,13 @@ pub fn small(scale: u64) {
                     loaded,
                 );
                 loads.push(hashed.as_secs_f64() / loaded.as_secs_f64());
+                let (_, synced) = copy(&path, &other);
+                mean(
+                    &format!("snapshot/small {durability:?} {round}, cp and sync"),
+                    count,
+                    synced,
+                );
+                copies.push(synced.as_secs_f64() / loaded.as_secs_f64());
             }
         }
         ratio(
@@ -193,6 +200,10 @@ pub fn small(scale: u64) {
         );
         if !loads.is_empty() {
             ratio("snapshot/small, speed of load to that of SHA-256", loads);
+            ratio(
+                "snapshot/small, speed of load to that of cp and sync",
+                copies,
+            );
         }
     }
 }

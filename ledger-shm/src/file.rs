@@ -220,7 +220,7 @@ mod tests {
             push(&mut writer, &record(seq, 3 * seq as usize));
             ends.push((writer.len(), seq));
         }
-        let bytes = std::mem::take(writer.target());
+        let bytes = std::mem::take(writer.target_mut());
         for len in 0..=bytes.len() {
             let scan = Scan::of(&bytes[..len]);
             if len < head.data_offset() {

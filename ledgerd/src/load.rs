@@ -7,7 +7,6 @@
 mod install;
 mod spool;
 mod stream;
-mod target;
 
 use std::io;
 use std::os::fd::OwnedFd;

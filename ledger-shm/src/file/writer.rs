@@ -175,7 +175,12 @@ impl<W: Write> FileWriter<W> {
     }
 
     /// What it writes to.
-    pub fn target(&mut self) -> &mut W {
+    pub fn target(&self) -> &W {
+        &self.target
+    }
+
+    /// What it writes to.
+    pub fn target_mut(&mut self) -> &mut W {
         &mut self.target
     }
 }

@@ -9,14 +9,10 @@
 //! Memory holds everything behind `finished`, so a file that could not be written is
 //! begun again from there, in a new file. `durable` stays where it was meanwhile: what
 //! it tells of is in the file that failed, which is kept until it is elsewhere.
-//!
-//! While there is more to copy, a thread beside waits for stable storage.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use ledger_shm::file::{FileName, FileWriter, Finished, Head};
 use ledger_shm::format::SEQ_MAX;
@@ -27,22 +23,17 @@ use ledger_shm::{Control, Corrupt, Segment};
 
 use super::home::{Home, Unfinished};
 use super::keeper::Trouble;
-use super::syncer::{Syncer, Syncing};
+use super::target::{Syncer, Target};
 use super::{Marks, disk};
 use crate::registry::now_ns;
 
 /// Bytes of a file that is finished when the last appender leaves, so that the next
 /// one's beginning scans no more.
 const FILE_LEN_LEFT: usize = 1 << 20;
-/// Bytes that may wait for being brought to stable storage, and for how long, unless
-/// others are being brought there.
-const UNSYNCED_LEN_MAX: usize = 1 << 20;
-/// Bytes that may wait even then, before the archiver waits for the disk.
-const UNSYNCED_LEN_LIMIT: usize = 16 << 20;
-const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
+/// Bytes that are brought to stable storage at once, if there are so many.
+const PIECE_LEN: usize = 1 << 20;
 /// Bytes copied before other contexts have their turn.
 const TURN_LEN: usize = 8 << 20;
-const BUFFER_LEN: usize = 64 << 10;
 /// How often a part may retire while it is looked for.
 const RETRIES_MAX: usize = 64;
 
@@ -55,16 +46,14 @@ pub(super) struct Behind {
     /// Bytes of a file after which the next one is begun.
     file_len: usize,
     cursor: Cursor,
-    open: Option<FileWriter<BufWriter<Arc<File>>>>,
+    open: Option<FileWriter<Target>>,
     syncer: Syncer,
-    /// Of the open file.
-    syncing: Option<Syncing>,
     archived_seq: u64,
+    /// Of the files that there are, which one that failed may be ahead of.
+    synced_seq: u64,
     durable_seq: u64,
     /// The tree over all entries in finished files.
     finished: Frontier,
-    unsynced_len: usize,
-    unsynced_since: Option<Instant>,
     /// There is more to copy, as far as it was looked at.
     has_more: bool,
 }
@@ -104,13 +93,14 @@ impl Behind {
             // A file that failed is not gone on with: memory has all that is in it.
             Some(unfinished) => {
                 let archived_seq = unfinished.scan.last_seq();
-                let open = resume(&home, &control, unfinished).map_err(|error| {
-                    // Where one has failed before it is not known which holds more.
-                    if reached_before < durable_seq {
-                        let _ = home.give_up(finished_seq + 1);
-                    }
-                    Trouble::Disk(error)
-                })?;
+                let open =
+                    resume(&home, &control, unfinished, syncer.clone()).map_err(|error| {
+                        // Where one has failed before it is not known which holds more.
+                        if reached_before < durable_seq {
+                            let _ = home.give_up(finished_seq + 1);
+                        }
+                        Trouble::Disk(error)
+                    })?;
                 if archived_seq >= durable_seq {
                     // All that a file held that failed is here as well.
                     let _ = disk::remove(&home.dir, FileName::Failed(finished_seq + 1));
@@ -130,12 +120,10 @@ impl Behind {
             cursor,
             open,
             syncer,
-            syncing: None,
             archived_seq,
+            synced_seq: archived_seq,
             durable_seq: durable_seq.max(archived_seq),
             finished,
-            unsynced_len: 0,
-            unsynced_since: None,
             has_more: true,
         };
         behind.tell();
@@ -152,7 +140,12 @@ impl Behind {
 
     /// Whether nothing waits for being written, as far as it was looked at.
     pub(super) fn is_settled(&self) -> bool {
-        !self.has_more && self.unsynced_since.is_none() && self.syncing.is_none()
+        !self.has_more && self.is_synced()
+    }
+
+    fn is_synced(&self) -> bool {
+        let target = self.open.as_ref().map(FileWriter::target);
+        target.is_none_or(Target::is_synced)
     }
 
     /// Copies what is new, a turn of it at most, and has it on stable storage if it is
@@ -171,21 +164,21 @@ impl Behind {
             }?;
             let Some(len) = len else { break false };
             copied_len += len;
-            if self.unsynced_len >= UNSYNCED_LEN_LIMIT {
-                self.wait_sync()?;
-            }
-            if self.unsynced_len >= UNSYNCED_LEN_MAX && !self.is_syncing()? {
-                self.begin_sync()?;
+            if let Some(open) = &mut self.open {
+                let beside = open.target_mut().sync_beside(self.archived_seq);
+                beside.map_err(Trouble::Disk)?;
             }
             if copied_len >= TURN_LEN {
                 break true;
             }
         };
-        let is_due = |since: Instant| since.elapsed() >= UNSYNCED_FOR_MAX;
-        if self.unsynced_since.is_some_and(is_due) || at_once && !self.is_synced() {
-            self.sync()?;
-        } else {
-            self.is_syncing()?;
+        if let Some(target) = self.open.as_mut().map(FileWriter::target_mut) {
+            if target.is_due() || at_once && !target.is_synced() {
+                self.sync()?;
+            } else {
+                let seq = target.synced_seq().map_err(Trouble::Disk)?;
+                self.synced(seq);
+            }
         }
         self.tell();
         Ok(self.has_more)
@@ -230,8 +223,6 @@ impl Behind {
         open.push(&entry).map_err(Trouble::Disk)?;
         let len = entry.record_bytes().len();
         self.archived_seq = entry.seq();
-        self.unsynced_len += len;
-        self.unsynced_since.get_or_insert_with(Instant::now);
         if open.len() >= self.file_len {
             self.finish_open(false)?;
         }
@@ -262,7 +253,8 @@ impl Behind {
                 }
                 file => file?,
             };
-            let open = FileWriter::begin(buffered(file), &head)?;
+            let target = Target::new(file, self.syncer.clone(), PIECE_LEN, first_seq - 1);
+            let open = FileWriter::begin(target, &head)?;
             disk::sync_dir(dir)?;
             Ok(open)
         };
@@ -270,67 +262,22 @@ impl Behind {
         Ok(())
     }
 
-    fn is_synced(&self) -> bool {
-        self.unsynced_since.is_none() && self.syncing.is_none()
-    }
-
     /// Has everything that was copied on stable storage.
     pub(super) fn sync(&mut self) -> Result<(), Trouble> {
-        self.wait_sync()?;
         if let Some(open) = &mut self.open {
-            let target = open.target();
-            target.flush().map_err(Trouble::Disk)?;
-            disk::sync(target.get_ref()).map_err(Trouble::Disk)?;
+            let target = open.target_mut();
+            target.sync(self.archived_seq).map_err(Trouble::Disk)?;
         }
-        self.set_unsynced_from_here();
         self.synced(self.archived_seq);
         Ok(())
     }
 
-    /// Begins to bring everything that was copied to stable storage, while more is.
-    fn begin_sync(&mut self) -> Result<(), Trouble> {
-        if let Some(open) = &mut self.open {
-            let target = open.target();
-            target.flush().map_err(Trouble::Disk)?;
-            let file = Arc::clone(target.get_ref());
-            self.syncing = Some(self.syncer.begin(file, self.archived_seq));
-        }
-        self.set_unsynced_from_here();
-        Ok(())
-    }
-
-    /// Whether what was begun goes on.
-    fn is_syncing(&mut self) -> Result<bool, Trouble> {
-        if let Some(outcome) = self.syncing.as_ref().and_then(Syncing::poll) {
-            self.end_sync(outcome)?;
-        }
-        Ok(self.syncing.is_some())
-    }
-
-    /// Waits for what was begun.
-    fn wait_sync(&mut self) -> Result<(), Trouble> {
-        match self.syncing.as_ref().map(Syncing::wait) {
-            Some(outcome) => self.end_sync(outcome),
-            None => Ok(()),
-        }
-    }
-
-    fn end_sync(&mut self, outcome: io::Result<()>) -> Result<(), Trouble> {
-        let syncing = self.syncing.take();
-        outcome.map_err(Trouble::Disk)?;
-        if let Some(Syncing { seq, .. }) = syncing {
-            self.synced(seq);
-        }
-        Ok(())
-    }
-
-    fn set_unsynced_from_here(&mut self) {
-        self.unsynced_len = 0;
-        self.unsynced_since = None;
-    }
-
-    /// Everything up to this seq is on stable storage.
+    /// Everything up to this seq is on stable storage, in the files that there are.
     fn synced(&mut self, seq: u64) {
+        if seq == self.synced_seq {
+            return;
+        }
+        self.synced_seq = seq;
         if seq >= self.durable_seq {
             self.durable_seq = seq;
             // Everything that a file held that failed is elsewhere now.
@@ -380,17 +327,15 @@ impl Behind {
 
     /// Ends the open file: its trailer, then stable storage, then its name.
     pub(super) fn finish_open(&mut self, is_complete: bool) -> Result<(), Trouble> {
-        self.wait_sync()?;
         let first_seq = self.first_seq();
         let Some(open) = self.open.take() else {
             return Ok(());
         };
         let finish = || {
-            let Finished { target, tree, .. } = open.finish(is_complete)?;
-            let file = target
-                .into_inner()
-                .map_err(io::IntoInnerError::into_error)?;
-            disk::sync(&file)?;
+            let Finished {
+                mut target, tree, ..
+            } = open.finish(is_complete)?;
+            target.sync(self.archived_seq)?;
             disk::rename(
                 &self.home.dir,
                 FileName::Open(first_seq),
@@ -402,7 +347,6 @@ impl Behind {
         if self.archived_seq >= self.durable_seq {
             let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
         }
-        self.set_unsynced_from_here();
         self.synced(self.archived_seq);
         self.marks.set_finished_seq(self.finished.count());
         Ok(())
@@ -427,7 +371,8 @@ fn resume(
     home: &Home,
     control: &Control,
     unfinished: Unfinished,
-) -> io::Result<FileWriter<BufWriter<Arc<File>>>> {
+    syncer: Syncer,
+) -> io::Result<FileWriter<Target>> {
     let Unfinished { name, scan, torn } = unfinished;
     if !torn.is_empty() {
         disk::cut(&home.dir, name, scan.valid_len(), &torn)?;
@@ -436,11 +381,8 @@ fn resume(
     let file = disk::append(&home.dir, name)?;
     // It may be in the kernel's memory only.
     disk::sync(&file)?;
-    Ok(FileWriter::resume(buffered(file), scan))
-}
-
-fn buffered(file: File) -> BufWriter<Arc<File>> {
-    BufWriter::with_capacity(BUFFER_LEN, Arc::new(file))
+    let target = Target::new(file, syncer, PIECE_LEN, scan.last_seq());
+    Ok(FileWriter::resume(target, scan))
 }
 
 /// A cursor in memory at this seq.

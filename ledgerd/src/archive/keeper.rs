@@ -13,7 +13,7 @@ use ledger_shm::{Control, Corrupt};
 use super::Marks;
 use super::behind::Behind;
 use super::home::Home;
-use super::syncer::Syncer;
+use super::target::Syncer;
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);

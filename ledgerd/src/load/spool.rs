@@ -6,12 +6,14 @@ use ledger_client::wire::{LoadOutcome, Refusal};
 use ledger_shm::control::Facts;
 use ledger_shm::file::{Head, SnapshotError, SnapshotReader};
 
-use crate::archive::Loading;
+use crate::archive::{Loading, Syncer, Target};
 use crate::registry::now_ns;
 
 use super::stream::Stream;
-use super::target::Target;
 use super::{Order, Spooled};
+
+/// Bytes that are brought to stable storage at once: nobody waits for less than all.
+const PIECE_LEN: usize = 16 << 20;
 
 /// Reads one; none if it cannot be, which the client is told.
 pub(super) fn run(files: Loading, order: Order, stream: Stream) -> Option<Spooled> {
@@ -52,6 +54,8 @@ struct Read {
 }
 
 fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, SnapshotError> {
+    let write = SnapshotError::Write;
+    let syncer = Syncer::start().map_err(write)?;
     let mut snapshot = SnapshotReader::new(stream);
     let mut first: Option<(Facts, u64)> = None;
     let mut last_lamport = 0;
@@ -70,21 +74,23 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
         };
         let from = head.data_offset();
         let last_seq = head.snapshot.map_or(0, |span| span.last_seq);
-        let write = SnapshotError::Write;
         let file = files.create(ours.first_seq()).map_err(write)?;
-        let mut target = Target::new(file).map_err(write)?;
+        let mut target = Target::new(file, syncer.clone(), PIECE_LEN, ours.first_seq() - 1);
         target.write_all(&ours.encode()).map_err(write)?;
-        let (tables, trailer) = snapshot.read_section(|_, padded| target.write_all(padded))?;
+        let (tables, trailer) = snapshot.read_section(|entry, padded| {
+            target.write_all(padded)?;
+            target.sync_beside(entry.seq())
+        })?;
         let mut trailer = trailer.moved(from, ours.data_offset());
         // Nobody ever appended behind that.
         trailer.is_complete = trailer.last_seq() == last_seq;
         last_lamport = trailer.last_lamport;
         target.write_all(&tables).map_err(write)?;
         target.write_all(&trailer.encode()).map_err(write)?;
-        target.finish().map_err(write)?;
+        target.sync(trailer.last_seq()).map_err(write)?;
         first.get_or_insert((ours.facts.clone(), ours.first_seq()));
     }
-    files.sync().map_err(SnapshotError::Write)?;
+    files.sync().map_err(write)?;
     let (facts, first_seq) = first.expect("a snapshot has a file");
     Ok(Read {
         facts,

@@ -1,0 +1,185 @@
+//! A file that is brought to stable storage while more is written to it: who waited for
+//! the disk would not keep up with one that is only just fast enough.
+//!
+//! Who writes so much needs it in memory least. The page cache does not keep it, so it
+//! takes nothing from others, and the same few pages are written to again, which is
+//! faster than pages that nobody has touched (docs/decisions/archive-files.md).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::disk;
+
+const BUFFER_LEN: usize = 64 << 10;
+/// How long bytes may wait for being brought to stable storage.
+const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
+/// How many pieces of the length that is brought there at once may wait while the disk is
+/// busy, before whoever writes them waits for it.
+const UNSYNCED_PIECES_MAX: usize = 16;
+
+/// A thread that waits for stable storage. It ends when all of these are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Syncer {
+    jobs: Sender<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    file: Arc<File>,
+    outcome: Sender<io::Result<()>>,
+}
+
+impl Syncer {
+    pub(crate) fn start() -> io::Result<Syncer> {
+        let (jobs, todo) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("ledgerd-syncer".into())
+            .spawn(move || {
+                for Job { file, outcome } in todo {
+                    let synced = disk::sync(&file);
+                    disk::uncache(&file);
+                    // Nobody waits for a file that was given up.
+                    let _ = outcome.send(synced);
+                }
+            })?;
+        Ok(Syncer { jobs })
+    }
+
+    fn sync(&self, file: Arc<File>) -> Receiver<io::Result<()>> {
+        let (sender, outcome) = mpsc::channel();
+        // If the thread is gone, so is the other end of the outcome.
+        let _ = self.jobs.send(Job {
+            file,
+            outcome: sender,
+        });
+        outcome
+    }
+}
+
+/// A file that holds entries up to a seq, on stable storage up to another.
+#[derive(Debug)]
+pub(crate) struct Target {
+    file: BufWriter<Arc<File>>,
+    syncer: Syncer,
+    piece_len: usize,
+    synced_seq: u64,
+    /// What is on its way to stable storage: everything up to this seq.
+    syncing: Option<(u64, Receiver<io::Result<()>>)>,
+    /// What is not.
+    unsynced_len: usize,
+    unsynced_since: Option<Instant>,
+}
+
+impl Target {
+    /// Goes on at the end of a file that is on stable storage, up to this seq. What is
+    /// written is brought there in pieces of at least this length.
+    pub(crate) fn new(file: File, syncer: Syncer, piece_len: usize, synced_seq: u64) -> Target {
+        Target {
+            file: BufWriter::with_capacity(BUFFER_LEN, Arc::new(file)),
+            syncer,
+            piece_len,
+            synced_seq,
+            syncing: None,
+            unsynced_len: 0,
+            unsynced_since: None,
+        }
+    }
+
+    /// Everything up to this seq was written: has it brought to stable storage if that is
+    /// enough, which takes until later.
+    pub(crate) fn sync_beside(&mut self, seq: u64) -> io::Result<()> {
+        if self.unsynced_len < self.piece_len {
+            return Ok(());
+        }
+        if self.unsynced_len / self.piece_len >= UNSYNCED_PIECES_MAX {
+            self.wait()?;
+        }
+        if !self.is_syncing()? {
+            self.file.flush()?;
+            let outcome = self.syncer.sync(Arc::clone(self.file.get_ref()));
+            self.syncing = Some((seq, outcome));
+            self.unsynced_len = 0;
+            self.unsynced_since = None;
+        }
+        Ok(())
+    }
+
+    /// Everything up to this seq was written: has it on stable storage.
+    pub(crate) fn sync(&mut self, seq: u64) -> io::Result<()> {
+        self.wait()?;
+        self.file.flush()?;
+        disk::sync(self.file.get_ref())?;
+        self.synced_seq = seq;
+        self.unsynced_len = 0;
+        self.unsynced_since = None;
+        Ok(())
+    }
+
+    /// Up to where it is on stable storage.
+    pub(crate) fn synced_seq(&mut self) -> io::Result<u64> {
+        self.is_syncing()?;
+        Ok(self.synced_seq)
+    }
+
+    /// Whether all of it is on stable storage, as far as that is known.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.syncing.is_none() && self.unsynced_since.is_none()
+    }
+
+    /// Whether something has waited for so long that it should be brought there.
+    pub(crate) fn is_due(&self) -> bool {
+        self.unsynced_since
+            .is_some_and(|since| since.elapsed() >= UNSYNCED_FOR_MAX)
+    }
+
+    fn is_syncing(&mut self) -> io::Result<bool> {
+        if let Some((_, outcome)) = &self.syncing {
+            match outcome.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Err(gone()),
+                Ok(outcome) => self.end(outcome)?,
+            }
+        }
+        Ok(false)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        match &self.syncing {
+            None => Ok(()),
+            Some((_, outcome)) => {
+                let outcome = outcome.recv().unwrap_or_else(|_| Err(gone()));
+                self.end(outcome)
+            }
+        }
+    }
+
+    fn end(&mut self, outcome: io::Result<()>) -> io::Result<()> {
+        let syncing = self.syncing.take();
+        // The kernel tells of a failure once: it is not lost here.
+        outcome?;
+        if let Some((seq, _)) = syncing {
+            self.synced_seq = seq;
+        }
+        Ok(())
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that waits for stable storage has ended")
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.file.write(bytes)?;
+        self.unsynced_len += len;
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
