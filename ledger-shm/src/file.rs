@@ -35,7 +35,7 @@ pub use self::snapshot::{SectionPlan, SnapshotError, SnapshotReader, SnapshotWri
 pub use self::source::Source;
 pub use self::trailer::Trailer;
 pub use self::tree::LogNodes;
-pub use self::verify::{Damage, verify};
+pub use self::verify::{Damage, verify, verify_ends};
 pub use self::writer::{FileWriter, Finished};
 
 #[cfg(test)]

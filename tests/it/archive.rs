@@ -511,8 +511,17 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
         let line = String::from_utf8(output.stdout).expect("text");
         serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
     };
-    assert_eq!(verdict(&instance, &["log"], 0)["entries"], 5000);
+    let sound = verdict(&instance, &["log"], 0);
+    assert_eq!(
+        (&sound["entries"], &sound["is_quick"]),
+        (&5000.into(), &false.into())
+    );
     assert_eq!(verdict(&instance, &["--all"], 0)["what"], "log");
+    let snapshot = instance.runtime_dir().join("log.ledger");
+    let snapshot = snapshot.to_str().expect("text");
+    instance.printed(&["snapshot", "export", "log", "-o", snapshot]);
+    let refused = instance.run(&["verify", "--quick", snapshot]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 
     let home = home(&instance, &context);
     let finished = FileName::Finished(1).to_string();
@@ -532,6 +541,22 @@ fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
             (&found["is_sound"], &found["first_bad"]),
             (&false.into(), &3.into())
         );
+    }
+    // Who reads no entry does not see it, but the tree over them all.
+    let quick = verdict(&instance, &["log", "--quick"], 0);
+    assert_eq!(
+        (&quick["root"], &quick["is_quick"], &quick["entries"]),
+        (&sound["root"], &true.into(), &5000.into())
+    );
+    let index = whole.len() - (whole.len() - scan.valid_len()) / 2;
+    for at in [20, index, whole.len() - 20] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).expect("ours");
+        for args in [["log", "--quick"], [named, "--quick"]] {
+            let found = verdict(&instance, &args, 1);
+            assert_eq!(found["is_sound"], false, "byte {at}: {found}");
+        }
     }
     // A file that is not there, and one that has another's name.
     std::fs::remove_file(&path).expect("ours");

@@ -179,7 +179,7 @@ fn options(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_option_of_ours_that_a_document_names_exists() {
     let instance = started(&[]);
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &["run"],
         &["ls"],
         &["info"],
@@ -193,6 +193,7 @@ fn every_option_of_ours_that_a_document_names_exists() {
         &["prove"],
         &["check-proof"],
         &["drop"],
+        &["verify"],
         &["inspect"],
         &["purge"],
         &["config", "check"],

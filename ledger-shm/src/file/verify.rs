@@ -1,7 +1,9 @@
 //! Whether a finished file is as it was written, to the last bit.
 
 use crate::error::Corrupt;
+use crate::format::FILE_TRAILER_LEN;
 use crate::object::MapError;
+use crate::record::crc32c;
 
 use super::{Head, Scan, Source, Trailer};
 
@@ -65,6 +67,25 @@ pub fn verify(source: &(impl Source + ?Sized)) -> Result<(Head, Trailer), Damage
     source.read_exact_at(&mut found, trailer.index_offset)?;
     check_end(&found, &expected)?;
     Ok((scan.head, trailer))
+}
+
+/// Verifies what a finished file says of itself, before its records and behind them: each
+/// checksum there, and that the tree has the root. No record is read.
+///
+/// # Errors
+///
+/// [`Damage::File`] names the first thing that does not hold.
+pub fn verify_ends(source: &(impl Source + ?Sized)) -> Result<(Head, Trailer), Damage> {
+    let head = Head::read(source)?;
+    let trailer = Trailer::read(source)?;
+    trailer.check_behind(&head)?;
+    let tables_len = trailer.file_len - trailer.index_offset - FILE_TRAILER_LEN as u64;
+    let mut tables = vec![0; tables_len as usize];
+    source.read_exact_at(&mut tables, trailer.index_offset)?;
+    let (found, expected) = (crc32c(&tables), trailer.tables_crc);
+    Corrupt::check("checksum of index and nodes", found.into(), expected.into())?;
+    trailer.read_tree(source)?;
+    Ok((head, trailer))
 }
 
 /// Whether what is behind the records is what these make it.
