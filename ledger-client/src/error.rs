@@ -564,7 +564,10 @@ pub enum ProveError {
         latest: u64,
     },
     /// It is none of the log that is meant.
-    #[error("entry {seq} is not in a log that ends with entry {last_seq}; ask for 1 to {last_seq}")]
+    #[error(
+        "entry {seq} is not in a log that ends with entry {last_seq}; ask for an entry up to that \
+         one, or of a longer log"
+    )]
     NotWithin {
         /// What was asked for.
         seq: u64,

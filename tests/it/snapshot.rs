@@ -275,8 +275,9 @@ fn a_snapshot_that_does_not_extend_a_context_changes_nothing() {
     let shorter = export(&instance, "log", "shorter", &["--to", "60"]);
     let before = lines(&instance, "log");
     let said = instance.complained(&["snapshot", "load", text(&shorter)]);
+    let why = "the context has 100 entries already, the snapshot ends with entry 60";
     assert!(
-        said.contains("has 100 entries already, the snapshot ends with entry 60"),
+        said.contains(&format!("{}: {why}", shorter.display())),
         "{said}"
     );
     let said = instance.complained(&["snapshot", "load", text(&path), "--fail-if-exists"]);

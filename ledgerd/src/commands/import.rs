@@ -44,7 +44,9 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         path if path == Path::new("-") => Spooled::read(io::stdin().lock())?,
         path => {
             let unread = |error| format!("cannot read {}: {error}", path.display());
-            Spooled::read(BufReader::new(File::open(path).map_err(unread)?))?
+            let mut input = BufReader::new(File::open(path).map_err(unread)?);
+            input.fill_buf().map_err(unread)?;
+            Spooled::read(input)?
         }
     };
     let (reader, writer) = io::pipe()?;

@@ -294,6 +294,7 @@ fn load(instance: &InstanceArgs, args: Load) -> Result<(), Failure> {
     bar.finish();
     let loaded = loaded.map_err(|error| match error {
         LoadError::Snapshot(error) => named(&args.file, &error),
+        LoadError::NotLoaded(why) => format!("{}: {why}", shown(&args.file)).into(),
         error => error.into(),
     })?;
     report(args.output, &loaded)
