@@ -71,6 +71,7 @@ impl Chain {
         if let Some(first) = links.first()
             && seq < first.base_seq
             && first.segment.part() == control.first_part()
+            && !control.state()?.is_gone()
         {
             return Err(ReadError::Evicted {
                 seq,

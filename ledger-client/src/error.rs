@@ -565,8 +565,8 @@ pub enum ProveError {
     },
     /// It is none of the log that is meant.
     #[error(
-        "entry {seq} is not in a log that ends with entry {last_seq}; ask for an entry up to that \
-         one, or of a longer log"
+        "entry {seq} is not in a log that ends with entry {last_seq}; ask for one from 1 up to \
+         that, or of a longer log"
     )]
     NotWithin {
         /// What was asked for.

@@ -162,7 +162,7 @@ impl Context {
     /// # let context = ledger.context("loan-7").open_or_create()?;
     /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
     /// let error = context.prove(2, 1).unwrap_err();
-    /// assert!(error.to_string().contains("1 to 1"));
+    /// assert!(error.to_string().contains("from 1 up to that"));
     /// # Ok(()) });
     /// ```
     pub fn prove(&self, seq: u64, last_seq: u64) -> Result<Inclusion, ProveError> {
@@ -198,7 +198,7 @@ impl Context {
     /// # let context = ledger.context("loan-7").open_or_create()?;
     /// # context.appender()?.append(&ledger_client::NewEntry::new("facts", "income: 4200"))?;
     /// let error = context.prove_consistency(0, 1).unwrap_err();
-    /// assert!(error.to_string().contains("1 to 1"));
+    /// assert!(error.to_string().contains("from 1 up to that"));
     /// # Ok(()) });
     /// ```
     pub fn prove_consistency(&self, old_seq: u64, new_seq: u64) -> Result<Consistency, ProveError> {

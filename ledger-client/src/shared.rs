@@ -85,6 +85,7 @@ impl Shared {
             Err(ReadError::Evicted {
                 first_available, ..
             }) if control.home().is_some() => {
+                self.notice_retired();
                 if let Some(link) = self.archive.locate(core, control, seq)? {
                     return Ok(Located::In(link));
                 }

@@ -11,7 +11,7 @@ mod home;
 mod keeper;
 mod loading;
 mod retain;
-mod target;
+mod synced_file;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ pub(crate) use self::archiver::{Archiver, Order, Report};
 pub(crate) use self::disk::{StateLock, open_to_read};
 pub(crate) use self::home::{Home, Recovered};
 pub(crate) use self::loading::Loading;
-pub(crate) use self::target::{Syncer, Target};
+pub(crate) use self::synced_file::{SyncedFile, Syncer};
 
 /// How far a context has come, as its archiver says and the server asks.
 #[derive(Debug, Default)]

@@ -155,7 +155,7 @@ fn a_proof_about_anything_else_does_not_hold() {
     }
     let said = instance.complained(&["prove", "log", "41"]);
     assert!(
-        said.contains("ends with entry 40; ask for an entry up to that one"),
+        said.contains("ends with entry 40; ask for one from 1 up to that"),
         "{said}"
     );
     let said = instance.complained(&["prove", "log", "--consistency", "3", "99"]);

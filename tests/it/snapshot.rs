@@ -15,7 +15,7 @@ use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
-use ledger_tests::{Instance, PATIENCE, eventually};
+use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
 use crate::archive::{SMALL, append, check_all, payload};
 use crate::disk::mount_small;
@@ -635,4 +635,43 @@ fn a_damaged_archive_is_not_exported_as_if_it_were_whole() {
     );
     let loaded = reader.ledger().load_from(&b"not one"[..]).run();
     assert!(matches!(loaded, Err(LoadError::Snapshot(_))));
+}
+
+#[test]
+fn it_takes_a_right_to_load_a_snapshot() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::new(PROGRAMS);
+    let config = instance.configure(
+        "[[rights]]\ncontexts = [\"*\"]\nusers = [1010]\nright = \"append\"\n\
+         [[rights]]\ncontexts = [\"mine\"]\nusers = [1011]\nright = \"admin\"\n",
+    );
+    instance.start(&["--config", text(&config)]);
+    append(&instance.context("log"), 1..=100);
+    let snapshot = instance
+        .run(&["snapshot", "export", "log", "-o", "-"])
+        .stdout;
+    let load = |uid, name| {
+        let args = ["snapshot", "load", "-", "--as", name];
+        let mut command = instance.ledgerd_as(uid, &args);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        // Who is refused does not read it.
+        let _ = process.stdin.take().expect("piped").write_all(&snapshot);
+        let output = process.output();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    for (uid, name) in [(1010, "mine"), (1010, "log"), (1011, "log"), (1011, "new")] {
+        let (is_done, said) = load(uid, name);
+        assert!(
+            !is_done && said.contains(&format!("uid {uid} may not administer")),
+            "{said}"
+        );
+    }
+    let (is_done, said) = load(1011, "mine");
+    assert!(is_done, "{said}");
+    assert_eq!(lines(&instance, "mine"), lines(&instance, "log"));
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\nmine\n");
 }

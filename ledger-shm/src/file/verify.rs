@@ -70,7 +70,7 @@ pub fn verify(source: &(impl Source + ?Sized)) -> Result<(Head, Trailer), Damage
 }
 
 /// Verifies what a finished file says of itself, before its records and behind them: each
-/// checksum there, and that the tree has the root. No record is read.
+/// checksum there, and that the peaks at its end have the root. No record is read.
 ///
 /// # Errors
 ///

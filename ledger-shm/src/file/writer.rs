@@ -179,7 +179,7 @@ impl<W: Write> FileWriter<W> {
         &self.target
     }
 
-    /// What it writes to.
+    /// What it writes to, for what does not write.
     pub fn target_mut(&mut self) -> &mut W {
         &mut self.target
     }

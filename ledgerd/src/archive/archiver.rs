@@ -16,7 +16,7 @@ use super::Marks;
 use super::home::Home;
 use super::keeper::{Keeper, Trouble};
 use super::retain::Cleaner;
-use super::target::Syncer;
+use super::synced_file::Syncer;
 use crate::options::Options;
 
 /// How often the frontiers of contexts that are appended to are looked at.

@@ -23,7 +23,7 @@ use ledger_shm::{Control, Corrupt, Segment};
 
 use super::home::{Home, Unfinished};
 use super::keeper::Trouble;
-use super::target::{Syncer, Target};
+use super::synced_file::{SyncedFile, Syncer};
 use super::{Marks, disk};
 use crate::registry::now_ns;
 
@@ -46,10 +46,11 @@ pub(super) struct Behind {
     /// Bytes of a file after which the next one is begun.
     file_len: usize,
     cursor: Cursor,
-    open: Option<FileWriter<Target>>,
+    open: Option<FileWriter<SyncedFile>>,
     syncer: Syncer,
     archived_seq: u64,
-    /// Of the files that there are, which one that failed may be ahead of.
+    /// Up to where the files that are being written are on stable storage: one that failed
+    /// may hold more.
     synced_seq: u64,
     durable_seq: u64,
     /// The tree over all entries in finished files.
@@ -145,7 +146,7 @@ impl Behind {
 
     fn is_synced(&self) -> bool {
         let target = self.open.as_ref().map(FileWriter::target);
-        target.is_none_or(Target::is_synced)
+        target.is_none_or(SyncedFile::is_synced)
     }
 
     /// Copies what is new, a turn of it at most, and has it on stable storage if it is
@@ -173,11 +174,16 @@ impl Behind {
             }
         };
         if let Some(target) = self.open.as_mut().map(FileWriter::target_mut) {
-            if target.is_due() || at_once && !target.is_synced() {
+            let (is_due, is_synced) = (target.is_due(), target.is_synced());
+            if at_once && !is_synced || is_due && !self.has_more {
                 self.sync()?;
             } else {
-                let seq = target.synced_seq().map_err(Trouble::Disk)?;
-                self.synced(seq);
+                let begun = match is_due {
+                    true => target.begin_sync(self.archived_seq),
+                    false => Ok(()),
+                };
+                let seq = begun.and_then(|()| target.synced_seq());
+                self.synced(seq.map_err(Trouble::Disk)?);
             }
         }
         self.tell();
@@ -253,7 +259,7 @@ impl Behind {
                 }
                 file => file?,
             };
-            let target = Target::new(file, self.syncer.clone(), PIECE_LEN, first_seq - 1);
+            let target = SyncedFile::new(file, self.syncer.clone(), PIECE_LEN, first_seq - 1);
             let open = FileWriter::begin(target, &head)?;
             disk::sync_dir(dir)?;
             Ok(open)
@@ -372,7 +378,7 @@ fn resume(
     control: &Control,
     unfinished: Unfinished,
     syncer: Syncer,
-) -> io::Result<FileWriter<Target>> {
+) -> io::Result<FileWriter<SyncedFile>> {
     let Unfinished { name, scan, torn } = unfinished;
     if !torn.is_empty() {
         disk::cut(&home.dir, name, scan.valid_len(), &torn)?;
@@ -381,7 +387,7 @@ fn resume(
     let file = disk::append(&home.dir, name)?;
     // It may be in the kernel's memory only.
     disk::sync(&file)?;
-    let target = Target::new(file, syncer, PIECE_LEN, scan.last_seq());
+    let target = SyncedFile::new(file, syncer, PIECE_LEN, scan.last_seq());
     Ok(FileWriter::resume(target, scan))
 }
 

@@ -13,7 +13,7 @@ use ledger_shm::{Control, Corrupt};
 use super::Marks;
 use super::behind::Behind;
 use super::home::Home;
-use super::target::Syncer;
+use super::synced_file::Syncer;
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ impl Keeper {
 
     /// Something panicked on the way: what it knew of the files may be wrong.
     pub(super) fn panicked(&mut self, panic: &(dyn Any + Send)) -> Trouble {
-        self.behind = None;
+        self.let_go(true);
         self.retry_at = Some(Instant::now() + RETRY);
         let said = panic.downcast_ref::<&str>().copied();
         let said = said.or(panic.downcast_ref::<String>().map(String::as_str));
@@ -170,25 +170,28 @@ impl Keeper {
         let outcome = self.begun().and_then(act);
         self.retry_at = match &outcome {
             Ok(_) => None,
-            Err(trouble) if trouble.is_damage() => {
-                // What came before it is sound.
-                if let Some(behind) = &mut self.behind {
-                    let _ = behind.sync();
-                }
-                None
-            }
             Err(trouble) => {
-                let behind = self.behind.take();
-                if let (Trouble::Disk(_), Some(behind)) = (trouble, behind) {
-                    self.failed = Some((behind.home().clone(), behind.finished_seq() + 1));
-                    drop(behind);
-                    // At once: this process may not live to try it again.
-                    let _ = self.give_up();
-                }
-                Some(Instant::now() + RETRY)
+                let is_failed = matches!(trouble, Trouble::Disk(_));
+                self.let_go(is_failed);
+                // What is damaged does not mend; what came before it is sound.
+                (!trouble.is_damage()).then(|| Instant::now() + RETRY)
             }
         };
         outcome.map(Some)
+    }
+
+    /// Lets go of the open file. It is given up if it has failed, and if it fails now: the
+    /// kernel tells of that once.
+    fn let_go(&mut self, is_failed: bool) {
+        let Some(mut behind) = self.behind.take() else {
+            return;
+        };
+        if is_failed || behind.sync().is_err() {
+            self.failed = Some((behind.home().clone(), behind.finished_seq() + 1));
+            drop(behind);
+            // At once: this process may not live to try it again.
+            let _ = self.give_up();
+        }
     }
 
     /// Sees to it that a file that could not be written is not gone on with: the kernel

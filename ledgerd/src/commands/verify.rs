@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ledger_client::{Context, ContextSummary, Ledger, OpenError, ReadError, State};
+use ledger_client::{Context, ContextSummary, Ledger, OpenError, ProveError, ReadError, State};
 use ledger_shm::file::{Damage, FileName, Head, Trailer, verify, verify_ends};
 use ledger_shm::merkle::Hash;
 use serde::Serialize;
@@ -283,9 +283,14 @@ fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Foun
     loop {
         match range.next_entry() {
             Ok(None) => {
-                // Of a log whose beginning is gone and in no file there is none.
-                let root = context.root(seq - 1).ok();
-                found.tree = root.map(|root| (seq - 1, root));
+                match context.root(seq - 1) {
+                    Ok(root) => found.tree = Some((seq - 1, root)),
+                    // It has none where the beginning is gone and in no file.
+                    Err(ProveError::Beginning { .. } | ProveError::Read(ReadError::Closed)) => {
+                        found.tree = None;
+                    }
+                    Err(damage) => found.bad = Some((None, damage.to_string())),
+                }
                 return;
             }
             Ok(Some(entry)) => {

@@ -6,7 +6,7 @@ use ledger_client::wire::{LoadOutcome, Refusal};
 use ledger_shm::control::Facts;
 use ledger_shm::file::{Head, SnapshotError, SnapshotReader};
 
-use crate::archive::{Loading, Syncer, Target};
+use crate::archive::{Loading, SyncedFile, Syncer};
 use crate::registry::now_ns;
 
 use super::stream::Stream;
@@ -75,7 +75,7 @@ fn read(files: &Loading, order: &Order, stream: &Stream) -> Result<Read, Snapsho
         let from = head.data_offset();
         let last_seq = head.snapshot.map_or(0, |span| span.last_seq);
         let file = files.create(ours.first_seq()).map_err(write)?;
-        let mut target = Target::new(file, syncer.clone(), PIECE_LEN, ours.first_seq() - 1);
+        let mut target = SyncedFile::new(file, syncer.clone(), PIECE_LEN, ours.first_seq() - 1);
         target.write_all(&ours.encode()).map_err(write)?;
         let (tables, trailer) = snapshot.read_section(|entry, padded| {
             target.write_all(padded)?;

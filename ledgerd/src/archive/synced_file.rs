@@ -16,8 +16,7 @@ use super::disk;
 const BUFFER_LEN: usize = 64 << 10;
 /// How long bytes may wait for being brought to stable storage.
 const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
-/// How many pieces of the length that is brought there at once may wait while the disk is
-/// busy, before whoever writes them waits for it.
+/// Pieces that may wait while one is being brought there: with more, whoever writes waits.
 const UNSYNCED_PIECES_MAX: usize = 16;
 
 /// A thread that waits for stable storage. It ends when all of these are gone.
@@ -34,15 +33,25 @@ struct Job {
 
 impl Syncer {
     pub(crate) fn start() -> io::Result<Syncer> {
+        Syncer::start_with(disk::sync)
+    }
+
+    fn start_with(
+        mut sync: impl FnMut(&File) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Syncer> {
         let (jobs, todo) = mpsc::channel::<Job>();
         std::thread::Builder::new()
             .name("ledgerd-syncer".into())
             .spawn(move || {
                 for Job { file, outcome } in todo {
-                    let synced = disk::sync(&file);
-                    disk::uncache(&file);
-                    // Nobody waits for a file that was given up.
+                    let synced = sync(&file);
+                    let is_synced = synced.is_ok();
+                    // Whoever lets go of a file has waited for this first.
                     let _ = outcome.send(synced);
+                    // What failed may be nowhere else.
+                    if is_synced {
+                        disk::uncache(&file);
+                    }
                 }
             })?;
         Ok(Syncer { jobs })
@@ -61,7 +70,7 @@ impl Syncer {
 
 /// A file that holds entries up to a seq, on stable storage up to another.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct SyncedFile {
     file: BufWriter<Arc<File>>,
     syncer: Syncer,
     piece_len: usize,
@@ -73,11 +82,11 @@ pub(crate) struct Target {
     unsynced_since: Option<Instant>,
 }
 
-impl Target {
+impl SyncedFile {
     /// Goes on at the end of a file that is on stable storage, up to this seq. What is
     /// written is brought there in pieces of at least this length.
-    pub(crate) fn new(file: File, syncer: Syncer, piece_len: usize, synced_seq: u64) -> Target {
-        Target {
+    pub(crate) fn new(file: File, syncer: Syncer, piece_len: usize, synced_seq: u64) -> SyncedFile {
+        SyncedFile {
             file: BufWriter::with_capacity(BUFFER_LEN, Arc::new(file)),
             syncer,
             piece_len,
@@ -97,6 +106,12 @@ impl Target {
         if self.unsynced_len / self.piece_len >= UNSYNCED_PIECES_MAX {
             self.wait()?;
         }
+        self.begin_sync(seq)
+    }
+
+    /// Everything up to this seq was written: has it brought to stable storage, which takes
+    /// until later, unless something is being brought there.
+    pub(crate) fn begin_sync(&mut self, seq: u64) -> io::Result<()> {
         if !self.is_syncing()? {
             self.file.flush()?;
             let outcome = self.syncer.sync(Arc::clone(self.file.get_ref()));
@@ -171,7 +186,7 @@ fn gone() -> io::Error {
     io::Error::other("the thread that waits for stable storage has ended")
 }
 
-impl Write for Target {
+impl Write for SyncedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = self.file.write(bytes)?;
         self.unsynced_len += len;
@@ -181,5 +196,91 @@ impl Write for Target {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    const PIECE: [u8; 1000] = [0; 1000];
+
+    /// A file, and how often it is brought to stable storage; the first time that fails.
+    fn failing_once() -> (SyncedFile, Arc<AtomicBool>) {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&has_failed);
+        let syncer = Syncer::start_with(move |_| match told.swap(true, Ordering::AcqRel) {
+            false => Err(io::Error::other("on purpose")),
+            true => Ok(()),
+        });
+        let file = tempfile::tempfile().expect("a file");
+        let syncer = syncer.expect("a thread");
+        (SyncedFile::new(file, syncer, PIECE.len(), 7), has_failed)
+    }
+
+    fn written(file: &mut SyncedFile) -> &mut SyncedFile {
+        file.write_all(&PIECE).expect("room");
+        file
+    }
+
+    /// Waits until what was begun has ended, without being told of how.
+    fn ended(has_failed: &AtomicBool) {
+        while !has_failed.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_failure_beside_is_told_to_whoever_asks_next() {
+        let ask: [fn(&mut SyncedFile) -> io::Result<()>; 3] = [
+            |file| file.sync(9),
+            |file| file.wait(),
+            // The outcome is sent when it is known, so this comes to an end.
+            |file| loop {
+                match file.synced_seq() {
+                    Ok(seq) => assert_eq!(seq, 7),
+                    Err(error) => break Err(error),
+                }
+            },
+        ];
+        for ask in ask {
+            let (mut file, has_failed) = failing_once();
+            written(&mut file).sync_beside(8).expect("it is begun");
+            ended(&has_failed);
+            let said = ask(&mut file).expect_err("it has failed").to_string();
+            assert_eq!(said, "on purpose");
+            assert_eq!(file.synced_seq, 7);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_brought_there_in_pieces() {
+        let file = tempfile::tempfile().expect("a file");
+        let (given, held) = mpsc::sync_channel(0);
+        let syncer = Syncer::start_with(move |_| held.recv().map_err(io::Error::other));
+        let syncer = syncer.expect("a thread");
+        let mut file = SyncedFile::new(file, syncer, 2 * PIECE.len(), 0);
+        written(&mut file).sync_beside(1).expect("too little");
+        assert!(file.syncing.is_none() && !file.is_synced());
+        written(&mut file).sync_beside(2).expect("it is begun");
+        assert_eq!(file.unsynced_len, 0);
+        // The next one waits, and whoever writes does not.
+        for seq in 3..=2 + 2 * UNSYNCED_PIECES_MAX as u64 - 1 {
+            written(&mut file).sync_beside(seq).expect("it waits");
+        }
+        assert_eq!(file.synced_seq().expect("it goes on"), 0);
+        let last = std::thread::spawn(move || {
+            written(&mut file).sync_beside(99).expect("it has waited");
+            file
+        });
+        given.send(()).expect("somebody waits");
+        let mut file = last.join().expect("it ends");
+        assert_eq!((file.synced_seq, file.unsynced_len), (2, 0));
+        given.send(()).expect("somebody waits");
+        file.wait().expect("it is done");
+        assert_eq!(file.synced_seq().expect("it is known"), 99);
+        assert!(file.is_synced());
     }
 }
