@@ -13,6 +13,7 @@ mod loading;
 mod retain;
 mod synced_file;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ledger_shm::file::FileName;
@@ -53,6 +54,15 @@ impl Marks {
         // name by now.
         self.finished_seq.store(seq, Ordering::Release);
     }
+}
+
+fn say_damaged(context: &str, home: &Path, first_seq: u64) {
+    tracing::error!(
+        context,
+        home = %home.display(),
+        first_seq,
+        "a file is damaged that was on stable storage; it is written anew from memory"
+    );
 }
 
 fn say_torn(context: &str, file: FileName, torn_len: usize) {

@@ -221,6 +221,32 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
 }
 
 #[test]
+fn what_is_damaged_on_the_disk_is_written_anew_from_memory() {
+    let mut instance = started(&ARCHIVE);
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    for at in ["head", "middle"] {
+        instance.kill_daemon();
+        let open = home(&instance, &context).join(FileName::Open(1).to_string());
+        let mut bytes = std::fs::read(&open).expect("it is there");
+        let at = if at == "head" { 20 } else { bytes.len() / 2 };
+        bytes[at] ^= 1;
+        std::fs::write(&open, bytes).expect("ours");
+        instance.start(&ARCHIVE);
+        let latest = context.latest().expect("readable");
+        append(&context, latest + 1..=latest + 100);
+        context
+            .wait_durable(latest + 100, PATIENCE)
+            .expect("a disk");
+        assert!(!has_failed(&instance, &context));
+    }
+    lose_memory(&mut instance);
+    instance.start(&ARCHIVE);
+    check_all(&instance, 300);
+}
+
+#[test]
 fn who_opens_a_context_is_refused_in_time_when_nothing_can_be_written() {
     with_small_memory(
         PROGRAMS,

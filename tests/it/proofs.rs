@@ -101,7 +101,24 @@ fn another_implementation_agrees_with_every_proof() {
         let (old_root, new_root) = (hash(&proof["old_root"]), hash(&proof["new_root"]));
         check_tree(&path(&proof), new, new_root, old, old_root)
             .unwrap_or_else(|error| panic!("{old} to {new}: {error:?}"));
-        assert!(checked(&instance, &proof.to_string(), &[]).0);
+        let root = proof["old_root"].as_str().expect("text");
+        let size = old.to_string();
+        let (is_content, said) = checked(
+            &instance,
+            &proof.to_string(),
+            &["--root", root, "--size", &size],
+        );
+        assert!(is_content, "{said}");
+        let new_root = proof["new_root"].as_str().expect("text");
+        assert!(
+            said.contains(&format!("\"new_root\":\"{new_root}\"")),
+            "{said}"
+        );
+        // The root of what has grown is not the one that was kept.
+        if old != new {
+            let (is_content, said) = checked(&instance, &proof.to_string(), &["--root", new_root]);
+            assert!(!is_content && said.contains("another root"), "{said}");
+        }
     }
 }
 
@@ -138,6 +155,10 @@ fn a_proof_about_anything_else_does_not_hold() {
     }
     let (is_content, said) = checked(&instance, &proof, &["--root", &"ab".repeat(32)]);
     assert!(!is_content && said.contains("another root"), "{said}");
+    let root = other["root"].as_str().expect("text");
+    assert!(checked(&instance, &proof, &["--root", root, "--size", "40"]).0);
+    let (is_content, said) = checked(&instance, &proof, &["--root", root, "--size", "41"]);
+    assert!(!is_content && said.contains("not one of 41"), "{said}");
     for (text, why) in [
         ("", "EOF"),
         ("{}", "proof"),

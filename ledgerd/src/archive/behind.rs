@@ -77,7 +77,7 @@ impl Behind {
         };
         let finished = home.finished_tree().map_err(unusable)?;
         let finished_seq = finished.count();
-        let unfinished = home
+        let mut unfinished = home
             .unfinished(FileName::Open(finished_seq + 1))
             .map_err(unusable)?;
         let reached = unfinished.as_ref().map(|open| open.scan.last_seq());
@@ -87,8 +87,18 @@ impl Behind {
         let reached_before = failed.map_or(0, |failed| failed.scan.last_seq());
         let durable_seq = control.durable_seq();
         if finished_seq.max(reached.unwrap_or(0)).max(reached_before) < durable_seq {
-            let what = format!("entries up to {durable_seq} were on stable storage");
-            return Err(files(&home, what));
+            // It is damaged if it is there, and memory has all of it, if that reaches so
+            // far back.
+            let names = home.files().map_err(Trouble::Disk)?;
+            let ours = [FileName::Open, FileName::Failed].map(|name| name(finished_seq + 1));
+            if !ours.iter().any(|name| names.contains(name)) {
+                let what = format!("entries up to {durable_seq} were on stable storage");
+                return Err(files(&home, what));
+            }
+            find(&instance, &control, &home, finished_seq + 1)?;
+            super::say_damaged(control.name(), &home.dir, finished_seq + 1);
+            home.give_up(finished_seq + 1).map_err(Trouble::Disk)?;
+            unfinished = None;
         }
         let (open, archived_seq) = match unfinished {
             // A file that failed is not gone on with: memory has all that is in it.

@@ -106,10 +106,13 @@ pub(crate) struct CheckArgs {
     /// The proof; `-` is standard input
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// The root that you trust, of the context the proof is about: without it a proof
-    /// only proves something about the root that it says itself
+    /// The root that you have kept: of the log that the entry is in, or of the one that has
+    /// only grown. Without it a proof only proves something about the root that it says itself
     #[arg(long, value_name = "HEX", value_parser = root)]
     root: Option<Hash>,
+    /// How many entries the log had that this is the root of
+    #[arg(long, value_name = "COUNT", requires = "root")]
+    size: Option<u64>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -128,8 +131,29 @@ struct Checked {
     is_valid: bool,
     /// What is proved.
     says: String,
+    size: u64,
     root: String,
     is_root_given: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_root: Option<String>,
+}
+
+impl Checked {
+    /// For eyes.
+    fn line(&self) -> String {
+        let Checked { says, root, .. } = self;
+        let mut line = match self.is_valid {
+            true => format!("valid  {says}, root {root}"),
+            false => format!("INVALID  it does not show that {says}, root {root}"),
+        };
+        if let Some(new_root) = &self.new_root {
+            line += &format!("; root {new_root} now");
+        }
+        if !self.is_root_given {
+            line += "; whatever that is worth: no --root is given";
+        }
+        line
+    }
 }
 
 pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
@@ -137,38 +161,30 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let wrong = |why: String| format!("{} is no proof: {why}", shown(&args.file));
     let proof: Proof<jsonl::Line<u64>> =
         serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-    let (is_valid, root, says) = check_one(proof).map_err(wrong)?;
-    let is_trusted = args.root.is_none_or(|trusted| trusted == root);
-    let checked = Checked {
-        is_valid: is_valid && is_trusted,
-        says,
-        root: hex(&root),
-        is_root_given: args.root.is_some(),
+    let mut checked = check_one(proof).map_err(wrong)?;
+    let is_same = |trusted: &Hash| hex(trusted) == checked.root;
+    let why = if !checked.is_valid {
+        Some("the proof does not hold".to_owned())
+    } else if !args.root.as_ref().is_none_or(is_same) {
+        Some("the proof is about another root than the one given".to_owned())
+    } else if let Some(size) = args.size.filter(|size| *size != checked.size) {
+        let of = checked.size;
+        Some(format!(
+            "the proof is about a log of {of}, not one of {size}"
+        ))
+    } else {
+        None
     };
+    checked.is_valid = why.is_none();
+    checked.is_root_given = args.root.is_some();
     let output = args.output.output();
     let mut printer = Printer::new(output.of_one());
-    if output == Output::Short {
-        let verdict = if checked.is_valid { "valid" } else { "INVALID" };
-        let what = if checked.is_root_given {
-            ""
-        } else {
-            ", whatever that is worth: no --root is given"
-        };
-        printer.line(&format!(
-            "{verdict}  {}, root {}{what}",
-            checked.says, checked.root
-        ))?;
-    } else {
-        printer.json(&checked)?;
+    match output {
+        Output::Short => printer.line(&checked.line())?,
+        _ => printer.json(&checked)?,
     }
     printer.finish()?;
-    match (is_valid, is_trusted) {
-        (true, true) => Ok(()),
-        (true, false) => Err("the proof is about another root than the one given"
-            .to_owned()
-            .into()),
-        (false, _) => Err("the proof does not hold".to_owned().into()),
-    }
+    why.map_or(Ok(()), |why| Err(why.into()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -187,8 +203,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-/// Whether a proof holds, of which root, and what it says then.
-fn check_one(proof: Proof<jsonl::Line<u64>>) -> Result<(bool, Hash, String), String> {
+/// Whether a proof holds, for the root that it says itself.
+fn check_one(proof: Proof<jsonl::Line<u64>>) -> Result<Checked, String> {
     let hashes = |path: Vec<String>| -> Result<Vec<Hash>, String> {
         path.iter().map(|hash| root(hash)).collect()
     };
@@ -209,8 +225,14 @@ fn check_one(proof: Proof<jsonl::Line<u64>>) -> Result<(bool, Hash, String), Str
             };
             let record = record(&entry)?;
             let entry = Entry::from_bytes(&record).map_err(|corrupt| corrupt.to_string())?;
-            let says = format!("entry {} is in a log of {tree_size}", entry.seq());
-            Ok((proof.holds(&entry), proof.root, says))
+            Ok(Checked {
+                is_valid: proof.holds(&entry),
+                says: format!("entry {} is in a log of {tree_size}", entry.seq()),
+                size: tree_size,
+                root: hex(&proof.root),
+                is_root_given: false,
+                new_root: None,
+            })
         }
         Proof::Consistency {
             old_size,
@@ -227,10 +249,14 @@ fn check_one(proof: Proof<jsonl::Line<u64>>) -> Result<(bool, Hash, String), Str
                 new_root: root(&new_root)?,
                 path: hashes(path)?,
             };
-            let says = format!(
-                "a log of {new_size} begins with the one of {old_size} and root {old_root}"
-            );
-            Ok((proof.holds(), proof.new_root, says))
+            Ok(Checked {
+                is_valid: proof.holds(),
+                says: format!("a log of {new_size} begins with one of {old_size}"),
+                size: old_size,
+                root: hex(&proof.old_root),
+                is_root_given: false,
+                new_root: Some(hex(&proof.new_root)),
+            })
         }
     }
 }
