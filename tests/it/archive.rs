@@ -548,18 +548,60 @@ fn an_archive_lies_where_a_service_manager_says() {
     assert!(dir.join(instance.name()).join("lock").exists());
 }
 
+/// What `verify` says, and with which exit code it has to end.
+fn verdict(instance: &Instance, args: &[&str], code: i32) -> serde_json::Value {
+    let output = instance.run(&[&["verify", "-o", "jsonl"], args].concat());
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    let line = String::from_utf8(output.stdout).expect("text");
+    serde_json::from_str(&line).expect("JSON")
+}
+
+#[test]
+fn verify_reads_the_file_that_is_not_finished() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=100);
+    context.wait_durable(100, PATIENCE).expect("a disk");
+    let root = &verdict(&instance, &["log"], 0)["root"];
+    let path = home(&instance, &context).join(FileName::Open(1).to_string());
+    let whole = std::fs::read(&path).expect("it is there");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let named = path.to_str().expect("text");
+    for is_in_memory in [true, false] {
+        if !is_in_memory {
+            instance.kill_daemon();
+            std::fs::write(&path, &whole).expect("ours");
+            instance.printed(&["purge"]);
+        }
+        let sound = verdict(&instance, &["log"], 0);
+        assert_eq!((&sound["entries"], &sound["root"]), (&100.into(), root));
+        assert_eq!(&verdict(&instance, &[named], 0)["root"], root);
+        std::fs::write(&path, &damaged).expect("ours");
+        for what in ["log", named] {
+            let found = verdict(&instance, &[what], 1);
+            let first_bad = found["first_bad"].as_u64().expect("it is named");
+            assert!((2..100).contains(&first_bad), "{found}");
+        }
+    }
+    // As a loss of power leaves it.
+    std::fs::write(&path, &whole[..whole.len() - 10]).expect("ours");
+    for what in ["log", named] {
+        let found = verdict(&instance, &[what], 0);
+        assert_eq!(
+            (&found["entries"], &found["last_seq"]),
+            (&99.into(), &99.into())
+        );
+        assert!(found["torn"].as_u64().is_some_and(|len| len > 0), "{found}");
+    }
+}
+
 #[test]
 fn verify_names_the_first_entry_that_is_not_as_it_was_appended() {
     let mut instance = started(&SMALL);
     let context = instance.context("log");
     append(&context, 1..=5000);
     context.wait_durable(5000, PATIENCE).expect("a disk");
-    let verdict = |instance: &Instance, args: &[&str], code: i32| {
-        let output = instance.run(&[&["verify", "-o", "jsonl"], args].concat());
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        let line = String::from_utf8(output.stdout).expect("text");
-        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
-    };
     let sound = verdict(&instance, &["log"], 0);
     assert_eq!(
         (&sound["entries"], &sound["is_quick"]),

@@ -2,7 +2,11 @@
 
 use std::io::{self, BufWriter};
 
+use rkyv::util::AlignedVec;
+
+use crate::entry::Entry;
 use crate::error::Corrupt;
+use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN};
 use crate::merkle::Frontier;
 use crate::object::{MapError, Object};
 
@@ -58,6 +62,27 @@ impl Scan {
             damage,
             records,
         })
+    }
+
+    /// The seq of the first whole entry behind what is wrong, if there is one. Then that was
+    /// not torn when it was written last, but damaged.
+    ///
+    /// # Errors
+    ///
+    /// The source's.
+    pub fn goes_on_with(&self, source: &(impl Source + ?Sized)) -> io::Result<Option<u64>> {
+        let from = self.valid_len() as u64;
+        let mut bytes = AlignedVec::<RECORD_ALIGN>::new();
+        bytes.resize(source.total_len()?.saturating_sub(from) as usize, 0);
+        source.read_exact_at(&mut bytes, from)?;
+        let is_later = |entry: &Entry<'_>| {
+            let count = entry.seq().checked_sub(self.last_seq());
+            count.is_some_and(|count| (2..=FILE_COUNT_MAX).contains(&count))
+        };
+        let places = (0..bytes.len()).step_by(RECORD_ALIGN);
+        let mut entries = places.filter_map(|at| Entry::from_bytes(&bytes[at..]).ok());
+        let whole = entries.find(|entry| is_later(entry) && entry.verify().is_ok());
+        Ok(whole.map(|entry| entry.seq()))
     }
 
     /// What is valid as a finished file: a copy in memory that goes with this process.

@@ -1,12 +1,13 @@
 //! `ledgerd verify`: whether entries are as they were appended, in files and in memory.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use ledger_client::{Context, ContextSummary, Ledger, OpenError, ProveError, ReadError, State};
-use ledger_shm::file::{Damage, FileName, Head, Trailer, verify, verify_ends};
+use ledger_shm::file::{Damage, FileName, Head, Scan, Trailer, verify, verify_ends};
 use ledger_shm::merkle::Hash;
+use ledger_shm::object::MapError;
 use serde::Serialize;
 
 use crate::archive::open_to_read;
@@ -42,6 +43,8 @@ pub(super) struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    torn: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_bad: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
@@ -57,6 +60,9 @@ impl Verdict {
         let mut line = format!("sound  {what}  {} entries", self.entries);
         if let (Some(seq), Some(root)) = (self.last_seq, &self.root) {
             line += &format!(", the last is {seq}, root {root}");
+        }
+        if let Some(torn) = self.torn {
+            line += &format!("; {torn} bytes at the end of its last file are torn");
         }
         if self.is_quick {
             line += "; those in files were not read";
@@ -74,6 +80,8 @@ pub(super) struct Found {
     /// The last entry, and the root of the tree over all up to that one.
     pub(super) tree: Option<(u64, Hash)>,
     pub(super) bad: Option<(Option<u64>, String)>,
+    /// Bytes behind what is valid of an unfinished file.
+    torn: Option<u64>,
 }
 
 impl Found {
@@ -82,6 +90,23 @@ impl Found {
             is_quick,
             ..Found::default()
         }
+    }
+
+    /// What an unfinished file holds, as far as it is valid.
+    fn take(&mut self, file: &File, scan: &Scan) -> io::Result<()> {
+        self.entries = scan.count();
+        self.tree = Some((scan.last_seq(), scan.tree().root()));
+        let Some(damage) = &scan.damage else {
+            return Ok(());
+        };
+        match scan.goes_on_with(file)? {
+            Some(_) => {
+                let seq = scan.last_seq() + 1;
+                self.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
+            }
+            None => self.torn = Some(file.metadata()?.len() - scan.valid_len() as u64),
+        }
+        Ok(())
     }
 
     fn check(&self, file: &File) -> Result<(Head, Trailer), Damage> {
@@ -101,6 +126,7 @@ impl Found {
             entries: self.entries,
             last_seq,
             root: root.map(|root| hex(&root)),
+            torn: self.torn,
             first_bad: first_bad.flatten(),
             damage,
         }
@@ -151,11 +177,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
 }
 
 fn file(path: &Path, is_quick: bool) -> Result<Verdict, Failure> {
-    let unread = |error| {
+    let unread = |error: MapError| {
         let message = format!("cannot read {}: {error}", path.display());
         Failure::Said(Kind::Failed, message)
     };
-    let file = File::open(path).map_err(unread)?;
+    let file = File::open(path).map_err(|error| unread(error.into()))?;
     if snapshot::is_one(&file) {
         if is_quick {
             let why = "a snapshot is verified whole, without --quick; what it says of itself \
@@ -165,6 +191,11 @@ fn file(path: &Path, is_quick: bool) -> Result<Verdict, Failure> {
         return snapshot::verdict(path);
     }
     let mut found = Found::new(is_quick);
+    let name = path.file_name().and_then(|name| name.to_str());
+    if let Some(FileName::Open(_) | FileName::Failed(_)) = name.and_then(FileName::parse) {
+        found.take(&file, &Scan::of(&file).map_err(unread)?)?;
+        return Ok(found.verdict(path.display().to_string()));
+    }
     match found.check(&file) {
         Ok((_, trailer)) => {
             found.entries = trailer.count;
@@ -185,6 +216,9 @@ fn context(ledger: &Ledger, summary: &ContextSummary, is_quick: bool) -> Result<
         next_seq = files(dir, &mut found)?;
     }
     let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
+    if let Some(dir) = summary.files_dir().filter(|_| found.bad.is_none()) {
+        unfinished(dir, next_seq, is_in_memory, &mut found)?;
+    }
     if found.bad.is_none() && is_in_memory {
         match summary.open(ledger) {
             Ok(context) => memory(&context, summary.files_dir(), next_seq, &mut found),
@@ -272,6 +306,49 @@ fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
         }
     }
     Ok(next_seq.unwrap_or(1))
+}
+
+/// Verifies the file that is not finished. Where there is memory it may be behind, and
+/// only what is damaged in it is of interest.
+fn unfinished(
+    dir: &Path,
+    first_seq: u64,
+    is_in_memory: bool,
+    found: &mut Found,
+) -> Result<(), Failure> {
+    let mut best: Option<(PathBuf, File, Scan)> = None;
+    for name in [FileName::Open(first_seq), FileName::Failed(first_seq)] {
+        let path = dir.join(name.to_string());
+        let file = match open_to_read(dir, name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let scan = match Scan::of(&file) {
+            // It has only just been begun.
+            Err(MapError::Unfinished) => continue,
+            Err(error) => {
+                found.bad = Some((Some(first_seq), format!("{}: {error}", path.display())));
+                return Ok(());
+            }
+            Ok(scan) => scan,
+        };
+        let reaches = |(_, _, best): &(_, _, Scan)| best.last_seq() >= scan.last_seq();
+        if !best.as_ref().is_some_and(reaches) {
+            best = Some((path, file, scan));
+        }
+    }
+    let Some((path, file, scan)) = best else {
+        return Ok(());
+    };
+    let mut here = Found::new(found.is_quick);
+    here.take(&file, &scan)?;
+    if let Some((seq, damage)) = here.bad {
+        found.bad = Some((seq, format!("{}: {damage}", path.display())));
+    } else if !is_in_memory {
+        found.entries += here.entries;
+        (found.tree, found.torn) = (here.tree, here.torn);
+    }
+    Ok(())
 }
 
 /// Verifies what is in memory from a seq on, or from the oldest there is.
