@@ -219,7 +219,9 @@ impl OpenError {
             Refusal::Quarantined(reason) => OpenError::Quarantined { reason },
             Refusal::ReadInPlace => OpenError::ReadInPlace,
             Refusal::Limit { what, max } => OpenError::Limit { what, max },
-            Refusal::Budget | Refusal::NoMemory => OpenError::Full(refusal.as_full()),
+            Refusal::Budget | Refusal::Unwritten | Refusal::NoMemory => {
+                OpenError::Full(refusal.as_full())
+            }
             Refusal::InvalidName(reason)
             | Refusal::Internal(reason)
             | Refusal::NotLoaded(reason) => OpenError::Daemon(reason),

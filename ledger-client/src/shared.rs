@@ -367,13 +367,14 @@ pub(crate) struct WritableParts {
     why: AtomicUsize,
 }
 
-const REASONS: [Full; 6] = [
+const REASONS: [Full; 7] = [
     Full::NoSpare,
     Full::Rolling,
     Full::Reopening,
     Full::Budget,
     Full::NoMemory,
     Full::DaemonDown,
+    Full::Unwritten,
 ];
 
 impl Default for WritableParts {

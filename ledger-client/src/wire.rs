@@ -380,6 +380,8 @@ pub enum Refusal {
     NoMemory,
     /// The daemon failed in a way that has no name here.
     Internal(String),
+    /// The memory budget is spent, by what cannot be written to the archive.
+    Unwritten,
 }
 
 impl Refusal {
@@ -387,6 +389,7 @@ impl Refusal {
     pub(crate) fn as_full(&self) -> Full {
         match self {
             Refusal::Budget => Full::Budget,
+            Refusal::Unwritten => Full::Unwritten,
             Refusal::NoMemory => Full::NoMemory,
             _ => Full::NoSpare,
         }

@@ -96,6 +96,8 @@ pub enum Full {
     Reopening,
     /// The instance's memory budget is spent.
     Budget,
+    /// The instance's memory budget is spent, by what cannot be written to the archive.
+    Unwritten,
     /// The memory file system is full.
     NoMemory,
     /// The daemon that would bring a spare cannot be reached.
@@ -110,6 +112,10 @@ impl fmt::Display for Full {
             Full::Reopening => "the context was closed for idleness and is being reopened; try again",
             Full::Budget => {
                 "the instance's memory budget is spent; raise `--memory-budget` or let entries retire"
+            }
+            Full::Unwritten => {
+                "the instance's memory budget is spent, by what cannot be written to the archive; \
+                 `ledgerd doctor` says why"
             }
             Full::NoMemory => "the memory file system is full; free or enlarge /dev/shm",
             Full::DaemonDown => {

@@ -189,6 +189,14 @@ impl Registry {
         }
     }
 
+    /// Why a budget is spent: of what cannot be written nothing leaves memory.
+    pub(crate) fn explained(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Budget if !self.troubles.is_empty() => Refusal::Unwritten,
+            refusal => refusal,
+        }
+    }
+
     /// A context is gone, and what kept it from being written with it.
     pub(crate) fn settle_trouble(&mut self, epoch: Epoch) {
         self.troubles.remove(&epoch);

@@ -310,7 +310,10 @@ impl Server {
                         client.open.push((epoch, append));
                         send(client, &reply.encode(), Some(bell))
                     }
-                    Err(refusal) => send(client, &Reply::Refused(refusal).encode(), None),
+                    Err(refusal) => {
+                        let refusal = self.registry.explained(refusal);
+                        send(client, &Reply::Refused(refusal).encode(), None)
+                    }
                 }
             }
             Request::Spares { epoch, record_len } => {

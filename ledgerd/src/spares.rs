@@ -101,7 +101,9 @@ impl Registry {
         let needed = Geometry::for_record(record_len);
         let fits = |part: &Part| part.segment_len >= needed.segment_len;
         match &log.why_not {
-            Some(why_not) if !log.spares.iter().any(fits) => Reply::Refused(why_not.clone()),
+            Some(why_not) if !log.spares.iter().any(fits) => {
+                Reply::Refused(self.explained(why_not.clone()))
+            }
             _ => Reply::Spares {
                 current: log.current(),
                 parts: log.spares.iter().map(|part| part.number).collect(),

@@ -166,7 +166,12 @@ fn expect(line: &Line<u64>, next_seq: u64, last_lamport: u64) -> Result<Appended
         appended_at_ns: kept("appended_at_ns", line.appended_at_ns)?,
     };
     if appended.seq != next_seq {
-        return Err(format!("`seq` is {}, expected {next_seq}", appended.seq));
+        let remedy = match next_seq {
+            1 => "; an import begins with the first entry, take a snapshot of what has lost it",
+            _ => "",
+        };
+        let seq = appended.seq;
+        return Err(format!("`seq` is {seq}, expected {next_seq}{remedy}"));
     }
     // Each of the entries so far may have received the largest there is, at most.
     let (min, max) = (last_lamport + 1, LAMPORT_RECEIVED_MAX - 1 + next_seq);
@@ -262,7 +267,7 @@ mod tests {
         for (lines, said) in [
             (
                 line(0, 1),
-                "line 1: `seq` is 0, expected 1; nothing is imported",
+                "line 1: `seq` is 0, expected 1; an import begins with the first entry",
             ),
             (
                 line(1, 1) + "\n" + &line(3, 2),
