@@ -93,6 +93,34 @@ pub fn keeps_up(scale: u64) {
     );
 }
 
+/// One entry each, in many contexts at once: how long until all are durable.
+pub fn many(scale: u64) {
+    let count = 300 / scale;
+    let instance = Instance::start(archived);
+    let ledger = instance.connect();
+    let contexts: Vec<_> = (0..count)
+        .map(|number| ledger.context(&format!("log-{number}")).open_or_create())
+        .map(|context| context.expect("room"))
+        .collect();
+    let mut appenders: Vec<_> = contexts
+        .iter()
+        .map(|context| context.appender().expect("an appender"))
+        .collect();
+    for seq in 1..=5 {
+        let start = Instant::now();
+        for appender in &mut appenders {
+            let entry = NewEntry::new("facts", &PAYLOAD);
+            appender.append(&entry).expect("room");
+        }
+        let is_durable = |context: &Context| context.durable_seq() >= Some(seq);
+        while !contexts.iter().all(is_durable) {
+            std::thread::yield_now();
+        }
+        let elapsed = start.elapsed();
+        println!("archive/many {seq}: {count} contexts, all durable after {elapsed:?}");
+    }
+}
+
 /// A random entry that has left memory.
 pub fn get(scale: u64) {
     const READS: u64 = 1_000_000;

@@ -45,7 +45,7 @@ fn main() {
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 17] = [
+    let rows: [(&str, Row); 18] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -58,6 +58,7 @@ fn main() {
         ("watch/parked", watch::parked),
         ("archive/beside", archive::beside),
         ("archive/keeps-up", archive::keeps_up),
+        ("archive/many", archive::many),
         ("archive/get", archive::get),
         ("archive/restart", snapshot::restart),
         ("snapshot/large", snapshot::large),

@@ -184,11 +184,10 @@ impl Behind {
             }
         };
         if let Some(target) = self.open.as_mut().map(FileWriter::target_mut) {
-            let (is_due, is_synced) = (target.is_due(), target.is_synced());
-            if at_once && !is_synced || is_due && !self.has_more {
+            if at_once && !target.is_synced() {
                 self.sync()?;
             } else {
-                let begun = match is_due {
+                let begun = match target.is_due() {
                     true => target.begin_sync(self.archived_seq),
                     false => Ok(()),
                 };

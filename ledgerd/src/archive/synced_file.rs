@@ -7,19 +7,21 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk;
 
 const BUFFER_LEN: usize = 64 << 10;
+/// Files that are brought there at once: the file system can do that in one go.
+const THREADS: usize = 8;
 /// How long bytes may wait for being brought to stable storage.
 const UNSYNCED_FOR_MAX: Duration = Duration::from_millis(25);
 /// Pieces that may wait while one is being brought there: with more, whoever writes waits.
 const UNSYNCED_PIECES_MAX: usize = 16;
 
-/// A thread that waits for stable storage. It ends when all of these are gone.
+/// Threads that wait for stable storage. They end when all of these are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Syncer {
     jobs: Sender<Job>,
@@ -28,40 +30,48 @@ pub(crate) struct Syncer {
 #[derive(Debug)]
 struct Job {
     file: Arc<File>,
+    /// The page cache need not keep it.
+    is_much: bool,
     outcome: Sender<io::Result<()>>,
 }
 
 impl Syncer {
     pub(crate) fn start() -> io::Result<Syncer> {
-        Syncer::start_with(disk::sync)
+        Syncer::start_with(THREADS, disk::sync)
     }
 
     fn start_with(
-        mut sync: impl FnMut(&File) -> io::Result<()> + Send + 'static,
+        threads: usize,
+        sync: impl Fn(&File) -> io::Result<()> + Clone + Send + 'static,
     ) -> io::Result<Syncer> {
         let (jobs, todo) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("ledgerd-syncer".into())
-            .spawn(move || {
-                for Job { file, outcome } in todo {
-                    let synced = sync(&file);
+        let todo = Arc::new(Mutex::new(todo));
+        for _ in 0..threads {
+            let (todo, sync) = (Arc::clone(&todo), sync.clone());
+            let next = move || todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let thread = std::thread::Builder::new().name("ledgerd-syncer".into());
+            thread.spawn(move || {
+                while let Ok(job) = next() {
+                    let synced = sync(&job.file);
                     let is_synced = synced.is_ok();
                     // Whoever lets go of a file has waited for this first.
-                    let _ = outcome.send(synced);
+                    let _ = job.outcome.send(synced);
                     // What failed may be nowhere else.
-                    if is_synced {
-                        disk::uncache(&file);
+                    if is_synced && job.is_much {
+                        disk::uncache(&job.file);
                     }
                 }
             })?;
+        }
         Ok(Syncer { jobs })
     }
 
-    fn sync(&self, file: Arc<File>) -> Receiver<io::Result<()>> {
+    fn sync(&self, file: Arc<File>, is_much: bool) -> Receiver<io::Result<()>> {
         let (sender, outcome) = mpsc::channel();
-        // If the thread is gone, so is the other end of the outcome.
+        // If the threads are gone, so is the other end of the outcome.
         let _ = self.jobs.send(Job {
             file,
+            is_much,
             outcome: sender,
         });
         outcome
@@ -114,7 +124,8 @@ impl SyncedFile {
     pub(crate) fn begin_sync(&mut self, seq: u64) -> io::Result<()> {
         if !self.is_syncing()? {
             self.file.flush()?;
-            let outcome = self.syncer.sync(Arc::clone(self.file.get_ref()));
+            let is_much = self.unsynced_len >= self.piece_len;
+            let outcome = self.syncer.sync(Arc::clone(self.file.get_ref()), is_much);
             self.syncing = Some((seq, outcome));
             self.unsynced_len = 0;
             self.unsynced_since = None;
@@ -183,7 +194,7 @@ impl SyncedFile {
 }
 
 fn gone() -> io::Error {
-    io::Error::other("the thread that waits for stable storage has ended")
+    io::Error::other("the threads that wait for stable storage have ended")
 }
 
 impl Write for SyncedFile {
@@ -211,7 +222,7 @@ mod tests {
     fn failing_once() -> (SyncedFile, Arc<AtomicBool>) {
         let has_failed = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&has_failed);
-        let syncer = Syncer::start_with(move |_| match told.swap(true, Ordering::AcqRel) {
+        let syncer = Syncer::start_with(1, move |_| match told.swap(true, Ordering::AcqRel) {
             false => Err(io::Error::other("on purpose")),
             true => Ok(()),
         });
@@ -259,7 +270,9 @@ mod tests {
     fn what_is_written_is_brought_there_in_pieces() {
         let file = tempfile::tempfile().expect("a file");
         let (given, held) = mpsc::sync_channel(0);
-        let syncer = Syncer::start_with(move |_| held.recv().map_err(io::Error::other));
+        let held = Arc::new(Mutex::new(held));
+        let sync = move |_: &File| held.lock().expect("ours").recv().map_err(io::Error::other);
+        let syncer = Syncer::start_with(1, sync);
         let syncer = syncer.expect("a thread");
         let mut file = SyncedFile::new(file, syncer, 2 * PIECE.len(), 0);
         written(&mut file).sync_beside(1).expect("too little");
