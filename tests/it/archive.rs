@@ -254,6 +254,12 @@ fn a_torn_end_is_kept_aside_and_never_served() {
     context.wait_durable(200, PATIENCE).expect("a disk");
     let torn = home.join("00000000000000000001.open.torn-0");
     assert_eq!(std::fs::read(torn).expect("kept"), b"half a record");
+    let doctor = instance.run(&["doctor", "-o", "jsonl"]).stdout;
+    let doctor = String::from_utf8(doctor).expect("text");
+    assert!(
+        doctor.contains("context \\\"log\\\" has torn ends in"),
+        "{doctor}"
+    );
     instance.stop_daemon();
     assert!(std::fs::read(&open).expect("ours").len() > with_torn_end);
     check_files_reach(&instance, &context, 200);

@@ -73,6 +73,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
     findings.push(daemon);
     if is_served {
         findings.extend(archive(instance)?);
+        findings.extend(torn(instance)?);
     }
     if place.may_open_by_name() {
         findings.extend(objects(instance, &place, is_served)?);
@@ -171,6 +172,26 @@ fn archive(instance: &InstanceArgs) -> Result<Vec<Finding>, Failure> {
         Finding::new(check, found + error).but(Verdict::Bad, true, remedy)
     };
     Ok(troubles.iter().map(finding).collect())
+}
+
+/// Ends of files that were not whole, which are kept and not served.
+fn torn(instance: &InstanceArgs) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for context in connect_to_read(instance)?.contexts()?.readable {
+        let names = context.files_dir().map(fs::read_dir);
+        // It was dropped meanwhile.
+        let Some(Ok(names)) = names else { continue };
+        let is_torn = |name: &str| name.contains(".torn-");
+        let mut names = names.flatten().map(|entry| entry.file_name());
+        if names.any(|name| name.to_str().is_some_and(is_torn)) {
+            let (name, dir) = (context.name(), context.files_dir().expect("read above"));
+            let found = format!("context {name:?} has torn ends in {}", dir.display());
+            let remedy = "a crash has cut entries off that were not durable, or the disk damaged some; \
+                          the log has when: remove *.torn-* once nobody misses anything";
+            findings.push(Finding::new("archive", found).but(Verdict::Warning, true, remedy));
+        }
+    }
+    Ok(findings)
 }
 
 /// What this uid may do in an instance of another.
