@@ -64,8 +64,9 @@ impl Scan {
         })
     }
 
-    /// The seq of the first whole entry behind what is wrong, if there is one. Then that was
-    /// not torn when it was written last, but damaged.
+    /// The seq of the first whole entry behind what is wrong, if there is one. Then that is
+    /// damage, or a loss of power kept later pages and not earlier ones: in both cases
+    /// entries are there that nobody is served.
     ///
     /// # Errors
     ///
