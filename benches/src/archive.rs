@@ -11,7 +11,7 @@ use crate::report::{histogram, mean, percentiles, pin, ratio};
 
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 
-fn archived(options: &mut Options) {
+pub fn archived(options: &mut Options) {
     options.durability = Durability::Archive;
     options.state_dir = options.runtime_dir.join("state");
 }

@@ -9,18 +9,14 @@ use std::time::{Duration, Instant};
 
 use ledger_client::{Context, NewEntry};
 use ledger_shm::merkle::{Frontier, Hash, content};
-use ledgerd::{Durability, Options};
+use ledgerd::Durability;
 use sha2::{Digest, Sha256};
 
+use crate::archive::archived;
 use crate::instance::Instance;
 use crate::report::{mean, ratio};
 
 const ROUNDS: usize = 5;
-
-fn archived(options: &mut Options) {
-    options.durability = Durability::Archive;
-    options.state_dir = options.runtime_dir.join("state");
-}
 
 fn fill(context: &Context, count: u64, payload: &[u8]) {
     let mut appender = context.appender().expect("an appender");
