@@ -1,19 +1,20 @@
 //! `ledgerd verify`: whether entries are as they were appended, in files and in memory.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+mod context;
+mod found;
 
-use ledger_client::{Context, ContextSummary, Ledger, OpenError, ProveError, ReadError, State};
-use ledger_shm::file::{Damage, FileName, Head, Scan, Trailer, verify, verify_ends};
-use ledger_shm::merkle::Hash;
+use std::fs::File;
+use std::path::Path;
+
+use ledger_shm::file::{Damage, FileName, Scan};
 use ledger_shm::object::MapError;
-use serde::Serialize;
 
-use crate::archive::open_to_read;
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
-use crate::commands::print::{Printer, hex};
+use crate::commands::print::Printer;
 use crate::commands::{connect_to_read, snapshot};
+
+use self::context::context;
+pub(super) use self::found::{Found, Verdict};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -31,113 +32,15 @@ pub(crate) struct Args {
     pub(crate) output: OutputArgs,
 }
 
-/// As `docs/JSON.md` has it.
-#[derive(Serialize)]
-pub(super) struct Verdict {
-    pub(super) what: String,
-    pub(super) is_sound: bool,
-    is_quick: bool,
-    entries: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    torn: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_bad: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    damage: Option<String>,
-}
-
-impl Verdict {
-    /// For eyes.
-    pub(super) fn line(&self) -> String {
-        let what = self.what.escape_debug();
-        if let Some(damage) = &self.damage {
-            return format!("BAD    {what}  {damage}");
-        }
-        let mut line = format!("sound  {what}  {} entries", self.entries);
-        if let (Some(seq), Some(root)) = (self.last_seq, &self.root) {
-            line += &format!(", the last is {seq}, root {root}");
-        }
-        if let Some(torn) = self.torn {
-            line += &format!("; {torn} bytes at the end of its last file are torn");
-        }
-        if self.is_quick {
-            line += "; those in files were not read";
-        }
-        line
-    }
-}
-
-/// What was found so far.
-#[derive(Default)]
-pub(super) struct Found {
-    /// Entries in finished files are not read.
-    is_quick: bool,
-    pub(super) entries: u64,
-    /// The last entry, and the root of the tree over all up to that one.
-    pub(super) tree: Option<(u64, Hash)>,
-    pub(super) bad: Option<(Option<u64>, String)>,
-    /// Bytes behind what is valid of an unfinished file.
-    torn: Option<u64>,
-}
-
-impl Found {
-    fn new(is_quick: bool) -> Found {
-        Found {
-            is_quick,
-            ..Found::default()
-        }
-    }
-
-    /// What an unfinished file holds, as far as it is valid.
-    fn take(&mut self, file: &File, scan: &Scan) -> io::Result<()> {
-        self.entries = scan.count();
-        self.tree = Some((scan.last_seq(), scan.tree().root()));
-        let Some(damage) = &scan.damage else {
-            return Ok(());
-        };
-        match scan.goes_on_with(file)? {
-            Some(_) => {
-                let seq = scan.last_seq() + 1;
-                self.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
-            }
-            None => self.torn = Some(file.metadata()?.len() - scan.valid_len() as u64),
-        }
-        Ok(())
-    }
-
-    fn check(&self, file: &File) -> Result<(Head, Trailer), Damage> {
-        match self.is_quick {
-            true => verify_ends(file),
-            false => verify(file),
-        }
-    }
-
-    pub(super) fn verdict(self, what: String) -> Verdict {
-        let (first_bad, damage) = self.bad.unzip();
-        let (last_seq, root) = self.tree.filter(|_| damage.is_none()).unzip();
-        Verdict {
-            what,
-            is_sound: damage.is_none(),
-            is_quick: self.is_quick,
-            entries: self.entries,
-            last_seq,
-            root: root.map(|root| hex(&root)),
-            torn: self.torn,
-            first_bad: first_bad.flatten(),
-            damage,
-        }
-    }
-}
-
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
-    let mut verdicts = Vec::new();
+    let mut told = Told {
+        printer: Printer::new(args.output.output()),
+        count: 0,
+        bad_count: 0,
+    };
     match &args.what {
         Some(path) if path.contains('/') && Path::new(path).exists() => {
-            verdicts.push(file(Path::new(path), args.quick)?)
+            told.push(&file(Path::new(path), args.quick)?)?;
         }
         Some(name) => {
             let ledger = connect_to_read(instance)?;
@@ -151,28 +54,56 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
                 };
                 format!("there is no context {name:?} in instance {instance:?}{file}")
             })?;
-            verdicts.push(context(&ledger, &found, args.quick)?);
+            told.push(&context(&ledger, &found, args.quick)?)?;
         }
         None => {
+            // One that cannot be read keeps nobody from the others.
+            let unread = |what: String, why: String| {
+                let mut unread = Found::new(args.quick);
+                unread.bad = Some((None, format!("it cannot be read: {why}")));
+                unread.verdict(what)
+            };
             let ledger = connect_to_read(instance)?;
-            for found in ledger.contexts()?.readable {
-                verdicts.push(context(&ledger, &found, args.quick)?);
+            let contexts = ledger.contexts()?;
+            for found in contexts.readable {
+                let verdict = match context(&ledger, &found, args.quick) {
+                    Err(Failure::Said(_, why)) => unread(found.name().to_owned(), why),
+                    verdict => verdict?,
+                };
+                told.push(&verdict)?;
+            }
+            for (epoch, why) in contexts.unreadable {
+                told.push(&unread(epoch.to_string(), why.to_string()))?;
             }
         }
     }
-    let output = args.output.output();
-    let mut printer = Printer::new(output);
-    for verdict in &verdicts {
-        match output {
-            Output::Short => printer.line(&verdict.line())?,
-            _ => printer.json(verdict)?,
+    told.finish()
+}
+
+/// Verdicts, each printed as soon as it is known.
+struct Told {
+    printer: Printer,
+    count: u64,
+    bad_count: u64,
+}
+
+impl Told {
+    fn push(&mut self, verdict: &Verdict) -> Result<(), Failure> {
+        self.count += 1;
+        self.bad_count += u64::from(!verdict.is_sound);
+        match self.printer.output() {
+            Output::Short => self.printer.line(&verdict.line())?,
+            _ => self.printer.json(verdict)?,
         }
+        Ok(self.printer.flush()?)
     }
-    printer.finish()?;
-    let bad = verdicts.iter().filter(|verdict| !verdict.is_sound).count();
-    match bad {
-        0 => Ok(()),
-        bad => Err(format!("{bad} of {} are not as they were written", verdicts.len()).into()),
+
+    fn finish(self) -> Result<(), Failure> {
+        self.printer.finish()?;
+        match self.bad_count {
+            0 => Ok(()),
+            bad => Err(format!("{bad} of {} are not as they were written", self.count).into()),
+        }
     }
 }
 
@@ -204,193 +135,8 @@ fn file(path: &Path, is_quick: bool) -> Result<Verdict, Failure> {
         Err(Damage::Entry { seq, damage }) => {
             found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
         }
+        Err(Damage::File(error @ MapError::Io(_))) => return Err(unread(error)),
         Err(damage) => found.bad = Some((None, damage.to_string())),
     }
     Ok(found.verdict(path.display().to_string()))
-}
-
-fn context(ledger: &Ledger, summary: &ContextSummary, is_quick: bool) -> Result<Verdict, Failure> {
-    let mut found = Found::new(is_quick);
-    let mut next_seq = 1;
-    if let Some(dir) = summary.files_dir() {
-        next_seq = files(dir, &mut found)?;
-    }
-    let is_in_memory = !matches!(summary.state(), Ok(State::Archived));
-    if let Some(dir) = summary.files_dir().filter(|_| found.bad.is_none()) {
-        unfinished(dir, next_seq, is_in_memory, &mut found)?;
-    }
-    if found.bad.is_none() && is_in_memory {
-        match summary.open(ledger) {
-            Ok(context) => memory(&context, summary.files_dir(), next_seq, &mut found),
-            // It has left memory meanwhile, and all of it is in files.
-            Err(OpenError::Map(error)) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(found.verdict(summary.name().to_owned()))
-}
-
-/// First seqs of the finished files that there are now, in order.
-fn first_seqs(dir: &Path) -> std::io::Result<Vec<u64>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten() {
-        if let Some(FileName::Finished(seq)) = entry?.file_name().to_str().and_then(FileName::parse)
-        {
-            names.push(seq);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Whether what is left begins behind this entry: what is older was not to be kept.
-fn begins_behind(dir: &Path, seq: u64) -> std::io::Result<bool> {
-    let oldest = first_seqs(dir)?.first().copied();
-    Ok(oldest.is_some_and(|oldest| oldest > seq))
-}
-
-/// Verifies finished files, and that each begins where the one before ended. Returns
-/// the seq that follows.
-fn files(dir: &Path, found: &mut Found) -> Result<u64, Failure> {
-    let mut next_seq = None;
-    let mut before: Option<(String, Trailer)> = None;
-    for first_seq in first_seqs(dir)? {
-        let path: PathBuf = dir.join(FileName::Finished(first_seq).to_string());
-        let bad = |seq, damage: String| Some((seq, format!("{}: {damage}", path.display())));
-        let file = match open_to_read(dir, FileName::Finished(first_seq)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Or the context was dropped.
-                if begins_behind(dir, first_seq)? || !dir.exists() {
-                    (next_seq, before) = (None, None);
-                    continue;
-                }
-                found.bad = bad(Some(first_seq), format!("entry {first_seq} is in no file"));
-                break;
-            }
-            Err(error) => {
-                found.bad = bad(Some(first_seq), error.to_string());
-                break;
-            }
-            Ok(file) => file,
-        };
-        match found.check(&file) {
-            Ok((head, trailer)) => {
-                let expected = next_seq.unwrap_or(first_seq);
-                if trailer.first_seq != first_seq || first_seq != expected {
-                    found.bad = bad(Some(expected), format!("entry {expected} is in no file"));
-                    break;
-                }
-                let follows = |(name, before): &(String, Trailer)| {
-                    *name == head.facts.name
-                        && before.last_lamport == head.base_lamport
-                        && before.root == head.before.root()
-                };
-                if !before.as_ref().is_none_or(follows) {
-                    let what = "it does not follow the file before".to_owned();
-                    found.bad = bad(Some(first_seq), what);
-                    break;
-                }
-                before = Some((head.facts.name, trailer));
-                found.entries += trailer.count;
-                found.tree = Some((trailer.last_seq(), trailer.root));
-                next_seq = Some(first_seq + trailer.count);
-            }
-            Err(Damage::Entry { seq, damage }) => {
-                found.bad = bad(Some(seq), format!("entry {seq}: {damage}"));
-                break;
-            }
-            Err(damage) => {
-                found.bad = bad(Some(first_seq), damage.to_string());
-                break;
-            }
-        }
-    }
-    Ok(next_seq.unwrap_or(1))
-}
-
-/// Verifies the file that is not finished. Where there is memory it may be behind, and
-/// only what is damaged in it is of interest.
-fn unfinished(
-    dir: &Path,
-    first_seq: u64,
-    is_in_memory: bool,
-    found: &mut Found,
-) -> Result<(), Failure> {
-    let mut best: Option<(PathBuf, File, Scan)> = None;
-    for name in [FileName::Open(first_seq), FileName::Failed(first_seq)] {
-        let path = dir.join(name.to_string());
-        let file = match open_to_read(dir, name) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file?,
-        };
-        let scan = match Scan::of(&file) {
-            // It has only just been begun.
-            Err(MapError::Unfinished) => continue,
-            Err(error) => {
-                found.bad = Some((Some(first_seq), format!("{}: {error}", path.display())));
-                return Ok(());
-            }
-            Ok(scan) => scan,
-        };
-        let reaches = |(_, _, best): &(_, _, Scan)| best.last_seq() >= scan.last_seq();
-        if !best.as_ref().is_some_and(reaches) {
-            best = Some((path, file, scan));
-        }
-    }
-    let Some((path, file, scan)) = best else {
-        return Ok(());
-    };
-    let mut here = Found::new(found.is_quick);
-    here.take(&file, &scan)?;
-    if let Some((seq, damage)) = here.bad {
-        found.bad = Some((seq, format!("{}: {damage}", path.display())));
-    } else if !is_in_memory {
-        found.entries += here.entries;
-        (found.tree, found.torn) = (here.tree, here.torn);
-    }
-    Ok(())
-}
-
-/// Verifies what is in memory from a seq on, or from the oldest there is.
-fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Found) {
-    // What is kept in memory only and has left it is not there to be verified.
-    let has_gone = |seq| dir.is_none_or(|dir| begins_behind(dir, seq).unwrap_or(false));
-    let mut seq = next_seq;
-    let mut range = context.range(seq);
-    loop {
-        match range.next_entry() {
-            Ok(None) => {
-                match context.root(seq - 1) {
-                    Ok(root) => found.tree = Some((seq - 1, root)),
-                    // It has none where the beginning is gone and in no file.
-                    Err(ProveError::Beginning { .. } | ProveError::Read(ReadError::Closed)) => {
-                        found.tree = None;
-                    }
-                    Err(damage) => found.bad = Some((None, damage.to_string())),
-                }
-                return;
-            }
-            Ok(Some(entry)) => {
-                seq = entry.seq();
-                if let Err(damage) = entry.verify() {
-                    found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
-                    return;
-                }
-                found.entries += 1;
-                seq += 1;
-            }
-            // It has left memory meanwhile.
-            Err(ReadError::Closed) => return,
-            Err(ReadError::Evicted {
-                first_available, ..
-            }) if seq < first_available && has_gone(seq) => {
-                seq = first_available;
-                range = context.range(seq);
-            }
-            Err(damage) => {
-                found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
-                return;
-            }
-        }
-    }
 }
