@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::error::Corrupt;
 use crate::file::{HEAD_LEN_MAX, Head, Trailer};
 use crate::format::FILE_TRAILER_LEN;
 use crate::merkle::{CHUNK_COUNT, CHUNK_LEVEL, HASH_LEN, Hash, stored_count, stored_number};
@@ -19,11 +18,12 @@ pub struct StoredNodes {
 }
 
 impl StoredNodes {
-    /// Those of a file that is mapped; none if it is memory. Their checksum is verified.
+    /// Those of a file that is mapped; none if it is memory, or if their checksum does not
+    /// hold: entries can be hashed again, and none is lost because of a node.
     ///
     /// # Errors
     ///
-    /// What is wrong with its trailer, or that the checksum does not hold.
+    /// What is wrong with its trailer.
     pub fn of(segment: &Arc<Segment>) -> Result<Option<StoredNodes>, MapError> {
         if segment.part() != 0 {
             return Ok(None);
@@ -35,13 +35,8 @@ impl StoredNodes {
         let from = trailer.index_offset as usize;
         let mut tables = vec![0; len - FILE_TRAILER_LEN - from];
         segment.region.copy_to(from, &mut tables);
-        let found = crc32c(&tables).into();
-        Corrupt::check(
-            "checksum of index and nodes",
-            found,
-            trailer.tables_crc.into(),
-        )?;
-        Ok(Some(StoredNodes {
+        let is_sound = crc32c(&tables) == trailer.tables_crc;
+        Ok(is_sound.then(|| StoredNodes {
             segment: Arc::clone(segment),
             trailer,
         }))
