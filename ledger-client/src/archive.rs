@@ -74,7 +74,7 @@ impl Archive {
         }
         // The next file, or memory, begins behind it.
         if seq >= end {
-            return Err(Corrupt::new("end of a file", end, seq + 1).into());
+            return Err(ReadError::Missing { seq });
         }
         let link = Link {
             segment: Arc::new(segment),

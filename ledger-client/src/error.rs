@@ -609,6 +609,15 @@ pub enum ReadError {
         /// The oldest entry that can be read.
         first_available: u64,
     },
+    /// No file holds it that should: one is missing between others.
+    #[error(
+        "entry {seq} is in no file of the archive, and others before and behind it are: one is \
+         missing"
+    )]
+    Missing {
+        /// What was asked for.
+        seq: u64,
+    },
     /// The context was dropped, or has left memory while the daemon did not know that it
     /// is open here.
     #[error("the context was dropped, or has left memory; open it again")]
@@ -653,7 +662,7 @@ impl ReadError {
         matches!(self, ReadError::Closed)
     }
 
-    /// Whether bytes in memory cannot be right.
+    /// Whether its bytes cannot be right, or are missing between others.
     ///
     /// ```
     /// use ledger_client::{Entry, ReadError};
@@ -664,7 +673,9 @@ impl ReadError {
     pub fn is_corrupt(&self) -> bool {
         matches!(
             self,
-            ReadError::Corrupt(_) | ReadError::Map(MapError::Corrupt(_))
+            ReadError::Corrupt(_)
+                | ReadError::Missing { .. }
+                | ReadError::Map(MapError::Corrupt(_))
         )
     }
 

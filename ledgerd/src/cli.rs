@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
-use ledger_client::{ConnectError, LoadError, OpenError, place};
+use ledger_client::place;
+use ledger_client::{ConnectError, LoadError, OpenError, ProveError, ReadError, SnapshotError};
 use ledger_shm::object::{Instance, InvalidInstance};
 use serde::Serialize;
 
@@ -289,6 +290,11 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Connect(error) => error.into(),
             OpenError::InvalidName(error) => Failure::Said(Kind::Usage, error.to_string()),
+            OpenError::Unknown { name, instance } => format!(
+                "there is no context {name:?} in instance {instance:?}; `ledgerd ls` lists those \
+                 there are, and `ledgerd append` makes one"
+            )
+            .into(),
             error => error.to_string().into(),
         }
     }
@@ -298,6 +304,33 @@ impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
         match error {
             LoadError::Open(error) => error.into(),
+            error => error.to_string().into(),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        match error.is_corrupt() {
+            true => format!("{error}; `ledgerd verify` names what is damaged").into(),
+            false => error.to_string().into(),
+        }
+    }
+}
+
+impl From<ProveError> for Failure {
+    fn from(error: ProveError) -> Failure {
+        match error {
+            ProveError::Read(error) => error.into(),
+            error => error.to_string().into(),
+        }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Failure {
+        match error {
+            SnapshotError::Read(error) => error.into(),
             error => error.to_string().into(),
         }
     }
@@ -315,9 +348,6 @@ macro_rules! failure_from {
 
 failure_from!(
     crate::StartError,
-    ledger_client::ReadError,
-    ledger_client::ProveError,
-    ledger_client::SnapshotError,
     ledger_shm::file::SnapshotError,
     ledger_client::AppendError,
     ledger_client::Corrupt,

@@ -178,6 +178,8 @@ impl Registry {
     fn note_trouble(&mut self, epoch: Epoch, error: Option<String>) {
         match (error, self.logs.get(epoch)) {
             (Some(error), Some(log)) => {
+                let context = &log.name;
+                tracing::error!(context, %epoch, error, "a context cannot be archived; it is tried again");
                 let new = || Trouble {
                     context: log.name.clone(),
                     error: String::new(),
@@ -185,7 +187,12 @@ impl Registry {
                 };
                 self.troubles.entry(epoch).or_insert_with(new).error = error;
             }
-            _ => drop(self.troubles.remove(&epoch)),
+            _ => {
+                if let Some(over) = self.troubles.remove(&epoch) {
+                    let context = over.context;
+                    tracing::info!(context, %epoch, "nothing keeps the context from being archived any more");
+                }
+            }
         }
     }
 

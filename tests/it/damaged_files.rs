@@ -275,7 +275,10 @@ fn lost(context: &Context, latest: u64) -> Vec<u64> {
             assert!(
                 matches!(
                     error,
-                    ReadError::Corrupt(_) | ReadError::Map(_) | ReadError::Evicted { .. }
+                    ReadError::Corrupt(_)
+                        | ReadError::Map(_)
+                        | ReadError::Missing { .. }
+                        | ReadError::Evicted { .. }
                 ),
                 "{error}"
             );
@@ -357,10 +360,21 @@ fn what_is_damaged_in_a_file_is_told_and_everything_else_is_read() {
     let (first, target) = (first.expect("a file"), target.expect("another"));
     let other = others.values().nth(1).expect("a file");
     let mut latest = LATEST;
+    let root = read_only(&instance, "log").root(LATEST).expect("whole");
     for (what, damage, loses) in target.damages(first, other) {
         target.damage(&damage);
         let lost = lost(&read_only(&instance, "log"), latest);
         check_lost(&lost, loses, target, what);
+        if lost.is_empty() {
+            let mut snapshot = Vec::new();
+            let context = read_only(&instance, "log");
+            let exported = context.snapshot_to(&mut snapshot).up_to(LATEST).run();
+            assert_eq!(
+                exported.expect("its entries are whole").root,
+                root,
+                "{what}"
+            );
+        }
         let told = first_bad(&instance, "log").unwrap_or_else(|| panic!("{what} is not noticed"));
         let earliest = lost.first().copied().unwrap_or(*target.seqs.start());
         assert!(

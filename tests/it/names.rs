@@ -68,7 +68,7 @@ fn an_unknown_context_is_an_error_that_says_how_to_make_one() {
         assert!(
             said.contains("no context \"none\"")
                 && said.contains(instance.name())
-                && said.contains("append to it to create it"),
+                && said.contains("`ledgerd ls` lists those there are"),
             "{said}"
         );
     }

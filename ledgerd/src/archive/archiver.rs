@@ -358,9 +358,6 @@ impl Desk {
         if kept.said == said {
             return;
         }
-        if let Some(error) = &said {
-            tracing::error!(%epoch, error, "a context cannot be archived; it is tried again");
-        }
         kept.said.clone_from(&said);
         self.report(Report::Trouble { epoch, error: said });
     }

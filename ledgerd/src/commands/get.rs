@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::{Failure, InstanceArgs, Kind, OutputArgs};
 use crate::commands::print::Printer;
-use crate::commands::{ContextArg, open_to_read, seconds, text};
+use crate::commands::{ContextArg, get, open_to_read, seconds, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -36,7 +36,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         if let Some(timeout) = args.timeout {
             context.watch(seq).next_timeout(timeout)?;
         }
-        let Some(entry) = context.get(seq)? else {
+        let Some(entry) = get(&context, seq)? else {
             let latest = context.latest()?;
             let message = format!("there is no entry {seq}; the latest is {latest}");
             let kind = match args.timeout {

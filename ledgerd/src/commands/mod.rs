@@ -36,7 +36,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use ledger_client::wire::Trouble;
-use ledger_client::{Builder, Context, ContextSummary, Ledger};
+use ledger_client::{Builder, Context, ContextSummary, Entry, Ledger, ReadError};
 
 use crate::cli::{Failure, InstanceArgs};
 use crate::settings::Seconds;
@@ -89,10 +89,13 @@ fn connect_to_read(instance: &InstanceArgs) -> Result<Ledger, Failure> {
 fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure> {
     let ledger = connect_to_read(instance)?;
     ledger.context(name).open_read_only().map_err(|error| {
-        if !error.is_unknown() {
-            return error.into();
+        let is_unknown = error.is_unknown();
+        let Failure::Said(kind, mut said) = error.into() else {
+            return Failure::ClosedPipe;
+        };
+        if !is_unknown {
+            return Failure::Said(kind, said);
         }
-        let mut said = error.to_string();
         let contexts = ledger.contexts().unwrap_or_default();
         if !contexts.unreadable.is_empty() {
             said += "; there are some that cannot be read, see `ledgerd ls`";
@@ -102,6 +105,14 @@ fn open_to_read(instance: &InstanceArgs, name: &str) -> Result<Context, Failure>
             said += NO_DAEMON;
         }
         said.into()
+    })
+}
+
+/// One entry; damage names it.
+fn get(context: &Context, seq: u64) -> Result<Option<Entry<'static>>, Failure> {
+    context.get(seq).map_err(|error| match error {
+        ReadError::Corrupt(_) => format!("entry {seq}: {error}").into(),
+        error => error.into(),
     })
 }
 

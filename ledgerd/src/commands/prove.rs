@@ -13,23 +13,23 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Failure, InstanceArgs, Kind};
 use crate::cli::{Output, OutputArgs};
 use crate::commands::print::{self, Printer, hex, verify};
-use crate::commands::{ContextArg, jsonl, open_to_read, shown};
+use crate::commands::{ContextArg, get, jsonl, open_to_read, shown};
 
 /// Bytes of a proof, at most: that of the largest entry.
 const PROOF_LEN_MAX: u64 = 8 * LIMIT_MAX as u64;
 
 #[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["seq", "consistency"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     context: ContextArg,
     /// Prove that this entry is in the context
-    #[arg(required_unless_present = "consistency")]
     seq: Option<u64>,
     /// The context as it was when it ended with this seq [default: the latest]
     #[arg(long, value_name = "SEQ", conflicts_with = "consistency")]
     to: Option<u64>,
     /// Prove that what ended with NEW begins with what ended with OLD
-    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "seq")]
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
     consistency: Option<Vec<u64>>,
 }
 
@@ -63,6 +63,13 @@ enum Tree {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
+    if let Some([old, new]) = args.consistency.as_deref()
+        && old > new
+    {
+        let message =
+            format!("--consistency {old} {new}: the older end comes first, as {new} {old}");
+        return Err(Failure::Said(Kind::Usage, message));
+    }
     let context = open_to_read(instance, &args.context.name)?;
     let mut printer = Printer::new(Output::Jsonl);
     match (args.seq, args.consistency.as_deref()) {
@@ -81,7 +88,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
             let seq = seq.unwrap_or_default();
             let last_seq = args.to.map_or_else(|| context.latest(), Ok)?;
             let proof = context.prove(seq, last_seq)?;
-            let entry = context.get(seq)?;
+            let entry = get(&context, seq)?;
             let entry = entry.ok_or_else(|| format!("entry {seq} is not there any more"))?;
             verify(&entry)?;
             printer.json(&Proof::Inclusion {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ledger_client::{LoadError, Loaded, Progress, SnapshotTo};
 use ledger_shm::file::{Damage, Head, SnapshotError, SnapshotReader};
+use ledger_shm::merkle::Hash;
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
@@ -195,13 +196,19 @@ fn ended<W: std::io::Write>(snapshot: SnapshotTo<'_, W>, up_to: Option<u64>) -> 
 
 fn info(args: &Look) -> Result<(), Failure> {
     let input = Input::open(&args.file)?;
-    let root = input.root();
+    let end = input.end();
     let mut reader = SnapshotReader::new(input);
     let head = reader
         .next_section()
         .map_err(|error| named(&args.file, &error))?;
     let head = head.expect("a snapshot has a file");
     let span = head.snapshot.expect("a snapshot's");
+    let is_whole = |end: &Result<(u64, Hash), _>| {
+        let ends_with = end.as_ref().map(|(last_seq, _)| *last_seq);
+        ends_with.is_ok_and(|last_seq| last_seq == span.last_seq)
+    };
+    let is_cut = !end.as_ref().is_none_or(is_whole);
+    let root = end.and_then(Result::ok).filter(|_| !is_cut);
     let described = Described {
         context: head.facts.name.clone(),
         epoch: head.facts.epoch.to_string(),
@@ -210,9 +217,18 @@ fn info(args: &Look) -> Result<(), Failure> {
         created_at_ns: Some(head.begun_at_ns),
         new_entries: None,
         len: None,
-        root: root.map(|root| hex(&root)),
+        root: root.map(|(_, root)| hex(&root)),
     };
-    described.print(args.output.output())
+    described.print(args.output.output())?;
+    match is_cut {
+        false => Ok(()),
+        true => Err(format!(
+            "{} does not end as a snapshot of these entries does: it is cut short, or damaged; \
+             `ledgerd snapshot verify` says where",
+            shown(&args.file)
+        )
+        .into()),
+    }
 }
 
 fn verify(args: &Look) -> Result<(), Failure> {
@@ -242,9 +258,10 @@ pub(super) fn verdict(path: &Path) -> Result<Verdict, Failure> {
     let total_len = input.total_len();
     let mut reader = SnapshotReader::new(input);
     let mut found = Found::default();
-    let mut done_len = 0;
+    let (mut done_len, mut last_seq) = (0, 0);
     let mut read_all = || -> Result<(), SnapshotError> {
-        while reader.next_section()?.is_some() {
+        while let Some(head) = reader.next_section()? {
+            last_seq = head.snapshot.map_or(0, |span| span.last_seq);
             reader.read_section(|_, padded| {
                 found.entries += 1;
                 done_len += padded.len() as u64;
@@ -263,9 +280,11 @@ pub(super) fn verdict(path: &Path) -> Result<Verdict, Failure> {
         Err(damage) => {
             let first_bad = match &damage {
                 SnapshotError::Damaged(Damage::Entry { seq, .. }) => Some(*seq),
-                SnapshotError::Short { last_seq } => Some(last_seq + 1),
+                SnapshotError::Short { last_seq: last } => Some(last + 1),
                 _ => None,
             };
+            // What is behind its last entry is none.
+            let first_bad = first_bad.filter(|seq| *seq <= last_seq);
             found.bad = Some((first_bad, damage.to_string()));
         }
     }

@@ -27,10 +27,11 @@ pub enum SnapshotError {
     Write(#[source] io::Error),
     /// These are other bytes.
     #[error(
-        "this is no snapshot: it begins with \"{begins_with}\"; make one with `ledgerd snapshot export`"
+        "this is no snapshot: {}; make one with `ledgerd snapshot export`",
+        begin(begins_with)
     )]
     NotOne {
-        /// The first bytes, as escaped text.
+        /// The first bytes, as escaped text; none of nothing.
         begins_with: String,
     },
     /// It is a file of an archive, or part of a snapshot.
@@ -47,9 +48,25 @@ pub enum SnapshotError {
         /// The last whole entry.
         last_seq: u64,
     },
+    /// More bytes follow behind its end.
+    #[error(
+        "the snapshot ends with entry {last_seq}, and bytes follow that are none of it; cut them \
+         off, or get it again"
+    )]
+    Long {
+        /// Its last entry.
+        last_seq: u64,
+    },
     /// It is not as it was written.
     #[error("the snapshot is damaged: {0}")]
     Damaged(#[from] Damage),
+}
+
+fn begin(begins_with: &str) -> String {
+    match begins_with {
+        "" => "it is empty".to_owned(),
+        _ => format!("it begins with \"{begins_with}\""),
+    }
 }
 
 impl From<Corrupt> for SnapshotError {
@@ -107,7 +124,7 @@ impl<R: Read> SnapshotReader<R> {
         if self.behind.as_ref().is_some_and(is_behind_last) {
             return match bytes.is_empty() {
                 true => Ok(None),
-                false => Err(Corrupt::new("end of a snapshot", bytes.len() as u64, 0).into()),
+                false => Err(SnapshotError::Long { last_seq }),
             };
         }
         let is_first = self.behind.is_none();

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ledger_shm::file::Trailer;
 use ledger_shm::merkle::Hash;
+use ledger_shm::object::MapError;
 
 use crate::cli::Failure;
 
@@ -65,10 +66,11 @@ impl Input {
         self.total_len
     }
 
-    /// The root that its end says, where that can be read without the rest.
-    pub(super) fn root(&self) -> Option<Hash> {
-        let plain = self.plain.as_ref()?;
-        Trailer::read_last(plain).ok().map(|trailer| trailer.root)
+    /// The last entry and the root that its end says, where that can be read without the
+    /// rest.
+    pub(super) fn end(&self) -> Option<Result<(u64, Hash), MapError>> {
+        let end = Trailer::read_last(self.plain.as_ref()?);
+        Some(end.map(|trailer| (trailer.last_seq(), trailer.root)))
     }
 }
 

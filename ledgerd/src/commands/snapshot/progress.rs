@@ -7,17 +7,18 @@ pub(super) struct Bar(ProgressBar);
 impl Bar {
     /// Shows nothing where standard error is no terminal.
     pub(super) fn new() -> Bar {
-        Bar(ProgressBar::no_length())
+        let bar = ProgressBar::no_length();
+        bar.set_style(style("{spinner} {binary_bytes}, {binary_bytes_per_sec}"));
+        Bar(bar)
     }
 
     pub(super) fn show(&self, done_len: u64, total_len: Option<u64>) {
         if let Some(len) = total_len
             && self.0.length().is_none()
         {
-            let style = ProgressStyle::with_template(
+            self.0.set_style(style(
                 "{bar:40} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}",
-            );
-            self.0.set_style(style.expect("a template that was tried"));
+            ));
             self.0.set_length(len);
         }
         self.0.set_position(done_len);
@@ -26,4 +27,8 @@ impl Bar {
     pub(super) fn finish(self) {
         self.0.finish_and_clear();
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a template that was tried")
 }
