@@ -59,6 +59,8 @@ pub fn beside(scale: u64) {
 /// A million appends a second for a minute: how far the archive is behind.
 pub fn keeps_up(scale: u64) {
     const EACH: u64 = 1000;
+    // All threads of the daemon have this core, and the appender the other.
+    pin(0);
     let instance = Instance::start(|options| {
         archived(options);
         options.sizes.window_len = Some(1 << 30);

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ledger_client::{Entry, NewEntry, OpenError};
+use ledger_client::{Entry, LoadError, NewEntry, OpenError};
 use ledger_shm::Appended;
 use ledger_shm::control::{Facts, InvalidName, Sizes};
 use ledger_shm::entry::{LAMPORT_RECEIVED_MAX, LIMIT_MAX, Limits};
@@ -19,7 +19,7 @@ use ledger_shm::object::Epoch;
 use crate::cli::{Failure, InstanceArgs, OutputArgs};
 use crate::commands::jsonl::{Line, Lines};
 use crate::commands::snapshot::report;
-use crate::commands::{ContextArg, builder};
+use crate::commands::{ContextArg, builder, shown};
 use crate::registry::now_ns;
 
 #[derive(clap::Args, Debug)]
@@ -40,15 +40,21 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     // Before anything is read: nobody wants to wait for that.
     InvalidName::check(args.context.name.as_bytes()).map_err(OpenError::from)?;
     let ledger = builder(instance)?.connect()?;
+    let file = shown(&args.file);
+    let named = |failure| match failure {
+        Failure::Said(kind, said) => Failure::Said(kind, format!("{file}: {said}")),
+        failure => failure,
+    };
     let spooled = match args.file.as_path() {
-        path if path == Path::new("-") => Spooled::read(io::stdin().lock())?,
+        path if path == Path::new("-") => Spooled::read(io::stdin().lock()),
         path => {
             let unread = |error| format!("cannot read {}: {error}", path.display());
             let mut input = BufReader::new(File::open(path).map_err(unread)?);
             input.fill_buf().map_err(unread)?;
-            Spooled::read(input)?
+            Spooled::read(input)
         }
     };
+    let spooled = spooled.map_err(named)?;
     let (reader, writer) = io::pipe()?;
     let name = args.context.name.clone();
     let loaded = thread::scope(|scope| {
@@ -60,7 +66,11 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
         load.run()
     });
-    report(args.output, &loaded?)
+    let loaded = loaded.map_err(|error| match error {
+        LoadError::NotLoaded(why) => named(why.into()),
+        error => error.into(),
+    })?;
+    report(args.output, &loaded)
 }
 
 /// The records of lines that were read, before it is known how they are divided.
