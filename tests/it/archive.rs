@@ -117,8 +117,17 @@ fn first_part(instance: &Instance) -> u64 {
     number.parse().expect("a number")
 }
 
+/// The seq of the oldest entry in memory.
+pub(crate) fn oldest_in_memory(instance: &Instance) -> u64 {
+    let inspected = instance.printed(&["inspect", "log"]);
+    let part = inspected.lines().nth(1).expect("the first part");
+    let (_, seqs) = part.split_once(" seq ").expect("it is in the chain");
+    let (oldest, _) = seqs.split_once("..").expect("a range");
+    oldest.parse().expect("a number")
+}
+
 /// Waits until the first entries are in files only.
-fn has_left_memory(instance: &Instance) {
+pub(crate) fn has_left_memory(instance: &Instance) {
     eventually("the window moves", || {
         (first_part(instance) > 1).then_some(())
     });

@@ -32,6 +32,7 @@ mod recorder;
 mod retention;
 mod roster;
 mod runs;
+mod seamless;
 mod service;
 mod snapshot;
 #[cfg(target_arch = "x86_64")]
