@@ -37,6 +37,8 @@ mod service;
 mod snapshot;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+#[cfg(target_arch = "x86_64")]
+mod synced;
 mod tail;
 mod trust;
 mod versions;

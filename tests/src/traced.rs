@@ -111,6 +111,39 @@ impl Traced {
         unsafe { info.u.exit.sval }
     }
 
+    /// Runs to its next system call, and stops before it: its number and arguments.
+    fn run_to_call(&self) -> (u64, [u64; 6]) {
+        loop {
+            self.run_to_stop();
+            if let Some(call) = self.entry() {
+                return call;
+            }
+        }
+    }
+
+    /// Makes the system call before which it is stopped, and returns what the kernel says.
+    fn call(&self) -> i64 {
+        self.run_to_stop();
+        let info = ptrace::syscall_info(self.pid).expect("in a system call");
+        assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT);
+        // SAFETY: of the union's members the kernel has filled in this one.
+        unsafe { info.u.exit.sval }
+    }
+
+    /// Runs to the next stop at a system call.
+    fn run_to_stop(&self) {
+        let mut signal = None;
+        loop {
+            ptrace::syscall(self.pid, signal.take()).expect("stopped");
+            match self.wait() {
+                WaitStatus::PtraceSyscall(_) => return,
+                WaitStatus::Stopped(_, Signal::SIGTRAP) | WaitStatus::PtraceEvent(..) => {}
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                other => panic!("a tracee that is {other:?}"),
+            }
+        }
+    }
+
     /// The system call it is about to make, if it is about to make one.
     fn entered(&self) -> Option<u64> {
         self.entry().map(|(nr, _)| nr)
@@ -152,3 +185,66 @@ impl Traced {
         ptrace::detach(self.pid, None).expect("stopped");
     }
 }
+
+/// One thread of a process, every system call of which is seen before and after it is
+/// made. The thread goes on by itself once this is dropped.
+#[derive(Debug)]
+pub struct TracedThread {
+    traced: Traced,
+}
+
+/// A system call that is about to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its number.
+    pub nr: u64,
+    /// Its arguments, as far as it has any.
+    pub args: [u64; 6],
+}
+
+impl TracedThread {
+    /// Begins to trace the thread of this name, as far as the kernel keeps names.
+    ///
+    /// # Panics
+    ///
+    /// If the process has no such thread.
+    pub fn attach(process: u32, name: &str) -> TracedThread {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it lives");
+        let is_it = |task: &std::path::PathBuf| {
+            let comm = std::fs::read_to_string(task.join("comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == &name[..name.len().min(COMM_LEN_MAX)])
+        };
+        let mut tasks = tasks.map(|task| task.expect("it lives").path());
+        let task = tasks.find(is_it).expect("a thread of this name");
+        let id = task.file_name().and_then(|id| id.to_str()?.parse().ok());
+        let traced = Traced::attach(Pid::from_raw(id.expect("a thread id")));
+        TracedThread { traced }
+    }
+
+    /// Runs to its next system call, and stops before it.
+    pub fn run_to_call(&self) -> Call {
+        let (nr, args) = self.traced.run_to_call();
+        Call { nr, args }
+    }
+
+    /// Makes that call, and stops behind it. Returns what the kernel says.
+    pub fn call(&self) -> i64 {
+        self.traced.call()
+    }
+
+    /// What a descriptor of it is, as the kernel names it.
+    pub fn described(&self, fd: u64) -> Option<std::path::PathBuf> {
+        std::fs::read_link(format!("/proc/{}/fd/{fd}", self.traced.pid)).ok()
+    }
+}
+
+impl Drop for TracedThread {
+    /// Also when a test fails: nobody else would wait for the thread's end, and nobody
+    /// could wait for that of its process.
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.traced.pid, None);
+    }
+}
+
+/// What the kernel keeps of a thread's name (prctl(2), PR_SET_NAME).
+const COMM_LEN_MAX: usize = 15;
