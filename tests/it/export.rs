@@ -93,6 +93,52 @@ fn lines_are_those_that_get_and_tail_print() {
     assert_eq!(std::fs::read(&path).expect("whole"), printed.as_bytes());
 }
 
+/// What `verify` finds to be the root of a context, and how many entries it has.
+fn root(instance: &Instance, context: &str) -> (String, u64) {
+    let verdict = instance.printed(&["verify", context, "-o", "jsonl"]);
+    let verdict = &lines(&verdict)[0];
+    let root = verdict["root"].as_str().expect("text").to_owned();
+    (root, verdict["entries"].as_u64().expect("a number"))
+}
+
+#[test]
+fn lines_that_go_out_and_in_and_out_again_are_the_same() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    append_hard(&context);
+    // In files, too.
+    append_more(&context, 2000);
+    append_hard(&context);
+    let [out, again] = ["a.jsonl", "b.jsonl"].map(|name| instance.runtime_dir().join(name));
+    instance.printed(&["export", "log", "--format", "jsonl", "-o", text(&out)]);
+    instance.printed(&["import", "other", text(&out)]);
+    instance.printed(&["export", "other", "--format", "jsonl", "-o", text(&again)]);
+    let whole = std::fs::read(&out).expect("whole");
+    assert!(whole == std::fs::read(&again).expect("whole"));
+    let count = 2000 + 2 * HARD.len() as u64;
+    assert_eq!(root(&instance, "log").1, count);
+    assert_eq!(root(&instance, "other"), root(&instance, "log"));
+    // Every entry is what it was, whatever the lines say.
+    let other = instance.connect().context("other").open().expect("there");
+    for first_seq in [1, count - HARD.len() as u64 + 1] {
+        for ((key, payload, metadata), seq) in HARD.into_iter().zip(first_seq..) {
+            let entry = other.get(seq).expect("readable").expect("it is there");
+            assert_eq!((entry.key(), entry.payload()), (key, payload));
+            assert!(entry.metadata().eq(metadata.iter().copied()));
+        }
+    }
+}
+
+fn append_more(context: &Context, count: u64) {
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    for _ in 0..count {
+        appender
+            .append(&NewEntry::new("more", &[7; 100]))
+            .expect("room");
+    }
+}
+
 /// The rows of a table, by the names of its columns.
 fn rows(table: &[u8]) -> Vec<Vec<(String, String)>> {
     let mut reader = csv::Reader::from_reader(table);
