@@ -220,6 +220,69 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
     check_all(&instance, COUNT);
 }
 
+/// What the daemon of an instance says in its log from the trouble of one context on,
+/// until that has been tried again; `act` makes the trouble.
+fn said_of_trouble(instance: &Instance, act: impl FnOnce()) -> Vec<String> {
+    let mut command = instance.ledgerd(&[&["run"], &ARCHIVE[..]].concat());
+    let mut daemon = Process::start(command.stderr(Stdio::piped()));
+    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
+    while !said.line().expect("it starts").contains(" listens at ") {}
+    let context = instance.context("log");
+    act();
+    append(&context, 1..=5000);
+    let mut lines = vec![said.line().expect("it says so")];
+    let waited = context.wait_durable(5000, Duration::from_millis(2500));
+    waited.expect_err("it cannot be written");
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.ended();
+    while let Ok(line) = said.line() {
+        lines.push(line);
+    }
+    let of_it: Vec<_> = lines
+        .into_iter()
+        .filter(|line| line.contains("cannot be archived"))
+        .collect();
+    let epoch = context.epoch().to_string();
+    assert!(of_it.iter().all(|line| line.contains(&epoch)), "{of_it:?}");
+    of_it
+}
+
+#[test]
+fn what_a_disk_does_not_keep_is_said_in_the_log() {
+    let instance = Instance::new(PROGRAMS);
+    where_fdatasync_fails(|| {
+        let said = said_of_trouble(&instance, || {});
+        assert!(!said.is_empty());
+        let names_cause = |line: &String| {
+            line.contains("ERROR") && line.contains("cannot write the archive: Input/output error")
+        };
+        assert!(said.iter().all(names_cause), "{said:?}");
+    });
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_said_in_the_log_once() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::what_a_full_disk_does_not_take_is_said_in_the_log_once",
+        "64M",
+        || {
+            let instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "1M");
+            let said = said_of_trouble(&instance, || drop(fill(&instance.state_dir())));
+            let [line] = &said[..] else {
+                panic!("{said:?}");
+            };
+            assert!(
+                line.contains("ERROR")
+                    && line.contains("cannot write the archive: No space left on device"),
+                "{line}"
+            );
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
 #[test]
 fn what_is_damaged_on_the_disk_is_written_anew_from_memory() {
     let mut instance = started(&ARCHIVE);
