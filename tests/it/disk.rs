@@ -16,7 +16,9 @@ use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
 use nix::mount::{MsFlags, mount, umount};
 
-use crate::archive::{SMALL, append, check_all, home, lose_memory};
+use crate::archive::{
+    SMALL, append, check_all, has_left_memory, home, lose_memory, oldest_in_memory, payload,
+};
 use crate::json::{check, printed};
 use crate::{PROGRAMS, started};
 
@@ -281,6 +283,97 @@ fn what_a_full_disk_does_not_take_is_said_in_the_log_once() {
             umount(&instance.state_dir()).expect("nobody uses it");
         },
     );
+}
+
+/// Appends until there is no room for what cannot be written; the last seq that was
+/// acknowledged. All of them are there then, and memory has what the disk has not.
+fn append_to_the_end(instance: &Instance, context: &Context) -> u64 {
+    let mut latest = context.latest().expect("readable");
+    let mut appender = context.appender().expect("an appender");
+    let why = "by what cannot be written to the archive";
+    eventually("there is no room", || {
+        let payload = payload(latest + 1);
+        match appender.append(&NewEntry::new("k", &payload)) {
+            Ok(appended) => {
+                assert_eq!(appended.seq, latest + 1);
+                latest = appended.seq;
+                None
+            }
+            Err(error) => error.to_string().contains(why).then_some(()),
+        }
+    });
+    check_all(instance, latest);
+    let fresh = instance.connect().context("log").open_read_only();
+    let fresh = fresh.expect("a context");
+    for seq in 1..=latest {
+        let entry = fresh.get(seq).expect("readable").expect("it is there");
+        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+        entry.verify().expect("as it was appended");
+    }
+    let durable_seq = context.durable_seq().expect("it is archived");
+    assert!(durable_seq < latest);
+    let oldest = oldest_in_memory(instance);
+    assert!(oldest <= durable_seq + 1, "{oldest} {durable_seq}");
+    latest
+}
+
+/// As `SMALL`, with memory that some thousand entries fill.
+fn little_memory() -> Vec<&'static str> {
+    [
+        &SMALL[..],
+        &["--archive-file", "64K", "--memory-budget", "4M"],
+    ]
+    .concat()
+}
+
+#[test]
+fn nothing_leaves_memory_before_a_full_disk_has_it() {
+    with_small_memory(
+        PROGRAMS,
+        "disk::nothing_leaves_memory_before_a_full_disk_has_it",
+        "64M",
+        || {
+            let mut instance = Instance::new(PROGRAMS);
+            mount_small(&instance.state_dir(), "8M");
+            instance.start(&little_memory());
+            let context = instance.context("log");
+            append(&context, 1..=5000);
+            context.wait_durable(5000, PATIENCE).expect("room");
+            has_left_memory(&instance);
+            let filler = fill(&instance.state_dir());
+            let latest = append_to_the_end(&instance, &context);
+            assert!(latest > 6000, "{latest}");
+            // And it goes on where there is room.
+            std::fs::remove_file(filler).expect("ours");
+            append(&context, latest + 1..=latest + 5000);
+            context.wait_durable(latest + 5000, PATIENCE).expect("room");
+            check_all(&instance, latest + 5000);
+            instance.stop_daemon();
+            umount(&instance.state_dir()).expect("nobody uses it");
+        },
+    );
+}
+
+#[test]
+fn nothing_leaves_memory_that_a_disk_does_not_keep() {
+    let mut instance = Instance::new(PROGRAMS);
+    let mut latest = 0;
+    where_fdatasync_fails(|| {
+        instance.start(&little_memory());
+        let context = instance.context("log");
+        latest = append_to_the_end(&instance, &context);
+        assert_eq!(
+            (context.durable_seq(), oldest_in_memory(&instance)),
+            (Some(0), 1)
+        );
+        instance.stop_daemon();
+    });
+    instance.start(&little_memory());
+    let context = instance.context("log");
+    context.wait_durable(latest, PATIENCE).expect("a disk");
+    append(&context, latest + 1..=latest + 5000);
+    has_left_memory(&instance);
+    check_all(&instance, latest + 5000);
 }
 
 #[test]
