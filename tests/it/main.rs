@@ -7,6 +7,7 @@ mod abandoned;
 mod appenders;
 mod archive;
 mod commands;
+mod compressed;
 mod configuration;
 mod crowd;
 mod daemon;
