@@ -319,8 +319,8 @@ impl Desk {
             self.cleaner.look_at(home);
         }
         match outcome {
-            Ok(()) if kept.keeper.is_waiting() => {}
-            Ok(()) => self.say(epoch, None),
+            Ok(()) if kept.keeper.is_well() => self.say(epoch, None),
+            Ok(()) => {}
             Err(Trouble::Memory(error)) if matches!(error, MapError::Corrupt(_)) => {
                 self.forget(epoch);
                 self.report(Report::Damaged(epoch, error));

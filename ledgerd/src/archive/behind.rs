@@ -48,6 +48,8 @@ pub(super) struct Behind {
     cursor: Cursor,
     open: Option<FileWriter<SyncedFile>>,
     syncer: Syncer,
+    /// Up to where the files had everything when it began.
+    begun_seq: u64,
     archived_seq: u64,
     /// Up to where the files that are being written are on stable storage: one that failed
     /// may hold more.
@@ -131,6 +133,7 @@ impl Behind {
             cursor,
             open,
             syncer,
+            begun_seq: archived_seq,
             archived_seq,
             synced_seq: archived_seq,
             durable_seq: durable_seq.max(archived_seq),
@@ -152,6 +155,11 @@ impl Behind {
     /// Whether nothing waits for being written, as far as it was looked at.
     pub(super) fn is_settled(&self) -> bool {
         !self.has_more && self.is_synced()
+    }
+
+    /// Whether the disk has kept something since it began, as far as there was something.
+    pub(super) fn is_proven(&self) -> bool {
+        self.synced_seq > self.begun_seq || self.is_settled()
     }
 
     fn is_synced(&self) -> bool {

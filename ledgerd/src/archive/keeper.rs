@@ -150,6 +150,12 @@ impl Keeper {
         self.retry_at.is_some()
     }
 
+    /// Whether it does not wait for trying again, and where it has tried that went well up
+    /// to stable storage.
+    pub(super) fn is_well(&self) -> bool {
+        self.retry_at.is_none() && self.behind.as_ref().is_none_or(Behind::is_proven)
+    }
+
     /// Something panicked on the way: what it knew of the files may be wrong.
     pub(super) fn panicked(&mut self, panic: &(dyn Any + Send)) -> Trouble {
         self.let_go(true);
