@@ -56,3 +56,17 @@ pub fn pin(core: usize) {
     set.set(core).expect("a core number");
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("the core exists");
 }
+
+/// Time on a core that threads of this name have had in this process.
+pub fn spent_by(name: &str) -> std::time::Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a process");
+    let spent_ns = tasks.filter_map(|task| {
+        let task = task.expect("readable").path();
+        // It may have ended.
+        let comm = std::fs::read_to_string(task.join("comm")).ok()?;
+        let stat = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        let spent = stat.split(' ').next()?.parse::<u64>().ok()?;
+        (comm.trim_end() == name).then_some(spent)
+    });
+    std::time::Duration::from_nanos(spent_ns.sum())
+}
