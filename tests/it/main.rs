@@ -17,6 +17,7 @@ mod disk;
 mod documents;
 mod entries;
 mod event_loops;
+mod experience;
 mod export;
 mod format;
 mod futures;

@@ -1,0 +1,195 @@
+//! What every implementation of converge-core's stores has to do, as tests that take one.
+//!
+//! Each panics with what it found where an implementation does something else.
+
+use converge_core::{
+    BudgetResource, EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceEventKind,
+    ExperienceRecord, ExperienceStore, GovernedArtifactState, LifecycleEvent, TimeRange,
+    UserExperienceEvent, UserExperienceEventEnvelope,
+};
+
+/// Events of two chains and of none, and of users; some at the same time.
+fn fill(store: &impl ExperienceStore) {
+    let budget = |chain: &str| ExperienceEvent::BudgetExceeded {
+        chain_id: chain.into(),
+        resource: BudgetResource::Cycles,
+        limit: "100".into(),
+        observed: None,
+    };
+    let fact = ExperienceEvent::FactPromoted {
+        proposal_id: "income".into(),
+        fact_id: "income".into(),
+        promoted_by: "agent-0".into(),
+        reason: "validated".into(),
+        requires_human: false,
+    };
+    let events = [
+        ("e1", "2026-01-03T00:00:00Z", budget("a"), "t1", "c1"),
+        ("e2", "2026-01-01T00:00:00Z", fact.clone(), "t1", "c2"),
+        ("e3", "2026-01-02T00:00:00Z", budget("b"), "t2", "c1"),
+        ("e4", "2026-01-02T00:00:00Z", fact, "t2", "c2"),
+    ];
+    let events = events.map(|(id, at, event, tenant, correlation)| {
+        ExperienceEventEnvelope::new(id, event)
+            .with_timestamp(at)
+            .with_tenant(tenant)
+            .with_correlation(correlation)
+    });
+    let [first, others @ ..] = events;
+    store.append_event(first).expect("stored");
+    store.append_events(&others).expect("stored");
+    let approval = UserExperienceEvent::UserApprovalGranted {
+        gate_request_id: "gate".into(),
+        actor: "kari".into(),
+        policy_snapshot_hash: None,
+        reason: None,
+    };
+    // An id of its own, though an engine's event has the same.
+    let user = UserExperienceEventEnvelope::new("e1", approval)
+        .with_timestamp("2026-01-02T00:00:00Z")
+        .with_tenant("t1")
+        .with_correlation("c1");
+    store.append_user_event(user).expect("stored");
+}
+
+fn ids(store: &impl ExperienceStore, query: &EventQuery) -> Vec<String> {
+    let found = store.query_events(query).expect("readable").into_iter();
+    found.map(|event| event.event_id.to_string()).collect()
+}
+
+fn record_ids(store: &impl ExperienceStore, query: &EventQuery) -> Vec<String> {
+    let found = store.query_records(query).expect("readable").into_iter();
+    let ids = found.map(|record| match record {
+        ExperienceRecord::Engine(event) => event.event_id.to_string(),
+        ExperienceRecord::User(event) => format!("user {}", event.event_id),
+    });
+    ids.collect()
+}
+
+/// An [`ExperienceStore`] finds what is asked for, whichever way it is asked.
+///
+/// # Panics
+///
+/// Where a store that this makes, empty, does not.
+pub fn experience_store<S: ExperienceStore>(make: impl Fn() -> S) {
+    let store = make();
+    assert_eq!(ids(&store, &EventQuery::default()), [""; 0], "it is empty");
+    fill(&store);
+    finds_what_every_filter_lets_through(&store);
+    orders_records_by_occurrence(&store);
+    stores_an_id_once(&store);
+    keeps_transitions_of_artifacts(&store);
+}
+
+fn finds_what_every_filter_lets_through(store: &impl ExperienceStore) {
+    let all = EventQuery::default();
+    assert_eq!(ids(store, &all), ["e1", "e2", "e3", "e4"]);
+    let of_tenant = EventQuery {
+        tenant_id: Some("t1".into()),
+        ..all.clone()
+    };
+    assert_eq!(ids(store, &of_tenant), ["e1", "e2"]);
+    let both = EventQuery {
+        correlation_id: Some("c1".into()),
+        ..of_tenant
+    };
+    assert_eq!(ids(store, &both), ["e1"], "filters are conjunctive");
+    let of_kind = EventQuery {
+        kinds: vec![ExperienceEventKind::FactPromoted],
+        ..all.clone()
+    };
+    assert_eq!(ids(store, &of_kind), ["e2", "e4"]);
+    let in_chain = EventQuery {
+        chain_id: Some("a".into()),
+        ..all.clone()
+    };
+    assert_eq!(
+        ids(store, &in_chain),
+        ["e1"],
+        "those without a chain are in none"
+    );
+    let within = |start: &str, end: &str| EventQuery {
+        time_range: Some(TimeRange {
+            start: Some(start.into()),
+            end: Some(end.into()),
+        }),
+        ..all.clone()
+    };
+    let day = within("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z");
+    assert_eq!(ids(store, &day), ["e1", "e3", "e4"], "both ends are in it");
+    // As text: a shorter one is before what it begins.
+    let short = within("2026-01-01", "2026-01-02");
+    assert_eq!(ids(store, &short), ["e2"]);
+    let first = EventQuery {
+        limit: Some(3),
+        ..all.clone()
+    };
+    assert_eq!(ids(store, &first), ["e1", "e2", "e3"]);
+    let none = EventQuery {
+        limit: Some(0),
+        ..all
+    };
+    assert_eq!(ids(store, &none), [""; 0]);
+}
+
+fn orders_records_by_occurrence(store: &impl ExperienceStore) {
+    let all = EventQuery::default();
+    let in_order = ["e2", "e3", "e4", "user e1", "e1"];
+    assert_eq!(
+        record_ids(store, &all),
+        in_order,
+        "the engine's before the user's"
+    );
+    let first = EventQuery {
+        limit: Some(4),
+        ..all.clone()
+    };
+    assert_eq!(record_ids(store, &first), in_order[..4]);
+    let of_tenant = EventQuery {
+        tenant_id: Some("t1".into()),
+        ..all.clone()
+    };
+    assert_eq!(record_ids(store, &of_tenant), ["e2", "user e1", "e1"]);
+    let in_chain = EventQuery {
+        chain_id: Some("a".into()),
+        ..all
+    };
+    assert_eq!(record_ids(store, &in_chain), ["e1"]);
+}
+
+fn stores_an_id_once(store: &impl ExperienceStore) {
+    fill(store);
+    let all = EventQuery::default();
+    assert_eq!(ids(store, &all), ["e1", "e2", "e3", "e4"]);
+    assert_eq!(record_ids(store, &all).len(), 5);
+}
+
+fn keeps_transitions_of_artifacts(store: &impl ExperienceStore) {
+    let transition = |to_state| LifecycleEvent {
+        from_state: GovernedArtifactState::Draft,
+        to_state,
+        timestamp: "2026-01-04T00:00:00Z".into(),
+        actor: "kari".into(),
+        reason: "reviewed".into(),
+        ticket_ref: None,
+        tenant_id: None,
+    };
+    for to_state in [
+        GovernedArtifactState::Approved,
+        GovernedArtifactState::Active,
+    ] {
+        let kind = converge_core::ArtifactKind::Pack;
+        let written =
+            store.write_artifact_state_transition(&"pack-1".into(), kind, transition(to_state));
+        written.expect("stored");
+    }
+    let query = EventQuery {
+        kinds: vec![ExperienceEventKind::ArtifactStateTransitioned],
+        ..EventQuery::default()
+    };
+    let found = store.query_events(&query).expect("readable");
+    assert_eq!(found.len(), 2);
+    assert_ne!(found[0].event_id, found[1].event_id, "ids are unique");
+    let unknown = store.get_trace_link(&"none".into()).expect("readable");
+    assert!(unknown.is_none());
+}
