@@ -8,6 +8,7 @@ use converge_core::{
     ExperienceStoreResult, LifecycleEvent, UserExperienceEventEnvelope,
 };
 use ledger_client::converge::{LedgerExperienceStore, conformance};
+use ledger_tests::Instance;
 
 use crate::started;
 
@@ -134,18 +135,20 @@ fn is_out_of(query: &EventQuery, at: &str) -> bool {
         || range.end.as_ref().is_some_and(|end| at > end.as_str())
 }
 
+fn store(instance: &Instance, run_id: &str) -> LedgerExperienceStore {
+    let appender = instance.context("run").appender().expect("an appender");
+    LedgerExperienceStore::new(appender, run_id)
+}
+
 #[test]
 fn a_store_in_memory_conforms() {
-    conformance::experience_store(Naive::default);
+    conformance::experience_store(&Naive::default());
 }
 
 #[test]
 fn a_store_in_a_context_conforms() {
     let instance = started(&[]);
-    conformance::experience_store(|| {
-        let appender = instance.context("run").appender().expect("an appender");
-        LedgerExperienceStore::new(appender, "run-1")
-    });
+    conformance::experience_store(&store(&instance, "run-1"));
 }
 
 #[test]
@@ -160,10 +163,6 @@ fn what_was_stored_is_there_after_a_restart_and_once() {
             requires_human: false,
         };
         ExperienceEventEnvelope::new(id, event)
-    };
-    let store = |instance: &ledger_tests::Instance, run_id: &str| {
-        let appender = instance.context("run").appender().expect("an appender");
-        LedgerExperienceStore::new(appender, run_id)
     };
     let transition = LifecycleEvent {
         from_state: converge_core::GovernedArtifactState::Draft,
@@ -206,9 +205,6 @@ fn a_store_is_called_in_a_runtime() {
     let instance = started(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(async {
-        conformance::experience_store(|| {
-            let appender = instance.context("run").appender().expect("an appender");
-            LedgerExperienceStore::new(appender, "run-1")
-        });
+        conformance::experience_store(&store(&instance, "run-1"));
     });
 }

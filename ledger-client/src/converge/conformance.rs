@@ -66,19 +66,27 @@ fn record_ids(store: &impl ExperienceStore, query: &EventQuery) -> Vec<String> {
     ids.collect()
 }
 
-/// An [`ExperienceStore`] finds what is asked for, whichever way it is asked.
+/// An [`ExperienceStore`], empty so far, finds what is asked for, whichever way it is asked.
 ///
 /// # Panics
 ///
-/// Where a store that this makes, empty, does not.
-pub fn experience_store<S: ExperienceStore>(make: impl Fn() -> S) {
-    let store = make();
-    assert_eq!(ids(&store, &EventQuery::default()), [""; 0], "it is empty");
-    fill(&store);
-    finds_what_every_filter_lets_through(&store);
-    orders_records_by_occurrence(&store);
-    stores_an_id_once(&store);
-    keeps_transitions_of_artifacts(&store);
+/// Where it does not.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::converge::{LedgerExperienceStore, conformance};
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// conformance::experience_store(&LedgerExperienceStore::new(context.appender()?, "run-1"));
+/// # Ok(()) });
+/// ```
+pub fn experience_store(store: &impl ExperienceStore) {
+    assert_eq!(ids(store, &EventQuery::default()), [""; 0], "it is empty");
+    fill(store);
+    finds_what_every_filter_lets_through(store);
+    orders_records_by_occurrence(store);
+    stores_an_id_once(store);
+    keeps_transitions_of_artifacts(store);
 }
 
 fn finds_what_every_filter_lets_through(store: &impl ExperienceStore) {
