@@ -3,9 +3,10 @@
 //! Each panics with what it found where an implementation does something else.
 
 use converge_core::{
-    BudgetResource, EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceEventKind,
-    ExperienceRecord, ExperienceStore, GovernedArtifactState, LifecycleEvent, TimeRange,
-    UserExperienceEvent, UserExperienceEventEnvelope,
+    BudgetResource, EventQuery, ExecutionEnv, ExperienceEvent, ExperienceEventEnvelope,
+    ExperienceEventKind, ExperienceRecord, ExperienceStore, GovernedArtifactState, LifecycleEvent,
+    LocalReplayTrace, ReplayTrace, SamplerParams, TimeRange, UserExperienceEvent,
+    UserExperienceEventEnvelope,
 };
 
 /// Events of two chains and of none, and of users; some at the same time.
@@ -87,6 +88,7 @@ pub fn experience_store(store: &impl ExperienceStore) {
     orders_records_by_occurrence(store);
     stores_an_id_once(store);
     keeps_transitions_of_artifacts(store);
+    finds_trace_links(store);
 }
 
 fn finds_what_every_filter_lets_through(store: &impl ExperienceStore) {
@@ -198,6 +200,35 @@ fn keeps_transitions_of_artifacts(store: &impl ExperienceStore) {
     let found = store.query_events(&query).expect("readable");
     assert_eq!(found.len(), 2);
     assert_ne!(found[0].event_id, found[1].event_id, "ids are unique");
-    let unknown = store.get_trace_link(&"none".into()).expect("readable");
-    assert!(unknown.is_none());
+}
+
+fn finds_trace_links(store: &impl ExperienceStore) {
+    for (id, seed) in [("trace-1", 17), ("trace-2", 18)] {
+        let trace = LocalReplayTrace {
+            base_model_hash: "model".into(),
+            adapter: None,
+            tokenizer_hash: "tokenizer".into(),
+            seed,
+            sampler: SamplerParams::default(),
+            prompt_version: "1".into(),
+            recall: None,
+            weights_mutated: false,
+            execution_env: ExecutionEnv::default(),
+        };
+        let event = ExperienceEvent::ReplayTraceRecorded {
+            trace_link_id: id.into(),
+            trace_link: ReplayTrace::Local(trace),
+        };
+        let stored = store.append_event(ExperienceEventEnvelope::new(id, event));
+        stored.expect("stored");
+    }
+    let seed = |id: &str| match store.get_trace_link(&id.into()).expect("readable") {
+        Some(ReplayTrace::Local(trace)) => Some(trace.seed),
+        other => {
+            assert!(other.is_none(), "{other:?}");
+            None
+        }
+    };
+    let found = ["trace-2", "trace-1", "none"].map(seed);
+    assert_eq!(found, [Some(18), Some(17), None]);
 }
