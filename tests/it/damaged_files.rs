@@ -350,6 +350,25 @@ fn first_bad(instance: &Instance, name: &str) -> Option<u64> {
     first_bad
 }
 
+/// That a file is missing is said as that, and keeps nobody from the verdict on others.
+fn check_told_apart(instance: &Instance, first_seq: u64) {
+    let said = instance.complained(&["get", "log", &first_seq.to_string()]);
+    let missing = format!("entry {first_seq} is in no file of the archive");
+    assert!(
+        said.contains(&missing) && said.contains("`ledgerd verify` names what is damaged"),
+        "{said}"
+    );
+    let output = instance.run(&["verify", "--all", "-o", "short"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).expect("text");
+    let [log, other] = told.lines().collect::<Vec<_>>()[..] else {
+        panic!("{told}");
+    };
+    let bad = format!("BAD    log  first bad entry {first_seq};");
+    assert!(log.starts_with(&bad), "{log}");
+    assert!(other.starts_with("sound  other"), "{other}");
+}
+
 #[test]
 fn what_is_damaged_in_a_file_is_told_and_everything_else_is_read() {
     let (instance, [home, others_home]) = archived();
@@ -381,6 +400,9 @@ fn what_is_damaged_in_a_file_is_told_and_everything_else_is_read() {
             (*target.seqs.start()..=earliest).contains(&told),
             "{what}: {told}"
         );
+        if what == "no file" {
+            check_told_apart(&instance, *target.seqs.start());
+        }
         // Everybody else goes on, and so does this context.
         latest += 1;
         for name in ["log", "other"] {

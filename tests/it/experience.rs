@@ -4,8 +4,8 @@
 use std::sync::Mutex;
 
 use converge_core::{
-    EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceRecord, ExperienceStore,
-    ExperienceStoreResult, LifecycleEvent, UserExperienceEventEnvelope,
+    CorrelationId, EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceRecord,
+    ExperienceStore, ExperienceStoreResult, LifecycleEvent, TenantId, UserExperienceEventEnvelope,
 };
 use ledger_client::converge::{LedgerExperienceStore, conformance};
 use ledger_tests::Instance;
@@ -39,11 +39,14 @@ impl ExperienceStore for Naive {
         for event in self.events.lock().expect("one thread").iter() {
             let json = serde_json::to_value(&event.event).expect("JSON");
             let chain = json["data"]["chain_id"].as_str();
-            let is_out = query.tenant_id.is_some() && query.tenant_id != event.tenant_id
-                || query.correlation_id.is_some() && query.correlation_id != event.correlation_id
-                || !query.kinds.is_empty() && !query.kinds.contains(&event.event.kind())
+            let is_out = !query.kinds.is_empty() && !query.kinds.contains(&event.event.kind())
                 || query.chain_id.as_ref().is_some_and(|id| chain != Some(id))
-                || is_out_of(query, &event.occurred_at);
+                || is_out(
+                    query,
+                    &event.tenant_id,
+                    &event.correlation_id,
+                    &event.occurred_at,
+                );
             if !is_out {
                 found.push(event.clone());
             }
@@ -111,9 +114,12 @@ impl ExperienceStore for Naive {
         for event in self.user_events.lock().expect("one thread").iter() {
             let is_out = !query.kinds.is_empty()
                 || query.chain_id.is_some()
-                || query.tenant_id.is_some() && query.tenant_id != event.tenant_id
-                || query.correlation_id.is_some() && query.correlation_id != event.correlation_id
-                || is_out_of(query, &event.occurred_at);
+                || is_out(
+                    query,
+                    &event.tenant_id,
+                    &event.correlation_id,
+                    &event.occurred_at,
+                );
             if !is_out {
                 found.push(ExperienceRecord::User(event.clone()));
             }
@@ -124,15 +130,21 @@ impl ExperienceStore for Naive {
     }
 }
 
-fn is_out_of(query: &EventQuery, at: &str) -> bool {
-    let Some(range) = &query.time_range else {
-        return false;
-    };
-    range
-        .start
-        .as_ref()
-        .is_some_and(|start| at < start.as_str())
-        || range.end.as_ref().is_some_and(|end| at > end.as_str())
+/// What envelopes of both kinds say.
+fn is_out(
+    query: &EventQuery,
+    tenant: &Option<TenantId>,
+    correlation: &Option<CorrelationId>,
+    at: &str,
+) -> bool {
+    let (mut start, mut end) = (None, None);
+    if let Some(range) = &query.time_range {
+        (start, end) = (range.start.as_deref(), range.end.as_deref());
+    }
+    query.tenant_id.is_some() && query.tenant_id != *tenant
+        || query.correlation_id.is_some() && query.correlation_id != *correlation
+        || start.is_some_and(|start| at < start)
+        || end.is_some_and(|end| at > end)
 }
 
 fn store(instance: &Instance, run_id: &str) -> LedgerExperienceStore {

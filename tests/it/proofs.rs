@@ -123,6 +123,16 @@ fn another_implementation_agrees_with_every_proof() {
 }
 
 #[test]
+fn what_is_no_question_is_answered_with_one_that_is() {
+    let instance = started(&[]);
+    append(&instance.context("log"), 1..=3);
+    let said = instance.complained(&["prove", "log", "--consistency", "3", "2"]);
+    assert!(said.contains("the older end comes first, as 2 3"), "{said}");
+    let said = instance.complained(&["prove", "log"]);
+    assert!(said.contains("<SEQ|--consistency <OLD> <NEW>>"), "{said}");
+}
+
+#[test]
 fn a_proof_about_anything_else_does_not_hold() {
     let instance = started(&[]);
     let context = instance.context("log");

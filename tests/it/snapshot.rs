@@ -404,6 +404,38 @@ fn what_a_load_left_behind_is_removed_and_its_memory_is_not_believed() {
 }
 
 #[test]
+fn what_is_not_a_whole_snapshot_is_called_what_it_is() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3);
+    let path = export(&instance, "log", "whole", &[]);
+    let whole = std::fs::read(&path).expect("just written");
+    instance.printed(&["snapshot", "info", text(&path)]);
+    let (cut, longer) = (&whole[..whole.len() - 1], [&whole[..], b"x"].concat());
+    std::fs::write(&path, cut).expect("ours");
+    let said = instance.complained(&["snapshot", "info", text(&path)]);
+    assert!(said.contains("cut short, or damaged"), "{said}");
+    for (bytes, is_called, first_bad) in [
+        // All of its entries are whole.
+        (cut, "ends behind entry 3", None),
+        (&whole[..whole.len() / 2], "ends behind entry", Some(())),
+        (&longer, "ends with entry 3, and bytes follow", None),
+        (b"", "it is empty", None),
+        (b"else", "it begins with \"else\"", None),
+    ] {
+        std::fs::write(&path, bytes).expect("ours");
+        let output = instance.run(&["snapshot", "verify", text(&path), "-o", "jsonl"]);
+        let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let damage = verdict["damage"].as_str().expect("text");
+        assert!(damage.contains(is_called), "{damage}");
+        assert_eq!(
+            verdict["first_bad"].as_u64().map(drop),
+            first_bad,
+            "{verdict}"
+        );
+    }
+}
+
+#[test]
 fn a_load_that_is_killed_at_its_end_is_there_wholly_or_not_at_all() {
     let mut instance = started(&SMALL);
     append(&instance.context("log"), 1..=3000);
