@@ -125,6 +125,14 @@ impl Context {
         &self.ledger
     }
 
+    /// Tells parked watchers to look, on behalf of an appender that has appended quietly.
+    #[cfg(feature = "converge")]
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = self.shared.bell() {
+            bell.ring_if_parked();
+        }
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

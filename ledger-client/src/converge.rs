@@ -1,32 +1,82 @@
-//! Recording runs of converge-core, and remembering what hosts tell of them.
+//! Recording runs of converge-core, telling what happened in them, and going on from there.
 //!
-//! A [`Recorder`] hears what an engine does:
+//! A [`Recorder`] writes what a run does into a context beside it:
 //!
-//! | called | key | payload | `kind` |
+//! | when | key | payload | `kind` |
 //! |---|---|---|---|
-//! | `on_cycle_start` | `traces` | `{"cycle":N}` | `cycle_start` |
-//! | `on_fact` | `facts` | the fact, as `WireContextFact` | `fact` |
-//! | `on_cycle_end` | `traces` | `{"cycle":N,"facts_added":M}` | `cycle_end` |
+//! | what is staged, before the run | `proposals` | `WireProposedFact` | `input` |
+//! | what the context holds already | `snapshots` | `WireContextSnapshot`, in parts | `checkpoint` |
+//! | the run starts | `intents` | entry point, budget, policy, suggestors, intent | `run_started` |
+//! | `on_cycle_start` | `traces` | cycle | `cycle_start` |
+//! | `on_fact` | `facts` | `WireContextFact` | `fact` |
+//! | `on_cycle_end` | `traces` | cycle, facts added | `cycle_end` |
+//! | the run pauses | `gates` | request, proposal and its hash, Merkle root | `gate_requested` |
+//! | a human answers | `gates` | decision, the proposal's hash | `gate_decided` |
+//! | `on_event` | `events` | `ExperienceEventEnvelope` | the event's |
+//! | the run ends | `outcomes` | stop reason, cycles, criteria, integrity | `run_ended` |
+//! | the run fails | `outcomes` | error, stop reason, the facts that only it carries | `run_failed` |
+//! | there is room again | `traces` | how many did not fit, since which cycle | `gap` |
 //!
-//! Every entry's metadata has `v`, `run_id`, `cycle` and `kind`; a fact's also
-//! `fact_id`, `ckey`, `family` and, where the engine tells, `agent`.
+//! Every entry's metadata has `v`, `run_id`, `attempt`, `cycle` and `kind`, and, where it
+//! is known, `agent`, `fact_id`, `proposal_id`, `ckey` (the key in the engine's context),
+//! `family`, `event_id` and `corr`. Payloads are UTF-8 JSON of the types of converge-core
+//! that the table names, else of what it says.
 //!
-//! A [`LedgerExperienceStore`] is where a host stores events, and asks for them:
+//! A `cycle_end` is the mark up to which a run counts: [`rebuild`] makes a context of the
+//! facts before it, and [`Rebuilt::resume`] goes on from there. What was asked of humans and
+//! what they said outlives the engine with it.
 //!
-//! | called | key | payload | `kind` |
-//! |---|---|---|---|
-//! | `append_event` and what else appends one | `events` | `ExperienceEventEnvelope` | the event's |
-//! | `append_user_event` | `user_events` | `UserExperienceEventEnvelope` | the event's |
+//! A [`LedgerExperienceStore`] is where a host stores events of its own, under `events` and
+//! `user_events`, and asks for them; a [`LedgerContextStore`] where it saves whole contexts,
+//! as `checkpoint`s.
 //!
-//! These entries' metadata has `v`, `run_id`, `kind`, `event_id` and, where the envelope
-//! tells, `corr`.
+//! Reading order: `record` has the names of the table, [`history`] reads them without a type
+//! of converge-core; `recorder`, `hooks`, `runs` and `gate` are a run as it is recorded,
+//! `output` and `ringer` how that never waits; `rebuild` and `rejection` the way back;
+//! `experience`, `context_store` and `checkpoint` the stores, [`conformance`] what they have
+//! to do.
 
+#[cfg(feature = "converge")]
+mod checkpoint;
+#[cfg(feature = "converge")]
 pub mod conformance;
+#[cfg(feature = "converge")]
+mod context_store;
+#[cfg(feature = "converge")]
 mod experience;
+#[cfg(feature = "converge")]
+mod gate;
+pub mod history;
+#[cfg(feature = "converge")]
+mod hooks;
+#[cfg(feature = "converge")]
+mod output;
+#[cfg(feature = "converge")]
+mod rebuild;
+mod record;
+#[cfg(feature = "converge")]
 mod recorder;
+#[cfg(feature = "converge")]
+mod rejection;
+#[cfg(feature = "converge")]
+mod ringer;
+#[cfg(feature = "converge")]
+mod run;
+#[cfg(feature = "converge")]
+mod runs;
 
+#[cfg(feature = "converge")]
+pub use context_store::LedgerContextStore;
+/// Which type a payload family is: every fact is read back with one.
+#[cfg(feature = "converge")]
+pub use converge_pack::PayloadRegistry;
+#[cfg(feature = "converge")]
 pub use experience::LedgerExperienceStore;
-pub use recorder::{Attempt, Recorder};
-
-/// Version of what is recorded, in the metadata as `v`.
-const VERSION: &str = "1";
+#[cfg(feature = "converge")]
+pub use gate::decide;
+#[cfg(feature = "converge")]
+pub use output::Tried;
+#[cfg(feature = "converge")]
+pub use rebuild::{AlreadyEnded, Missing, RebuildError, Rebuilt, rebuild};
+#[cfg(feature = "converge")]
+pub use recorder::Recorder;

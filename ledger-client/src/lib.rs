@@ -20,7 +20,7 @@
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context; [`admin`]: what is done to whole ones;
-//! 10. `converge` (feature): recording a run of converge-core.
+//! 10. `converge` (feature): recording runs of converge-core.
 //!
 //! # Threads
 //!
@@ -45,7 +45,7 @@ mod chain;
 mod connection;
 mod context;
 mod contexts;
-#[cfg(feature = "converge")]
+#[cfg(feature = "converge-history")]
 pub mod converge;
 mod dispatch;
 mod durable;

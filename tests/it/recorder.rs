@@ -1,83 +1,233 @@
-//! Recording a run: never a wait, never a failure, every loss counted.
+//! Recording a run: what is written, never a wait, never a failure, every loss counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use converge_core::{
-    ContextKey, ContextState, Engine, ProposedFact, StreamingCallback, TextPayload,
+    ContextFact, ContextKey, ContextState, Engine, ExperienceEvent, StreamingCallback,
 };
+use ledger_client::Context;
 use ledger_client::converge::Recorder;
+use ledger_tests::PATIENCE;
+use pollster::block_on;
 
-use crate::started;
+use crate::{loan, started};
 
-#[test]
-fn cycle_marks_are_recorded_with_what_tells_them_apart() {
-    let instance = started(&[]);
-    let context = instance.context("run");
-    let recorder = Recorder::new(context.appender().expect("an appender"), "run-7");
-    recorder.on_cycle_start(1);
-    recorder.on_cycle_end(1, 3);
-    assert_eq!((recorder.recorded(), recorder.dropped()), (2, 0));
-    let entry = context.get(2).expect("readable").expect("there");
-    assert_eq!(entry.key(), "traces");
-    assert_eq!(entry.payload(), br#"{"cycle":1,"facts_added":3}"#);
-    let metadata: Vec<_> = entry.metadata().collect();
-    assert_eq!(
-        metadata,
-        [
-            ("v", "1"),
-            ("run_id", "run-7"),
-            ("cycle", "1"),
-            ("kind", "cycle_end")
-        ]
-    );
+/// Key, kind and metadata of every entry.
+fn recorded(context: &Context) -> Vec<(String, Vec<(String, String)>)> {
+    let mut found = Vec::new();
+    let mut range = context.range(1);
+    while let Some(entry) = range.next_entry().expect("readable") {
+        let pairs = entry.metadata().map(|(k, v)| (k.to_owned(), v.to_owned()));
+        found.push((entry.key().to_owned(), pairs.collect()));
+    }
+    found
+}
+
+fn value<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
+    let mut pairs = pairs.iter();
+    pairs.find_map(|(key, value)| (key == name).then_some(&**value))
+}
+
+fn with_input() -> ContextState {
+    let mut state = ContextState::new();
+    let added = state.add_input(ContextKey::Seeds, "term", "42 months");
+    added.expect("an input");
+    state
 }
 
 #[test]
-fn a_runs_facts_are_recorded_whole_with_what_they_are_found_by() {
+fn a_run_is_recorded_whole_and_in_order() {
     let instance = started(&[]);
-    let context = instance.context("run");
-    let recorder = Arc::new(Recorder::new(
-        context.appender().expect("an appender"),
-        "run-7",
-    ));
-    let mut state = ContextState::new();
-    let text = TextPayload::new("42 months");
-    let proposal = ProposedFact::new(ContextKey::Seeds, "term", text, "applicant");
-    state.add_proposal(proposal).expect("a proposal");
-    let mut engine = Engine::new();
-    engine.set_streaming(recorder.clone());
-    let result = pollster::block_on(engine.run(state)).expect("it converges");
+    let recorder = Recorder::new(&instance.connect(), "run").run_id("run-7");
+    let result = block_on(recorder.run(&mut Engine::new(), with_input())).expect("it converges");
     let [fact] = result.context.get(ContextKey::Seeds) else {
         panic!("one fact");
     };
 
-    let mut facts = context.range(1).key("facts");
-    let entry = facts.next_entry().expect("readable").expect("one fact");
-    let recorded: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
-    assert_eq!(recorded, serde_json::to_value(fact).expect("JSON"));
-    let metadata: Vec<_> = entry.metadata().collect();
+    let context = instance.context("run");
+    let entries = recorded(&context);
+    let kinds: Vec<_> = entries
+        .iter()
+        .map(|(key, pairs)| {
+            let kind = value(pairs, "kind").expect("every entry has one");
+            let cycle = value(pairs, "cycle").expect("every entry has one");
+            (&**key, kind, cycle)
+        })
+        .collect();
     assert_eq!(
-        metadata[1..4],
-        [("run_id", "run-7"), ("cycle", "0"), ("kind", "fact")]
+        kinds,
+        [
+            ("proposals", "input", "0"),
+            ("intents", "run_started", "0"),
+            ("events", "FactPromoted", "0"),
+            ("facts", "fact", "0"),
+            ("traces", "cycle_start", "1"),
+            ("traces", "cycle_end", "1"),
+            ("outcomes", "run_ended", "1"),
+        ]
     );
-    for pair in [
+    for (_, pairs) in &entries {
+        let always = ["v", "run_id", "attempt"].map(|name| value(pairs, name));
+        assert_eq!(always, [Some("1"), Some("run-7"), Some("1")], "{pairs:?}");
+    }
+    let of_fact = &entries[3].1;
+    for (name, expected) in [
         ("fact_id", "term"),
+        ("proposal_id", "term"),
         ("ckey", "Seeds"),
         ("family", "converge.text"),
+        ("agent", "context-input"),
     ] {
-        assert!(metadata.contains(&pair), "{pair:?} in {metadata:?}");
+        assert_eq!(value(of_fact, name), Some(expected), "{of_fact:?}");
     }
-    assert!(facts.next_entry().expect("readable").is_none());
-    assert_eq!(context.latest().expect("readable"), recorder.recorded());
-    assert_eq!(recorder.dropped(), 0);
+    let entry = context.get(4).expect("readable").expect("there");
+    let payload: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
+    assert_eq!(payload, serde_json::to_value(fact).expect("JSON"));
+    let entry = context.get(7).expect("readable").expect("there");
+    let ended: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
+    let root = result.integrity.merkle_root.to_hex();
+    assert_eq!(ended["integrity"]["merkle_root"], *root);
+    assert_eq!((recorder.recorded(), recorder.dropped()), (7, 0));
+}
+
+#[test]
+fn what_an_engine_does_not_tell_of_itself_is_recorded_with_the_start() {
+    let instance = started(&[]);
+    let budget = converge_core::Budget {
+        max_cycles: 9,
+        max_facts: 90,
+    };
+    let recorder = Recorder::new(&instance.connect(), "run")
+        .suggestors(loan::SUGGESTORS)
+        .budget(&budget)
+        .policy(&loan::policy());
+    recorder.started("host", &ContextState::new());
+    let entry = instance.context("run").get(1).expect("readable");
+    let entry = entry.expect("there");
+    let started: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
+    assert_eq!(started["entry_point"], "host");
+    assert_eq!(started["suggestors"], serde_json::json!(loan::SUGGESTORS));
+    assert_eq!(started["budget"]["max_cycles"], 9);
+    assert_eq!(started["policy"]["gated_keys"][0], "Strategies");
+    assert_eq!(started["intent"], serde_json::Value::Null);
+}
+
+#[test]
+fn each_run_of_a_recorder_has_an_id_of_its_own() {
+    let instance = started(&[]);
+    let recorder = Recorder::new(&instance.connect(), "run").run_id("first");
+    for _ in 0..3 {
+        block_on(recorder.run(&mut Engine::new(), with_input())).expect("it converges");
+    }
+    let mut ids = Vec::new();
+    for (_, pairs) in recorded(&instance.context("run")) {
+        let id = value(&pairs, "run_id")
+            .expect("every entry has one")
+            .to_owned();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    assert_eq!((ids.len(), &*ids[0]), (3, "first"), "{ids:?}");
+}
+
+/// What a host's own callback and observer hear.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn note(&self, what: String) {
+        self.0.lock().expect("one thread").push(what);
+    }
+}
+
+impl StreamingCallback for Heard {
+    fn on_cycle_start(&self, cycle: u32) {
+        self.note(format!("start {cycle}"));
+    }
+    fn on_fact(&self, _: u32, fact: &ContextFact) {
+        self.note(format!("fact {}", fact.id()));
+    }
+    fn on_cycle_end(&self, cycle: u32, _: usize) {
+        self.note(format!("end {cycle}"));
+    }
+}
+
+#[test]
+fn a_hosts_own_callback_and_observer_hear_what_they_would_have_heard() {
+    let instance = started(&[]);
+    let heard = Arc::new(Heard::default());
+    let noted = Arc::clone(&heard);
+    let observer = move |event: &ExperienceEvent| noted.note(format!("{:?}", event.kind()));
+    let observer = Arc::new(observer);
+    let mut engine = Engine::new();
+    engine.set_streaming(heard.clone());
+    engine.set_event_observer(observer.clone());
+    block_on(engine.run(with_input())).expect("it converges");
+    let alone = std::mem::take(&mut *heard.0.lock().expect("one thread"));
+    assert!(alone.len() > 3, "{alone:?}");
+
+    let recorder = Recorder::new(&instance.connect(), "run")
+        .streaming(heard.clone())
+        .event_observer(observer);
+    block_on(recorder.run(&mut engine, with_input())).expect("it converges");
+    let beside = std::mem::take(&mut *heard.0.lock().expect("one thread"));
+    assert_eq!(beside, alone);
+    // And the engine is the host's again.
+    let before = recorder.recorded();
+    block_on(engine.run(with_input())).expect("it converges");
+    let after = std::mem::take(&mut *heard.0.lock().expect("one thread"));
+    assert_eq!((after, recorder.recorded()), (alone, before));
+}
+
+#[test]
+fn events_have_ids_that_no_other_has_and_the_time_at_which_they_were() {
+    let instance = started(&[]);
+    let recorder = Recorder::new(&instance.connect(), "run");
+    let start = humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string();
+    let context = loan::context(loan::application(7)).expect("a context");
+    block_on(recorder.run(&mut loan::engine(), context)).expect("it converges");
+    let context = instance.context("run");
+    let mut range = context.range(1).key("events");
+    let mut ids = Vec::new();
+    while let Some(entry) = range.next_entry().expect("readable") {
+        let event: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
+        assert!(event["occurred_at"].as_str().expect("text") >= &*start);
+        let id = event["event_id"].as_str().expect("text").to_owned();
+        let in_metadata = entry.metadata().find(|(name, _)| *name == "event_id");
+        assert_eq!(in_metadata, Some(("event_id", &*id)));
+        assert!(!ids.contains(&id), "{id} twice");
+        ids.push(id);
+    }
+    assert_eq!(ids.len(), 7);
+}
+
+#[test]
+fn a_watcher_hears_of_entries_though_the_run_does_not_tell_it() {
+    let instance = started(&[]);
+    let recorder = Recorder::new(&instance.connect(), "run");
+    let context = instance.context("run");
+    let watching = std::thread::spawn(move || {
+        let mut watcher = context.watch(1);
+        let mut seen = 0;
+        while seen < 100 {
+            let entry = watcher.next_timeout(PATIENCE).expect("readable");
+            assert!(entry.is_some(), "nothing after {seen}");
+            seen += 1;
+        }
+    });
+    for cycle in 0..100 {
+        recorder.on_cycle_start(cycle);
+    }
+    watching.join().expect("it has seen all");
 }
 
 #[test]
 fn without_room_or_daemon_a_run_goes_on_and_losses_are_counted() {
     let mut instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let recorder = Recorder::new(&instance.connect(), "run");
     let context = instance.context("run");
-    let recorder = Recorder::new(context.appender().expect("an appender"), "run");
     instance.kill_daemon();
     let started = Instant::now();
     for cycle in 0..10_000 {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use converge_core::{ContextFact, StreamingCallback};
 use ledger_client::converge::Recorder;
-use ledger_client::{Appender, Full, NewEntry};
-use ledger_tests::{Instance, PATIENCE};
+use ledger_client::{Context, Full, NewEntry};
+use ledger_tests::Instance;
 use pollster::block_on;
 
 use crate::{loan, started};
@@ -15,85 +15,77 @@ use crate::{loan, started};
 /// An `append` would wait for a second.
 const NO_WAIT: Duration = Duration::from_millis(500);
 const APPLICATIONS: u64 = 20;
-/// Calls of one run: seven facts, and both ends of five cycles.
-const CALLS: u64 = 17;
+/// Entries of one run: the application, seven facts and their promotions, both ends of five
+/// cycles and of the run.
+const ENTRIES: u64 = 27;
 
-/// Hears everything that an engine says, and passes it on to a recorder.
+/// Hears everything that an engine says.
 #[derive(Default)]
-struct Listener {
-    recorder: Option<Recorder>,
-    heard: Mutex<Vec<String>>,
-    slowest: Mutex<Duration>,
-}
+struct Listener(Mutex<Vec<String>>);
 
 impl Listener {
-    fn hear(&self, what: String, record: impl FnOnce(&Recorder)) {
-        self.heard.lock().expect("one thread").push(what);
-        let start = Instant::now();
-        self.recorder.as_ref().map(record);
-        let mut slowest = self.slowest.lock().expect("one thread");
-        *slowest = start.elapsed().max(*slowest);
+    fn hear(&self, what: String) {
+        self.0.lock().expect("one thread").push(what);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("one thread"))
     }
 }
 
 impl StreamingCallback for Listener {
     fn on_cycle_start(&self, cycle: u32) {
-        self.hear(format!("start {cycle}"), |recorder| {
-            recorder.on_cycle_start(cycle);
-        });
+        self.hear(format!("start {cycle}"));
     }
 
     fn on_fact(&self, cycle: u32, fact: &ContextFact) {
         let text = serde_json::to_string(fact).expect("a fact is JSON");
-        self.hear(format!("{cycle} {text}"), |recorder| {
-            recorder.on_fact(cycle, fact);
-        });
+        self.hear(format!("{cycle} {text}"));
     }
 
     fn on_cycle_end(&self, cycle: u32, facts_added: usize) {
-        self.hear(format!("end {cycle} {facts_added}"), |recorder| {
-            recorder.on_cycle_end(cycle, facts_added);
-        });
+        self.hear(format!("end {cycle} {facts_added}"));
     }
 }
 
-/// Everything that a run does, to the byte.
-fn run(number: u64, listener: Listener) -> (loan::Outcome, Listener) {
-    let listener = Arc::new(listener);
-    let outcome = block_on(loan::run(number, listener.clone())).expect("it converges");
-    let listener = Arc::into_inner(listener).expect("the engine is gone");
-    (outcome, listener)
+/// Everything that a run does without a ledger, to the byte.
+fn alone(number: u64) -> (loan::Outcome, Vec<String>) {
+    let listener = Arc::new(Listener::default());
+    let mut engine = loan::engine();
+    engine.set_streaming(listener.clone());
+    let context = loan::context(loan::application(number)).expect("a context");
+    let result = block_on(engine.run(context)).expect("it converges");
+    (
+        loan::Outcome::of(&result).expect("decided"),
+        listener.take(),
+    )
 }
 
-/// Has engines run with and without this appender; how many of their calls were
+/// Has engines run with and without this recorder; how many of their entries were
 /// recorded, and how many were dropped.
-fn runs_are_the_same(mut appender: Appender) -> (u64, u64) {
-    let (mut recorded, mut dropped) = (0, 0);
+fn runs_are_the_same(recorder: &Recorder) -> (u64, u64) {
+    let before = (recorder.recorded(), recorder.dropped());
+    let listener = Arc::new(Listener::default());
+    let recorder = recorder.clone().streaming(listener.clone());
     for number in 0..APPLICATIONS {
-        let (expected, alone) = run(number, Listener::default());
-        let recorder = Some(Recorder::new(appender, format!("loan-{number}")));
-        let listener = Listener {
-            recorder,
-            ..Listener::default()
-        };
-        let (outcome, beside) = run(number, listener);
+        let (expected, heard) = alone(number);
+        let start = Instant::now();
+        let outcome = block_on(loan::run(number, &recorder)).expect("it converges");
+        let elapsed = start.elapsed();
+        assert!(elapsed < NO_WAIT, "{elapsed:?}");
         assert_eq!(outcome, expected);
-        let heard = |listener: &Listener| listener.heard.lock().expect("one thread").clone();
-        assert_eq!(heard(&beside), heard(&alone));
-        let slowest = *beside.slowest.lock().expect("one thread");
-        assert!(slowest < NO_WAIT, "{slowest:?}");
-        let recorder = beside.recorder.expect("set above");
-        recorded += recorder.recorded();
-        dropped += recorder.dropped();
-        appender = recorder.into_appender();
+        assert_eq!(listener.take(), heard);
     }
-    assert_eq!(recorded + dropped, APPLICATIONS * CALLS);
+    let (recorded, dropped) = (recorder.recorded(), recorder.dropped());
+    let (recorded, dropped) = (recorded - before.0, dropped - before.1);
+    // Those that say what is missing are none of the runs'.
+    assert!(recorded + dropped >= APPLICATIONS * ENTRIES);
     (recorded, dropped)
 }
 
 /// An instance in which one context soon takes all the memory it can have.
-fn small() -> (Instance, Appender) {
-    let instance = started(&[
+fn small() -> Instance {
+    started(&[
         "--memory-budget",
         "128K",
         "--window",
@@ -102,59 +94,78 @@ fn small() -> (Instance, Appender) {
         "16K",
         "--spare-max",
         "16K",
-    ]);
-    let appender = instance.context("run").appender().expect("an appender");
-    (instance, appender)
+        "--durability",
+        "memory",
+    ])
 }
 
 /// Appends until not even a small entry has room.
-fn fill(appender: &mut Appender, why: Full) {
+fn fill(context: &Context) {
+    let mut appender = context.appender().expect("an appender");
     appender.set_wait(NO_WAIT);
     let error = loop {
         if let Err(error) = appender.append(&NewEntry::new("fill", b"")) {
             break error;
         }
     };
-    assert_eq!(error, ledger_client::Refused::Full(why).into());
+    assert_eq!(error, ledger_client::Refused::Full(Full::Budget).into());
 }
 
 #[test]
 fn with_a_ledger_that_works_everything_is_recorded() {
     let instance = started(&[]);
-    let appender = instance.context("run").appender().expect("an appender");
-    assert!(appender.wait_ready(PATIENCE));
-    assert_eq!(runs_are_the_same(appender), (APPLICATIONS * CALLS, 0));
+    let recorder = Recorder::new(&instance.connect(), "run");
+    assert_eq!(runs_are_the_same(&recorder), (APPLICATIONS * ENTRIES, 0));
 }
 
 #[test]
 fn with_a_full_ledger() {
-    let (_instance, mut appender) = small();
-    fill(&mut appender, Full::Budget);
-    assert_eq!(runs_are_the_same(appender), (0, APPLICATIONS * CALLS));
+    let instance = small();
+    let recorder = Recorder::new(&instance.connect(), "run");
+    fill(&instance.context("run"));
+    assert_eq!(runs_are_the_same(&recorder), (0, APPLICATIONS * ENTRIES));
+    let trouble = recorder.trouble().expect("there is some");
+    assert!(trouble.contains("--memory-budget"), "{trouble}");
+}
+
+#[test]
+fn with_a_daemon_that_is_absent() {
+    let mut instance = started(&[]);
+    let ledger = instance.connect();
+    instance.kill_daemon();
+    let recorder = Recorder::new(&ledger, "run");
+    assert_eq!(runs_are_the_same(&recorder), (0, APPLICATIONS * ENTRIES));
+    let trouble = recorder.trouble().expect("there is some");
+    assert!(trouble.contains("ledgerd run"), "{trouble}");
 }
 
 #[test]
 fn with_a_daemon_that_is_dead() {
-    let (mut instance, mut appender) = small();
+    let mut instance = small();
+    let recorder = Recorder::new(&instance.connect(), "run");
     instance.kill_daemon();
-    fill(&mut appender, Full::DaemonDown);
-    assert!(!appender.wait_ready(Duration::ZERO));
-    assert_eq!(runs_are_the_same(appender), (0, APPLICATIONS * CALLS));
+    // Until what it had been given before is full.
+    while recorder.dropped() == 0 {
+        recorder.on_cycle_start(0);
+    }
+    assert_eq!(runs_are_the_same(&recorder), (0, APPLICATIONS * ENTRIES));
 }
 
 #[test]
 fn with_a_daemon_that_is_stopped() {
-    let (instance, appender) = small();
+    let instance = small();
+    let recorder = Recorder::new(&instance.connect(), "run");
     instance.pause_daemon();
-    let (recorded, dropped) = runs_are_the_same(appender);
+    let (recorded, dropped) = runs_are_the_same(&recorder);
     assert!(recorded > 0 && dropped > 0, "{recorded} and {dropped}");
     instance.resume_daemon();
 }
 
 #[test]
 fn with_a_context_that_was_purged() {
-    let (mut instance, appender) = small();
+    let mut instance = small();
+    let recorder = Recorder::new(&instance.connect(), "run");
     instance.stop_daemon();
     instance.printed(&["purge"]);
-    assert_eq!(runs_are_the_same(appender), (0, APPLICATIONS * CALLS));
+    assert_eq!(runs_are_the_same(&recorder), (0, APPLICATIONS * ENTRIES));
 }

@@ -10,17 +10,14 @@ use converge_core::{
     ExperienceStore, ExperienceStoreError, ExperienceStoreResult, LifecycleEvent, TimeRange,
     UserExperienceEvent, UserExperienceEventEnvelope,
 };
-use ledger_shm::{Entry, NewEntry};
+use ledger_shm::NewEntry;
 use serde::de::DeserializeOwned;
 
 use crate::appender::Appender;
 use crate::context::Context;
 use crate::error::{AppendError, ReadError};
 
-use super::VERSION;
-
-const EVENTS: &str = "events";
-const USER_EVENTS: &str = "user_events";
+use super::record::{EVENTS, USER_EVENTS, VERSION, of};
 
 /// Stores what a host tells of one run in a context, for everybody who asks there.
 ///
@@ -180,11 +177,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn of<'e>(entry: &'e Entry<'_>, name: &str) -> Option<&'e str> {
-    let mut pairs = entry.metadata();
-    pairs.find_map(|(key, value)| (key == name).then_some(value))
 }
 
 impl fmt::Debug for LedgerExperienceStore {

@@ -1,143 +1,310 @@
-//! A [`Recorder`] is handed to the engine as its streaming callback. It never blocks and
-//! never fails the run: what cannot be appended at once is dropped and counted.
+//! A [`Recorder`] and what it is told before a run.
 
-use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use converge_core::{ContextFact, StreamingCallback};
-use converge_pack::FactTraceLink;
-use ledger_shm::{Appended, NewEntry};
+use converge_core::{Budget, EngineHitlPolicy, ExperienceEventObserver, StreamingCallback};
 
 use crate::appender::Appender;
-use crate::error::AppendError;
+use crate::context::Context;
+use crate::ledger::Ledger;
 
-use super::VERSION;
+use super::gate::Answer;
+use super::output::{Output, Tried};
+use super::rebuild::Rebuilt;
+use super::ringer::Ringer;
+use super::run::Run;
 
-/// One entry that a recorder tried to append, and what came of it.
+/// How long a new recorder waits for its context and for memory there.
+const OPEN_WAIT: Duration = Duration::from_secs(1);
+/// How often what did not work is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Writes what runs of an engine do into one context, beside them.
+///
+/// It never blocks a run and never fails one: what cannot be appended at once is dropped,
+/// counted, and recorded as a gap as soon as there is room again. Watchers hear of entries
+/// from a thread beside the run, within about a millisecond.
+///
+/// A recorder is for one run at a time, and a handle: a clone records the same run. Who
+/// drives several engines at once gives each a recorder, and best a context, of its own.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {
-/// use converge_core::StreamingCallback;
+/// use converge_core::{ContextKey, ContextState, Engine};
 /// use ledger_client::converge::Recorder;
 ///
-/// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-/// let recorder = Recorder::new(appender, "run-1").observed_by(|attempt| {
-///     if let Err(error) = attempt.outcome {
-///         eprintln!("{} is missing: {error}", attempt.key);
-///     }
-/// });
+/// let mut context = ContextState::new();
+/// context.add_input(ContextKey::Seeds, "term", "42 months")?;
+/// let mut engine = Engine::new();
+///
+/// let recorder = Recorder::new(&ledger, "loan-7");
+/// let result = pollster::block_on(recorder.run(&mut engine, context))?;
+/// assert_eq!((result.integrity.fact_count, recorder.dropped()), (1, 0));
 /// # Ok(()) });
 /// ```
-#[derive(Debug)]
-pub struct Attempt<'a> {
-    /// The entry's key.
-    pub key: &'a str,
-    /// Its name and value pairs.
-    pub metadata: &'a [(&'a str, &'a str)],
-    /// Its payload.
-    pub payload: &'a [u8],
-    /// Where it is in the log, or why it is not there.
-    pub outcome: &'a Result<Appended, AppendError>,
-    /// How long the append took, without what led to the entry.
-    pub elapsed: Duration,
+#[derive(Clone)]
+pub struct Recorder {
+    pub(super) shared: Arc<Shared>,
+    pub(super) setup: Setup,
+    pub(super) streaming: Option<Arc<dyn StreamingCallback>>,
+    pub(super) events: Option<Arc<dyn ExperienceEventObserver>>,
 }
 
-type Observer = Box<dyn FnMut(&Attempt<'_>) + Send>;
+/// What an engine does not tell of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setup {
+    pub(super) suggestors: Option<Vec<String>>,
+    pub(super) budget: Option<Budget>,
+    pub(super) policy: Option<EngineHitlPolicy>,
+}
 
-/// Appends what a run does to one context.
-///
-/// ```
-/// # ledger_tests::example(|ledger| {
-/// use converge_core::StreamingCallback;
-/// use ledger_client::converge::Recorder;
-///
-/// let context = ledger.context("run-1").open_or_create()?;
-/// let appender = context.appender()?;
-/// appender.wait_ready(std::time::Duration::from_secs(1));
-/// let recorder = Recorder::new(appender, "run-1");
-/// // The engine does this: `engine.set_streaming(Arc::new(recorder))`.
-/// recorder.on_cycle_start(1);
-/// recorder.on_cycle_end(1, 0);
-/// assert_eq!((recorder.recorded(), recorder.dropped()), (2, 0));
-/// assert_eq!(context.range(1).key("traces").next_entry()?.unwrap().payload(), br#"{"cycle":1}"#);
-/// # Ok(()) });
-/// ```
-pub struct Recorder {
-    /// The engine calls one after the other; the lock is for its `Sync` bound
-    /// and is only ever tried.
-    output: Mutex<(Appender, Option<Observer>)>,
-    run_id: String,
-    recorded: AtomicU64,
-    dropped: AtomicU64,
+/// What all clones share.
+pub(super) struct Shared {
+    ledger: Ledger,
+    scope: String,
+    context: OnceLock<Context>,
+    opening: Mutex<Opening>,
+    tried: Condvar,
+    state: Mutex<State>,
+    is_unrung: AtomicBool,
+    /// None if no thread could be started: then whoever appends does its work.
+    ringer: Option<Arc<Ringer>>,
+}
+
+/// What came of the attempts to open the context.
+#[derive(Debug, Default)]
+struct Opening {
+    tries: u64,
+    next_try: Option<Instant>,
+}
+
+/// The log's end and the run that is recorded there.
+pub(super) struct State {
+    pub(super) output: Output,
+    pub(super) run: Run,
+    /// Whether the run was started: the next start is another run's.
+    pub(super) is_started: bool,
+    /// An earlier attempt at the run has recorded what its context holds.
+    pub(super) is_continued: bool,
+    pub(super) cycle: u32,
+    /// Diagnostic facts that are recorded: the engine tells only of some.
+    pub(super) diagnostics: HashSet<String>,
+    pub(super) events: u64,
+    /// What humans said in earlier attempts at the run.
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Recorder {
-    /// Records under this run id, which tells the runs in one context apart.
+    /// Records into the context of this name, which is made if there is none. A run gets a
+    /// random id.
     ///
-    /// It never waits for room, so give it an appender that has some: see
-    /// [`Appender::wait_ready`].
+    /// Waits for the daemon and its memory, at most a second. Nothing that comes after
+    /// waits. If the context cannot be opened, this is tried again beside the run; until
+    /// then entries are dropped and counted, and [`trouble`](Self::trouble) says why.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
-    /// use converge_core::StreamingCallback;
     /// use ledger_client::converge::Recorder;
     ///
-    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-    /// let recorder = Recorder::new(appender, "run-1");
-    /// recorder.on_cycle_start(1);
+    /// let recorder = Recorder::new(&ledger, "loan-7");
+    /// assert_eq!(recorder.trouble(), None);
     /// # Ok(()) });
     /// ```
-    pub fn new(appender: Appender, run_id: impl Into<String>) -> Recorder {
+    pub fn new(ledger: &Ledger, scope: impl Into<String>) -> Recorder {
+        Recorder::of(ledger, scope.into(), Run::new())
+    }
+
+    /// Records the next attempt at a run that was rebuilt, and answers its gates as humans
+    /// have answered them already.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::{ContextState, Engine};
+    /// use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
+    ///
+    /// let mut engine = Engine::new();
+    /// let recorder = Recorder::new(&ledger, "loan-7");
+    /// recorder.started("host", &ContextState::new());
+    /// drop(recorder); // It never ends.
+    ///
+    /// let context = ledger.context("loan-7").open()?;
+    /// let rebuilt = rebuild(&context, &PayloadRegistry::with_pack_payloads())?;
+    /// let recorder = Recorder::continuing(&ledger, &rebuilt);
+    /// let result = pollster::block_on(recorder.run(&mut engine, rebuilt.context))?;
+    /// assert!(result.converged);
+    /// # Ok(()) });
+    /// ```
+    pub fn continuing(ledger: &Ledger, rebuilt: &Rebuilt) -> Recorder {
+        let run = Run::named(rebuilt.run_id.clone(), rebuilt.attempt + 1);
+        let recorder = Recorder::of(ledger, rebuilt.scope.clone(), run);
+        let mut state = recorder.shared.state();
+        state.is_continued = true;
+        state.answers.clone_from(&rebuilt.answers);
+        drop(state);
+        recorder
+    }
+
+    fn of(ledger: &Ledger, scope: String, run: Run) -> Recorder {
+        let make = |ringer| {
+            Arc::new(Shared {
+                ledger: ledger.clone(),
+                scope,
+                context: OnceLock::new(),
+                opening: Mutex::default(),
+                tried: Condvar::new(),
+                state: Mutex::new(State::of(run)),
+                is_unrung: AtomicBool::new(false),
+                ringer,
+            })
+        };
+        let shared = Ringer::with(make);
+        shared.wait_open();
         Recorder {
-            output: Mutex::new((appender, None)),
-            run_id: run_id.into(),
-            recorded: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            shared,
+            setup: Setup::default(),
+            streaming: None,
+            events: None,
         }
     }
 
-    /// Shows every entry to `observer` right after its append was tried, for
-    /// those who want to know why one was dropped or how long one took. It
-    /// runs within the engine's call: it must not block either.
+    /// Names the run, which tells it apart from others in the same context. Those that
+    /// follow on this recorder get random ids.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let recorder = Recorder::new(&ledger, "loans").run_id("loan-7");
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn run_id(self, run_id: impl Into<String>) -> Recorder {
+        self.shared.state().run = Run::named(run_id.into(), 1);
+        self
+    }
+
+    /// The suggestors' names, in the order in which they were registered. Facts only say
+    /// which index proposed them, and an engine does not tell.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let recorder = Recorder::new(&ledger, "loan-7").suggestors(["identity", "credit"]);
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn suggestors<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Recorder {
+        self.setup.suggestors = Some(names.into_iter().map(N::into).collect());
+        self
+    }
+
+    /// The engine's budget, to be recorded with a run's start.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::Budget;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let recorder = Recorder::new(&ledger, "loan-7").budget(&Budget::default());
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Recorder {
+        self.setup.budget = Some(budget.clone());
+        self
+    }
+
+    /// The engine's policy on what humans have to approve, to be recorded with a run's start.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::gates::TimeoutPolicy;
+    /// use converge_core::{ContextKey, EngineHitlPolicy};
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let policy = EngineHitlPolicy {
+    ///     confidence_threshold: None,
+    ///     gated_keys: vec![ContextKey::Strategies],
+    ///     timeout: TimeoutPolicy::default(),
+    /// };
+    /// let recorder = Recorder::new(&ledger, "loan-7").policy(&policy);
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn policy(mut self, policy: &EngineHitlPolicy) -> Recorder {
+        self.setup.policy = Some(policy.clone());
+        self
+    }
+
+    /// A callback of the host's own, which hears everything after the recorder. An engine
+    /// has only one, and does not tell which: around a run it is the recorder's, and this
+    /// one afterwards.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use std::sync::Arc;
+    /// use converge_core::{ContextFact, StreamingCallback};
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// struct Progress;
+    /// impl StreamingCallback for Progress {
+    ///     fn on_cycle_start(&self, cycle: u32) {
+    ///         println!("cycle {cycle}");
+    ///     }
+    ///     fn on_fact(&self, _: u32, _: &ContextFact) {}
+    ///     fn on_cycle_end(&self, _: u32, _: usize) {}
+    /// }
+    /// let recorder = Recorder::new(&ledger, "loan-7").streaming(Arc::new(Progress));
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn streaming(mut self, callback: Arc<dyn StreamingCallback>) -> Recorder {
+        self.streaming = Some(callback);
+        self
+    }
+
+    /// An observer of the host's own, as [`streaming`](Self::streaming) is a callback.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use std::sync::Arc;
+    /// use converge_core::ExperienceEvent;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let print = |event: &ExperienceEvent| println!("{:?}", event.kind());
+    /// let recorder = Recorder::new(&ledger, "loan-7").event_observer(Arc::new(print));
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn event_observer(mut self, observer: Arc<dyn ExperienceEventObserver>) -> Recorder {
+        self.events = Some(observer);
+        self
+    }
+
+    /// Shows every entry to `observer` right after its append was tried, for those who want
+    /// to know why one was dropped or how long one took. It runs within the engine's call:
+    /// it must not block either, and must not use this recorder.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
     /// use converge_core::StreamingCallback;
     /// use ledger_client::converge::Recorder;
     ///
-    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-    /// let recorder = Recorder::new(appender, "run-1").observed_by(|attempt| {
-    ///     println!("{} took {:?}", attempt.key, attempt.elapsed);
+    /// let recorder = Recorder::new(&ledger, "loan-7").observed_by(|tried| {
+    ///     println!("{} took {:?}", tried.key, tried.elapsed);
     /// });
     /// recorder.on_cycle_start(1);
     /// # Ok(()) });
     /// ```
-    pub fn observed_by(mut self, observer: impl FnMut(&Attempt<'_>) + Send + 'static) -> Recorder {
-        let (_, slot) = self
-            .output
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Box::new(observer));
+    #[must_use]
+    pub fn observed_by(self, observer: impl FnMut(&Tried<'_>) + Send + 'static) -> Recorder {
+        self.shared.state().output.set_observer(observer);
         self
-    }
-
-    /// Gives the appender back, for the next run in the same context.
-    ///
-    /// ```
-    /// # ledger_tests::example(|ledger| {
-    /// use converge_core::StreamingCallback;
-    /// use ledger_client::converge::Recorder;
-    ///
-    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-    /// let first = Recorder::new(appender, "first run");
-    /// let second = Recorder::new(first.into_appender(), "second run");
-    /// # Ok(()) });
-    /// ```
-    pub fn into_appender(self) -> Appender {
-        let output = self.output.into_inner();
-        output.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Entries appended so far.
@@ -147,109 +314,215 @@ impl Recorder {
     /// use converge_core::StreamingCallback;
     /// use ledger_client::converge::Recorder;
     ///
-    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-    /// let recorder = Recorder::new(appender, "run-1");
+    /// let recorder = Recorder::new(&ledger, "loan-7");
     /// recorder.on_cycle_start(1);
     /// assert_eq!(recorder.recorded(), 1);
     /// # Ok(()) });
     /// ```
     pub fn recorded(&self) -> u64 {
-        self.recorded.load(Ordering::Relaxed)
+        self.shared.state().output.recorded
     }
 
     /// Entries that could not be appended and are missing from the ledger.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
-    /// use converge_core::StreamingCallback;
     /// use ledger_client::converge::Recorder;
     ///
-    /// let appender = ledger.context("run-1").open_or_create()?.appender()?;
-    /// let recorder = Recorder::new(appender, "run-1");
-    /// assert_eq!(recorder.dropped(), 0);
+    /// assert_eq!(Recorder::new(&ledger, "loan-7").dropped(), 0);
     /// # Ok(()) });
     /// ```
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.state().output.dropped
     }
 
-    fn record(&self, cycle: u32, key: &str, kind: &str, more: &[(&str, &str)], payload: &[u8]) {
-        let mut digits = String::new();
-        write!(digits, "{cycle}").expect("a string takes everything");
-        let mut metadata = vec![
-            ("v", VERSION),
-            ("run_id", &self.run_id),
-            ("cycle", &digits),
-            ("kind", kind),
-        ];
-        metadata.extend_from_slice(more);
-        let entry = NewEntry::new(key, payload).metadata(&metadata);
-        let is_appended = self.output.try_lock().is_ok_and(|mut output| {
-            let (appender, observer) = &mut *output;
-            let start = Instant::now();
-            let outcome = appender.try_append(&entry);
-            let elapsed = start.elapsed();
-            if let Some(observer) = observer {
-                observer(&Attempt {
-                    key,
-                    metadata: &metadata,
-                    payload,
-                    outcome: &outcome,
-                    elapsed,
-                });
-            }
-            outcome.is_ok()
-        });
-        let counter = if is_appended {
-            &self.recorded
-        } else {
-            &self.dropped
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// Why the last entry could not be appended, if it could not.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::StreamingCallback;
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let recorder = Recorder::new(&ledger, "");
+    /// recorder.on_cycle_start(1);
+    /// assert_eq!(recorder.dropped(), 1);
+    /// assert!(recorder.trouble().unwrap().contains("name"));
+    /// # Ok(()) });
+    /// ```
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.state().output.trouble.clone()
+    }
+
+    /// What a human said of this proposal in an earlier attempt at the run.
+    pub(super) fn answer(&self, proposal_id: &str, hash: &str) -> Option<Answer> {
+        let state = self.shared.state();
+        let mut answers = state.answers.iter();
+        let answer = answers.find(|answer| answer.is_for(proposal_id, hash));
+        answer.cloned()
     }
 }
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state();
         f.debug_struct("Recorder")
-            .field("run_id", &self.run_id)
-            .field("recorded", &self.recorded())
-            .field("dropped", &self.dropped())
+            .field("scope", &self.shared.scope)
+            .field("run", &state.run)
+            .field("output", &state.output)
             .finish_non_exhaustive()
     }
 }
 
-impl StreamingCallback for Recorder {
-    fn on_cycle_start(&self, cycle: u32) {
-        self.record(
-            cycle,
-            "traces",
-            "cycle_start",
-            &[],
-            format!("{{\"cycle\":{cycle}}}").as_bytes(),
-        );
-    }
-
-    fn on_fact(&self, cycle: u32, fact: &ContextFact) {
-        let Ok(payload) = serde_json::to_vec(fact) else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        let ckey = format!("{:?}", fact.key());
-        let family = fact.payload_family();
-        let mut more = vec![
-            ("fact_id", fact.id().as_str()),
-            ("ckey", &ckey),
-            ("family", family.as_str()),
-        ];
-        if let FactTraceLink::Local(trace) = fact.promotion_record().trace_link() {
-            more.push(("agent", trace.span_id().as_str()));
+impl State {
+    fn of(run: Run) -> State {
+        State {
+            output: Output::default(),
+            run,
+            is_started: false,
+            is_continued: false,
+            cycle: 0,
+            diagnostics: HashSet::new(),
+            events: 0,
+            answers: Vec::new(),
         }
-        self.record(cycle, "facts", "fact", &more, &payload);
     }
 
-    fn on_cycle_end(&self, cycle: u32, facts_added: usize) {
-        let payload = format!("{{\"cycle\":{cycle},\"facts_added\":{facts_added}}}");
-        self.record(cycle, "traces", "cycle_end", &[], payload.as_bytes());
+    /// A run is started: another one than the one before.
+    pub(super) fn start(&mut self) {
+        if std::mem::replace(&mut self.is_started, true) {
+            self.run = Run::new();
+            self.is_continued = false;
+            self.answers.clear();
+        }
+        self.cycle = 0;
+        self.events = 0;
+        self.diagnostics.clear();
+    }
+}
+
+impl Shared {
+    /// The one lock. It is held for one append at a time, and that does not wait.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was appended: has watchers told.
+    #[inline]
+    pub(super) fn published(&self) {
+        self.is_unrung.swap(true, Ordering::SeqCst);
+        match &self.ringer {
+            Some(ringer) => ringer.notify(),
+            None => _ = self.ring(),
+        }
+    }
+
+    pub(super) fn is_unrung(&self) -> bool {
+        self.is_unrung.load(Ordering::SeqCst)
+    }
+
+    /// Tells watchers of what was appended since the last time; says whether anything was.
+    pub(super) fn ring(&self) -> bool {
+        let is_unrung = self.is_unrung.swap(false, Ordering::SeqCst);
+        if is_unrung && let Some(context) = self.context.get() {
+            context.ring();
+        }
+        is_unrung
+    }
+
+    /// Does what is due beside the run; says when it wants to be asked again.
+    pub(super) fn tend(&self, is_quiet: bool) -> Option<Instant> {
+        if self.context.get().is_none() {
+            return self.try_open();
+        }
+        // While something is recorded, that itself says what is missing.
+        let mut state = if is_quiet { self.state() } else { return None };
+        if !state.output.has_lost() {
+            return None;
+        }
+        if state.output.settle() {
+            drop(state);
+            self.published();
+            return None;
+        }
+        Some(Instant::now() + RETRY)
+    }
+
+    fn try_open(&self) -> Option<Instant> {
+        let next_try = self.opening().next_try;
+        if let Some(next_try) = next_try
+            && Instant::now() < next_try
+        {
+            return Some(next_try);
+        }
+        let next_try = match self.open() {
+            Ok((context, appender)) => {
+                let mut state = self.state();
+                state.output.appender = Some(appender);
+                state.output.trouble = None;
+                drop(state);
+                let _ = self.context.set(context);
+                None
+            }
+            Err(error) => {
+                self.state().output.trouble = Some(error);
+                Some(Instant::now() + RETRY)
+            }
+        };
+        let mut opening = self.opening();
+        opening.next_try = next_try;
+        opening.tries += 1;
+        self.tried.notify_all();
+        next_try
+    }
+
+    fn open(&self) -> Result<(Context, Appender), String> {
+        let context = self.ledger.context(&self.scope).open_or_create();
+        let context = context.map_err(|error| error.to_string())?;
+        let appender = context.appender().map_err(|error| error.to_string())?;
+        Ok((context, appender))
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until it was tried to open the context, and until that has memory for a burst.
+    fn wait_open(&self) {
+        let deadline = Instant::now() + OPEN_WAIT;
+        if self.ringer.is_none() {
+            self.try_open();
+        } else {
+            let is_new = |opening: &mut Opening| opening.tries == 0;
+            drop(
+                self.tried
+                    .wait_timeout_while(self.opening(), OPEN_WAIT, is_new),
+            );
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(appender) = &self.state().output.appender {
+            appender.wait_ready(left);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    /// The last chance to say what is missing, and to tell of what was said.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.output.has_lost() && state.output.settle() {
+            self.is_unrung.store(true, Ordering::SeqCst);
+        }
+        self.ring();
+        if let Some(ringer) = &self.ringer {
+            ringer.wake();
+        }
     }
 }

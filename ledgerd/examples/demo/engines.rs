@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use ledger_client::converge::{Attempt, Recorder};
-use ledger_client::{Appender, Context, Ledger, NewEntry};
+use ledger_client::converge::{Recorder, Tried};
+use ledger_client::{Context, Ledger, NewEntry};
 use pollster::block_on;
 
 use crate::Failure;
@@ -78,14 +78,14 @@ impl Default for Tally {
 }
 
 impl Tally {
-    fn note(&mut self, attempt: &Attempt<'_>) {
-        match attempt.outcome {
+    fn note(&mut self, tried: &Tried<'_>) {
+        match tried.outcome {
             Ok(appended) => {
-                let nanos = u64::try_from(attempt.elapsed.as_nanos()).unwrap_or(u64::MAX);
+                let nanos = u64::try_from(tried.elapsed.as_nanos()).unwrap_or(u64::MAX);
                 self.latency.saturating_record(nanos);
-                let metadata = attempt.metadata.iter().copied();
+                let metadata = tried.metadata.iter().copied();
                 self.digest
-                    .add(appended, attempt.key, attempt.payload, metadata);
+                    .add(appended, tried.key, tried.payload, metadata);
             }
             Err(error) => self.decided.dropped_why = Some(error.to_string()),
         }
@@ -111,18 +111,19 @@ fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
 /// nothing more comes.
 fn decide_all(plan: &Plan, run: u32, context: &Context, start: Instant) -> Result<Tally, Failure> {
     let tally = Arc::new(Mutex::new(Tally::default()));
-    let mut appender = context.appender()?;
     for index in 0..plan.applications() {
         let arrival = start + plan.arrives_after(run, index);
         thread::sleep(arrival.saturating_duration_since(Instant::now()));
         let (number, run_id) = (plan.number(run, index), plan.run_id(run, index));
-        appender = decide(number, run_id, appender, &tally)?;
+        decide(context, number, run_id, &tally)?;
     }
 
     let payload = format!("{{\"applications\":{}}}", plan.applications());
     let start = Instant::now();
-    let outcome = appender.append(&NewEntry::new(END, payload.as_bytes()));
-    lock(&tally).note(&Attempt {
+    let outcome = context
+        .appender()?
+        .append(&NewEntry::new(END, payload.as_bytes()));
+    lock(&tally).note(&Tried {
         key: END,
         metadata: &[],
         payload: payload.as_bytes(),
@@ -134,26 +135,27 @@ fn decide_all(plan: &Plan, run: u32, context: &Context, start: Instant) -> Resul
     Ok(tally)
 }
 
-/// Has an engine decide one application, recorded with `appender`, which comes
-/// back for the next one.
+/// Has an engine decide one application, with everything recorded.
 fn decide(
+    context: &Context,
     number: u64,
     run_id: String,
-    appender: Appender,
     tally: &Arc<Mutex<Tally>>,
-) -> Result<Appender, Failure> {
+) -> Result<(), Failure> {
     let noted = Arc::clone(tally);
-    let recorder =
-        Recorder::new(appender, run_id).observed_by(move |attempt| lock(&noted).note(attempt));
-    let recorder = Arc::new(recorder);
-    let outcome = block_on(loan::run(number, recorder.clone()))?;
+    let recorder = Recorder::new(context.ledger(), context.name())
+        .run_id(run_id)
+        .suggestors(loan::SUGGESTORS)
+        .observed_by(move |tried| lock(&noted).note(tried));
+    let outcome = block_on(loan::run(number, &recorder))?;
 
-    // Every fact, and a mark at both ends of every cycle.
-    let called = outcome.facts as u64 + 2 * u64::from(outcome.cycles);
+    // Every fact and its promotion, a mark at both ends of every cycle, the application
+    // itself, and both ends of the run.
+    let called = 2 * outcome.facts as u64 + 2 * u64::from(outcome.cycles) + 3;
     let (recorded, dropped) = (recorder.recorded(), recorder.dropped());
     if recorded + dropped != called {
         return Err(format!(
-            "the engine called {called} times for application {number}, \
+            "of application {number} there are {called} things to record, \
              of which {recorded} were recorded and {dropped} dropped"
         )
         .into());
@@ -164,7 +166,5 @@ fn decide(
         .verdicts
         .entry(outcome.decision.verdict)
         .or_default() += 1;
-
-    let recorder = Arc::into_inner(recorder).ok_or("the engine has kept its recorder")?;
-    Ok(recorder.into_appender())
+    Ok(())
 }

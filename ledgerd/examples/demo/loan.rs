@@ -15,19 +15,20 @@
 //! number: there is no clock, no network, no model and no chance.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use async_trait::async_trait;
+use converge_core::gates::TimeoutPolicy;
 use converge_core::{
-    AgentEffect, Context, ContextKey, ContextState, ConvergeError, Engine, FactPayload,
-    ProposedFact, StreamingCallback, Suggestor,
+    AgentEffect, Context, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine,
+    EngineHitlPolicy, FactPayload, ProposedFact, Suggestor,
 };
+use ledger_client::converge::{PayloadRegistry, Recorder};
 use serde::{Deserialize, Serialize};
 
 // ---------------------------------------------------------------- the facts
 
 /// What the applicant tells us. Money is in whole euros.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
     /// The number everything else follows from.
     pub number: u64,
@@ -44,21 +45,21 @@ pub struct Application {
 }
 
 /// What the population register knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     verified: bool,
     address_months: u64,
 }
 
 /// What the credit bureau knows; scores go from 300, the worst, to 850.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Credit {
     score: u64,
     missed_payments: u64,
 }
 
 /// What the payroll confirms, and what the loan would take of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Income {
     confirmed: u64,
     overstated_percent: u64,
@@ -66,7 +67,7 @@ struct Income {
 }
 
 /// What makes an application look dishonest; nothing, for most.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Fraud {
     foreign_documents: bool,
     fresh_address: bool,
@@ -74,7 +75,7 @@ struct Fraud {
 }
 
 /// The case against the loan, in points, by where they come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Risk {
     credit: u64,
     income: u64,
@@ -82,7 +83,7 @@ struct Risk {
 }
 
 /// The answer to the applicant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Yes, no, or a human has to look.
     pub verdict: Verdict,
@@ -125,6 +126,13 @@ macro_rules! findings {
                 const NAME: &'static str = $name;
             }
         )+
+
+        /// How the facts are read back.
+        pub fn registry() -> PayloadRegistry {
+            let mut registry = PayloadRegistry::with_pack_payloads();
+            $(registry.register::<$fact>();)+
+            registry
+        }
     };
 }
 
@@ -297,8 +305,18 @@ fn draw(number: u64, what: &str, range: Range<u64>) -> u64 {
 
 // ------------------------------------------------------------------ the run
 
+/// The suggestors' names, in the order in which an engine has them.
+pub const SUGGESTORS: [&str; 6] = [
+    Identity::NAME,
+    Credit::NAME,
+    Income::NAME,
+    Fraud::NAME,
+    Risk::NAME,
+    Decision::NAME,
+];
+
 /// An engine with the six suggestors.
-fn engine() -> Engine {
+pub fn engine() -> Engine {
     use ContextKey::{Evaluations, Hypotheses, Seeds, Signals};
 
     let mut engine = Engine::new();
@@ -309,6 +327,27 @@ fn engine() -> Engine {
     engine.register_suggestor(rule(&[Signals, Hypotheses], risk));
     engine.register_suggestor(rule(&[Evaluations], decision));
     engine
+}
+
+/// A human has to approve every decision.
+pub fn policy() -> EngineHitlPolicy {
+    EngineHitlPolicy {
+        confidence_threshold: None,
+        gated_keys: vec![Decision::KEY],
+        timeout: TimeoutPolicy::default(),
+    }
+}
+
+/// A context in which an application waits for an engine.
+///
+/// # Errors
+///
+/// None that an application of this module causes.
+pub fn context(application: Application) -> Result<ContextState, ConvergeError> {
+    let mut context = ContextState::new();
+    let (key, name) = (Application::KEY, Application::NAME);
+    context.add_proposal(ProposedFact::new(key, name, application, "applicant"))?;
+    Ok(context)
 }
 
 /// How a run ended.
@@ -333,41 +372,39 @@ pub enum Error {
     Undecided,
 }
 
-/// Runs application `number` to convergence, calling `observer` on every cycle
-/// and every fact. The future never waits, so any executor will do.
+impl Outcome {
+    /// What a run came to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecided`]; no application of this module stays so.
+    pub fn of(result: &ConvergeResult) -> Result<Outcome, Error> {
+        let decision = find::<Decision>(&result.context).ok_or(Error::Undecided)?;
+        Ok(Outcome {
+            decision: decision.clone(),
+            cycles: result.cycles,
+            facts: result.integrity.fact_count,
+        })
+    }
+}
+
+/// Runs application `number` to convergence, with everything recorded. The future never
+/// waits, so any executor will do.
 ///
 /// # Errors
 ///
-/// [`Error::Engine`] if the engine gives up. No application of this module
-/// stays [`Error::Undecided`].
-pub async fn run(number: u64, observer: Arc<dyn StreamingCallback>) -> Result<Outcome, Error> {
-    decide(application(number), observer).await
-}
-
-async fn decide(
-    application: Application,
-    observer: Arc<dyn StreamingCallback>,
-) -> Result<Outcome, Error> {
-    let mut context = ContextState::new();
-    let (key, name) = (Application::KEY, Application::NAME);
-    context.add_proposal(ProposedFact::new(key, name, application, "applicant"))?;
-    let mut engine = engine();
-    engine.set_streaming(observer);
-    let result = engine.run(context).await?;
-    let decision = find::<Decision>(&result.context).ok_or(Error::Undecided)?;
-    Ok(Outcome {
-        decision: decision.clone(),
-        cycles: result.cycles,
-        facts: result.integrity.fact_count,
-    })
+/// [`Error::Engine`] if the engine gives up.
+pub async fn run(number: u64, recorder: &Recorder) -> Result<Outcome, Error> {
+    let context = context(application(number))?;
+    Outcome::of(&recorder.run(&mut engine(), context).await?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
-    use converge_core::ContextFact;
+    use converge_core::{ContextFact, StreamingCallback};
     use pollster::block_on;
 
     use super::*;
@@ -384,11 +421,18 @@ mod tests {
         fn on_cycle_end(&self, _: u32, _: usize) {}
     }
 
-    fn recorded(number: u64) -> (Outcome, Vec<(String, String)>) {
+    fn decided(application: Application) -> (Result<Outcome, Error>, Vec<(String, String)>) {
         let facts = Arc::new(Facts::default());
-        let outcome = block_on(run(number, facts.clone())).unwrap();
+        let mut engine = engine();
+        engine.set_streaming(facts.clone());
+        let result = block_on(engine.run(context(application).unwrap())).unwrap();
         let facts = facts.0.lock().unwrap().clone();
-        (outcome, facts)
+        (Outcome::of(&result), facts)
+    }
+
+    fn recorded(number: u64) -> (Outcome, Vec<(String, String)>) {
+        let (outcome, facts) = decided(application(number));
+        (outcome.unwrap(), facts)
     }
 
     #[test]
@@ -414,17 +458,9 @@ mod tests {
     #[test]
     fn every_suggestor_contributes_one_fact_in_order() {
         let (outcome, facts) = recorded(7);
-        let ids: Vec<&str> = facts.iter().map(|(id, _)| id.as_str()).collect();
-        let expected = [
-            Application::NAME,
-            Identity::NAME,
-            Credit::NAME,
-            Income::NAME,
-            Fraud::NAME,
-            Risk::NAME,
-            Decision::NAME,
-        ];
-        assert_eq!(ids, expected);
+        let mut ids = facts.iter().map(|(id, _)| id.as_str());
+        assert_eq!(ids.next(), Some(Application::NAME));
+        assert_eq!(ids.collect::<Vec<_>>(), SUGGESTORS);
         assert_eq!((outcome.cycles, outcome.facts), (5, 7));
     }
 
@@ -432,7 +468,7 @@ mod tests {
     fn loan_without_a_term_stays_undecided() {
         let mut application = application(7);
         application.term_months = 0;
-        let result = block_on(decide(application, Arc::new(Facts::default())));
+        let (result, _) = decided(application);
         assert!(matches!(result, Err(Error::Undecided)), "{result:?}");
     }
 }

@@ -1,0 +1,137 @@
+//! Where a fact comes from.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::context::Context;
+
+use super::super::record;
+use super::HistoryError;
+use super::gates::{self, Gate};
+use super::run::{FactEntry, Run};
+
+/// Everything that is recorded about one fact.
+///
+/// ```
+/// use ledger_client::converge::history::Explanation;
+///
+/// fn line(fact: &Explanation) -> String {
+///     format!("{} of {}, cycle {}", fact.id, fact.run_id, fact.cycle)
+/// }
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Where the fact is.
+    pub seq: u64,
+    /// When it was recorded: wall clock, nanoseconds since 1970.
+    pub appended_at_ns: u64,
+    /// Its Lamport time in the ledger.
+    pub lamport: u64,
+    /// In which run.
+    pub run_id: String,
+    /// In which attempt.
+    pub attempt: u32,
+    /// In which cycle of it.
+    pub cycle: u32,
+    /// Whether that cycle ended: the next attempt at the run keeps it.
+    pub is_committed: bool,
+    /// Its key in the engine's context.
+    pub key: String,
+    /// Its id there.
+    pub id: String,
+    /// What its payload is.
+    pub family: String,
+    /// Its payload.
+    pub payload: Value,
+    /// Who proposed it: a name, where the run's start says it.
+    pub agent: Option<String>,
+    /// What the proposal said of its origin, where that was recorded: of inputs, and of
+    /// what went through a gate.
+    pub provenance: Option<String>,
+    /// How the engine promoted it: gate, approver, evidence and trace.
+    pub promotion_record: Value,
+    /// Its logical time in the run.
+    pub created_at: Value,
+    /// What a human was asked, if one was.
+    pub gate: Option<Gate>,
+    /// Why the run stopped, if it has.
+    pub stop_reason: Option<String>,
+}
+
+/// Every fact of this id in a context, in the order in which they were recorded: of several
+/// runs, of several keys, and of cycles that an attempt did not finish.
+///
+/// # Errors
+///
+/// [`HistoryError`]: the context or an entry in it cannot be read.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::converge::history::explain;
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// for fact in explain(&context, "decision")? {
+///     println!("cycle {}, by {:?}: {}", fact.cycle, fact.agent, fact.payload);
+/// }
+/// # Ok(()) });
+/// ```
+pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, HistoryError> {
+    let runs = Run::all(context, |tags| {
+        tags.kind != record::FACT || tags.fact_id == Some(fact_id)
+    })?;
+    let mut found = Vec::new();
+    for run in &runs {
+        let gates = gates::of_run(run);
+        for attempt in run.attempts.values() {
+            for fact in attempt.facts.iter().filter(|fact| fact.id == fact_id) {
+                found.push(one(run, attempt.has(fact.seq), fact, &gates)?);
+            }
+        }
+    }
+    found.sort_by_key(|fact| fact.seq);
+    Ok(found)
+}
+
+fn one(
+    run: &Run,
+    is_committed: bool,
+    fact: &FactEntry,
+    gates: &[Gate],
+) -> Result<Explanation, HistoryError> {
+    let mut wire: Value =
+        serde_json::from_str(&fact.json).map_err(|error| HistoryError::Unreadable {
+            seq: fact.seq,
+            kind: record::FACT.to_owned(),
+            why: error.to_string(),
+        })?;
+    let gate = gates.iter().find(|gate| gate.proposal_id == fact.id);
+    let gate = gate.filter(|gate| gate.decision.is_some()).cloned();
+    let inputs = run.attempts.get(&fact.attempt).into_iter();
+    let inputs = inputs.flat_map(|attempt| &attempt.inputs);
+    let mut proposals = inputs.filter_map(|input| serde_json::from_str(input).ok());
+    let proposal = proposals.find(|input: &Value| input["id"] == *fact.id && fact.cycle == 0);
+    let provenance = proposal.and_then(|input| Some(input["provenance"].as_str()?.to_owned()));
+    Ok(Explanation {
+        seq: fact.seq,
+        appended_at_ns: fact.appended_at_ns,
+        lamport: fact.lamport,
+        run_id: run.id.clone(),
+        attempt: fact.attempt,
+        cycle: fact.cycle,
+        is_committed,
+        key: fact.key.clone(),
+        id: fact.id.clone(),
+        family: fact.family.clone(),
+        payload: wire["payload"]["payload"].take(),
+        agent: fact
+            .agent
+            .as_deref()
+            .map(|agent| run.agent(fact.attempt, agent)),
+        provenance: provenance.or_else(|| gate.as_ref()?.rationale.clone()),
+        promotion_record: wire["promotion_record"].take(),
+        created_at: wire["created_at"].take(),
+        gate,
+        stop_reason: run.outcome().map(|outcome| outcome.stop_reason.clone()),
+    })
+}

@@ -1,0 +1,347 @@
+//! One run as its entries tell it: attempts, what each came to, and what is missing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ledger_shm::Entry;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::context::Context;
+
+use super::super::record::{self, Tags};
+use super::HistoryError;
+use super::gates::{self, Gate};
+
+/// All attempts at one run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: String,
+    pub(crate) attempts: BTreeMap<u32, Attempt>,
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// From one `run_started` to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    pub(crate) started: Option<Started>,
+    /// `WireProposedFact`s.
+    pub(crate) inputs: Vec<String>,
+    /// Parts of a `WireContextSnapshot`: what the context had before.
+    pub(crate) checkpoint: String,
+    pub(crate) facts: Vec<FactEntry>,
+    pub(crate) rejections: Vec<Rejection>,
+    /// The last `cycle_end`: what comes after it is of a cycle that never ended.
+    pub(crate) cut: Option<u64>,
+    /// How many cycles have ended.
+    pub(crate) cycles: u32,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// What is known when an attempt starts.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Started {
+    pub(crate) suggestors: Option<Vec<String>>,
+    #[cfg_attr(not(feature = "converge"), expect(dead_code, reason = "for a rebuild"))]
+    pub(crate) inputs: usize,
+}
+
+/// A fact as it was promoted.
+#[derive(Debug)]
+pub(crate) struct FactEntry {
+    pub(crate) seq: u64,
+    pub(crate) appended_at_ns: u64,
+    pub(crate) lamport: u64,
+    pub(crate) attempt: u32,
+    pub(crate) cycle: u32,
+    pub(crate) agent: Option<String>,
+    pub(crate) key: String,
+    pub(crate) id: String,
+    pub(crate) family: String,
+    /// A `WireContextFact`.
+    pub(crate) json: String,
+}
+
+/// A human's no, as the engine was told.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "converge"), expect(dead_code, reason = "for a rebuild"))]
+pub(crate) struct Rejection {
+    pub(crate) seq: u64,
+    pub(crate) proposal_id: String,
+    pub(crate) decided_by: String,
+    pub(crate) reason: Option<String>,
+}
+
+/// How an attempt came to its end.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Otherwise it failed.
+    pub(crate) is_ended: bool,
+    pub(crate) stop_reason: String,
+    pub(crate) merkle_root: Option<String>,
+}
+
+/// Entries that did not fit.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) dropped: u64,
+    pub(crate) since_cycle: u32,
+}
+
+/// What an outcome's payload says that is told here.
+#[derive(Deserialize)]
+struct WireOutcome {
+    stop_reason: serde_json::Value,
+    error: Option<String>,
+    integrity: Option<WireIntegrity>,
+    #[serde(default)]
+    facts: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct WireIntegrity {
+    merkle_root: String,
+}
+
+/// What identifies a fact.
+#[derive(Deserialize)]
+struct WireFact {
+    key: String,
+    id: String,
+    payload: WirePayload,
+}
+
+#[derive(Deserialize)]
+struct WirePayload {
+    family: String,
+}
+
+/// An entry's payload as what its kind says.
+pub(super) fn payload<T: DeserializeOwned>(
+    entry: &Entry<'_>,
+    tags: &Tags<'_>,
+) -> Result<T, HistoryError> {
+    serde_json::from_slice(entry.payload())
+        .map_err(|error| unreadable(entry, tags, &error.to_string()))
+}
+
+fn text(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<String, HistoryError> {
+    let text = std::str::from_utf8(entry.payload());
+    text.map(str::to_owned)
+        .map_err(|error| unreadable(entry, tags, &error.to_string()))
+}
+
+fn unreadable(entry: &Entry<'_>, tags: &Tags<'_>, why: &str) -> HistoryError {
+    HistoryError::Unreadable {
+        seq: entry.seq(),
+        kind: tags.kind.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+impl Run {
+    /// The runs of a context that are wanted, in the order in which they began.
+    pub(crate) fn all(
+        context: &Context,
+        is_wanted: impl Fn(&Tags<'_>) -> bool,
+    ) -> Result<Vec<Run>, HistoryError> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut range = context.range(context.first_available()?);
+        while let Some(entry) = range.next_entry()? {
+            let Some(tags) = Tags::of(&entry).filter(&is_wanted) else {
+                continue;
+            };
+            let place = match places.get(tags.run_id) {
+                Some(place) => *place,
+                None => {
+                    runs.push(Run::new(tags.run_id));
+                    places.insert(tags.run_id.to_owned(), runs.len() - 1);
+                    runs.len() - 1
+                }
+            };
+            runs[place].add(&entry, &tags)?;
+        }
+        Ok(runs)
+    }
+
+    /// One run; without an id the one that was started last.
+    pub(crate) fn find(
+        context: &Context,
+        run_id: Option<&str>,
+    ) -> Result<Option<Run>, HistoryError> {
+        let mut last = run_id.map(str::to_owned);
+        if last.is_none() {
+            let mut range = context.range(context.first_available()?);
+            while let Some(entry) = range.next_entry()? {
+                if let Some(tags) = Tags::of(&entry).filter(|tags| tags.kind == record::RUN_STARTED)
+                {
+                    last = Some(tags.run_id.to_owned());
+                }
+            }
+        }
+        let Some(last) = last else { return Ok(None) };
+        let mut runs = Run::all(context, |tags| tags.run_id == last)?;
+        Ok(runs.pop())
+    }
+
+    fn new(id: &str) -> Run {
+        Run {
+            id: id.to_owned(),
+            attempts: BTreeMap::new(),
+            gates: Vec::new(),
+            gaps: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
+        let attempt = self.attempts.entry(tags.attempt).or_default();
+        match (entry.key(), tags.kind) {
+            (record::INTENTS, record::RUN_STARTED) => {
+                attempt.started = Some(payload(entry, tags)?);
+            }
+            (record::PROPOSALS, record::INPUT) => attempt.inputs.push(text(entry, tags)?),
+            // What a host saves later is not what the attempt began with.
+            (record::SNAPSHOTS, record::CHECKPOINT) if attempt.started.is_none() => {
+                attempt.checkpoint += &text(entry, tags)?;
+            }
+            (record::FACTS, record::FACT) => {
+                let fact = FactEntry::of(entry, tags, text(entry, tags)?);
+                attempt.facts.push(fact);
+            }
+            (record::TRACES, record::CYCLE_END) => {
+                attempt.cut = Some(entry.seq());
+                attempt.cycles = tags.cycle;
+            }
+            (record::TRACES, record::GAP) => self.gaps.push(payload(entry, tags)?),
+            (record::GATES, record::GATE_REQUESTED) => {
+                let gate = gates::requested(entry, tags)?;
+                gates::ask(&mut self.gates, gate);
+            }
+            (record::GATES, record::GATE_DECIDED) => {
+                let answered = gates::answered(entry, tags)?;
+                attempt.rejections.extend(answered.rejection());
+                gates::decide(&mut self.gates, answered);
+            }
+            (record::OUTCOMES, record::RUN_ENDED | record::RUN_FAILED) => {
+                attempt.end(entry, tags)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The last attempt that was started, and which one it is.
+    pub(crate) fn last_attempt(&self) -> Option<(u32, &Attempt)> {
+        let mut attempts = self.attempts.iter().rev();
+        let last = attempts.find(|(_, attempt)| attempt.started.is_some());
+        last.map(|(number, attempt)| (*number, attempt))
+    }
+
+    /// What the run came to, if it is over.
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.last_attempt()?.1.outcome.as_ref()
+    }
+
+    /// The facts of all cycles that ended, in the order of their promotion: of those of
+    /// one key and id the first.
+    pub(crate) fn facts(&self) -> Vec<&FactEntry> {
+        let mut seen = HashSet::new();
+        let mut facts: Vec<&FactEntry> = Vec::new();
+        for attempt in self.attempts.values() {
+            let committed = attempt.facts.iter().filter(|fact| attempt.has(fact.seq));
+            facts.extend(committed.filter(|fact| seen.insert((&*fact.key, &*fact.id))));
+        }
+        facts
+    }
+
+    /// The name of a suggestor, where the run's start says it; else what the engine calls it.
+    pub(crate) fn agent(&self, attempt: u32, agent: &str) -> String {
+        let started = self.attempts.get(&attempt);
+        let started = started.and_then(|attempt| attempt.started.as_ref());
+        let suggestors = started.and_then(|started| started.suggestors.as_deref());
+        name_of(agent, suggestors.unwrap_or_default())
+    }
+}
+
+/// `agent-3`, or `suggestor-3` where a human approved, is the fourth of the names.
+pub(super) fn name_of(agent: &str, suggestors: &[String]) -> String {
+    let index = agent
+        .strip_prefix("agent-")
+        .or(agent.strip_prefix("suggestor-"));
+    let index: Option<usize> = index.and_then(|index| index.parse().ok());
+    let name = index.and_then(|index| suggestors.get(index));
+    name.map_or_else(|| agent.to_owned(), Clone::clone)
+}
+
+impl Attempt {
+    /// Whether an entry is of a cycle that ended.
+    pub(crate) fn has(&self, seq: u64) -> bool {
+        self.cut.is_some_and(|cut| seq < cut)
+    }
+
+    fn end(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
+        let outcome: WireOutcome = payload(entry, tags)?;
+        for fact in outcome.facts {
+            let json: String = Box::<str>::from(fact).into();
+            let wire: WireFact = serde_json::from_str(&json)
+                .map_err(|error| unreadable(entry, tags, &error.to_string()))?;
+            self.facts.push(FactEntry {
+                key: wire.key,
+                id: wire.id,
+                family: wire.payload.family,
+                ..FactEntry::of(entry, tags, json)
+            });
+        }
+        let stop_reason = match outcome.stop_reason {
+            serde_json::Value::String(name) => name,
+            other => other.to_string(),
+        };
+        self.outcome = Some(Outcome {
+            is_ended: tags.kind == record::RUN_ENDED,
+            stop_reason: outcome.error.unwrap_or(stop_reason),
+            merkle_root: outcome.integrity.map(|proof| proof.merkle_root),
+        });
+        Ok(())
+    }
+}
+
+impl FactEntry {
+    fn of(entry: &Entry<'_>, tags: &Tags<'_>, json: String) -> FactEntry {
+        FactEntry {
+            seq: entry.seq(),
+            appended_at_ns: entry.appended_at_ns(),
+            lamport: entry.lamport(),
+            attempt: tags.attempt,
+            cycle: tags.cycle,
+            agent: tags.agent.map(str::to_owned),
+            key: tags.ckey.unwrap_or_default().to_owned(),
+            id: tags.fact_id.unwrap_or_default().to_owned(),
+            family: tags.family.unwrap_or_default().to_owned(),
+            json,
+        }
+    }
+}
+
+/// Context keys in the engine's order, in which its Merkle root takes them.
+const CONTEXT_KEYS: [&str; 12] = [
+    "Seeds",
+    "Hypotheses",
+    "Strategies",
+    "Constraints",
+    "Signals",
+    "Competitors",
+    "Evaluations",
+    "Proposals",
+    "Diagnostic",
+    "Votes",
+    "Disagreements",
+    "ConsensusOutcomes",
+];
+
+/// The place of a context key in the engine's order; unknown ones come last.
+pub(crate) fn in_context_order(key: &str) -> usize {
+    let place = CONTEXT_KEYS.iter().position(|known| *known == key);
+    place.unwrap_or(CONTEXT_KEYS.len())
+}

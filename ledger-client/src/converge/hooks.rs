@@ -1,0 +1,175 @@
+//! What an engine calls while it runs.
+
+use std::sync::Arc;
+
+use converge_core::{
+    ContextFact, ContextKey, ExperienceEvent, ExperienceEventEnvelope, ExperienceEventObserver,
+    StreamingCallback, Timestamp,
+};
+use converge_pack::FactTraceLink;
+use serde::Serialize;
+
+use super::output::What;
+use super::record;
+use super::recorder::Recorder;
+
+#[derive(Serialize)]
+struct CycleStart {
+    cycle: u32,
+}
+
+#[derive(Serialize)]
+struct CycleEnd {
+    cycle: u32,
+    facts_added: usize,
+}
+
+impl Recorder {
+    pub(super) fn record(&self, what: &What<'_>, payload: &impl Serialize) {
+        let mut state = self.shared.state();
+        let run = state.run.clone();
+        let is_recorded = state.output.record(&run, what, payload);
+        drop(state);
+        if is_recorded {
+            self.shared.published();
+        }
+    }
+
+    /// Has watchers told at once.
+    pub(super) fn ring(&self) {
+        self.shared.ring();
+    }
+
+    pub(super) fn cycle(&self) -> u32 {
+        self.shared.state().cycle
+    }
+
+    fn trace(&self, kind: &str, cycle: u32, payload: &impl Serialize) {
+        let what = What {
+            key: record::TRACES,
+            kind,
+            cycle,
+            more: &[],
+        };
+        self.record(&what, payload);
+    }
+
+    pub(super) fn fact(&self, cycle: u32, fact: &ContextFact) {
+        let family = fact.payload_family();
+        let id = fact.id().as_str();
+        if fact.key() == ContextKey::Diagnostic {
+            self.shared.state().diagnostics.insert(id.to_owned());
+        }
+        let ckey = key_name(fact.key());
+        let mut more = [
+            ("fact_id", id),
+            // The engine names a fact after its proposal.
+            ("proposal_id", id),
+            ("ckey", ckey),
+            ("family", family.as_str()),
+            ("", ""),
+        ];
+        let mut len = more.len() - 1;
+        if let FactTraceLink::Local(trace) = fact.promotion_record().trace_link() {
+            more[len] = ("agent", trace.span_id().as_str());
+            len += 1;
+        }
+        let what = What {
+            key: record::FACTS,
+            kind: record::FACT,
+            cycle,
+            more: &more[..len],
+        };
+        self.record(&what, fact);
+    }
+
+    pub(super) fn event(&self, event: &ExperienceEvent) {
+        let mut state = self.shared.state();
+        state.events += 1;
+        let (run, cycle) = (state.run.clone(), state.cycle);
+        let id = format!("{}-{}-{}", run.id(), run.attempt(), state.events);
+        let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
+        let kind = format!("{:?}", event.kind());
+        let envelope = ExperienceEventEnvelope::new(&*id, event.clone())
+            .with_timestamp(Timestamp::new(now.to_string()))
+            .with_correlation(run.id());
+        let more = [("event_id", &*id), ("corr", run.id())];
+        let what = What {
+            key: record::EVENTS,
+            kind: &kind,
+            cycle,
+            more: &more,
+        };
+        let is_recorded = state.output.record(&run, &what, &envelope);
+        drop(state);
+        if is_recorded {
+            self.shared.published();
+        }
+    }
+}
+
+impl StreamingCallback for Recorder {
+    fn on_cycle_start(&self, cycle: u32) {
+        self.shared.state().cycle = cycle;
+        self.trace(record::CYCLE_START, cycle, &CycleStart { cycle });
+        if let Some(other) = &self.streaming {
+            other.on_cycle_start(cycle);
+        }
+    }
+
+    fn on_fact(&self, cycle: u32, fact: &ContextFact) {
+        self.fact(cycle, fact);
+        if let Some(other) = &self.streaming {
+            other.on_fact(cycle, fact);
+        }
+    }
+
+    fn on_cycle_end(&self, cycle: u32, facts_added: usize) {
+        self.trace(record::CYCLE_END, cycle, &CycleEnd { cycle, facts_added });
+        if let Some(other) = &self.streaming {
+            other.on_cycle_end(cycle, facts_added);
+        }
+    }
+}
+
+impl ExperienceEventObserver for Recorder {
+    fn on_event(&self, event: &ExperienceEvent) {
+        self.event(event);
+        if let Some(other) = &self.events {
+            other.on_event(event);
+        }
+    }
+}
+
+/// Records what another observer is told, in a way of running that has its own observer.
+pub(super) struct Beside {
+    pub(super) recorder: Recorder,
+    pub(super) other: Option<Arc<dyn ExperienceEventObserver>>,
+}
+
+impl ExperienceEventObserver for Beside {
+    fn on_event(&self, event: &ExperienceEvent) {
+        self.recorder.event(event);
+        if let Some(other) = &self.other {
+            other.on_event(event);
+        }
+    }
+}
+
+/// A context key as its JSON has it.
+pub(super) fn key_name(key: ContextKey) -> &'static str {
+    match key {
+        ContextKey::Seeds => "Seeds",
+        ContextKey::Hypotheses => "Hypotheses",
+        ContextKey::Strategies => "Strategies",
+        ContextKey::Constraints => "Constraints",
+        ContextKey::Signals => "Signals",
+        ContextKey::Competitors => "Competitors",
+        ContextKey::Evaluations => "Evaluations",
+        ContextKey::Proposals => "Proposals",
+        ContextKey::Diagnostic => "Diagnostic",
+        ContextKey::Votes => "Votes",
+        ContextKey::Disagreements => "Disagreements",
+        ContextKey::ConsensusOutcomes => "ConsensusOutcomes",
+    }
+}

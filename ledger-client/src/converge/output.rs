@@ -1,0 +1,213 @@
+//! Where a recorder's entries go: into the log at once, or into a count of what is missing.
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use ledger_shm::{Appended, Full, NewEntry, Refused};
+use serde::Serialize;
+
+use crate::appender::Appender;
+use crate::error::AppendError;
+
+use super::record::{self, VERSION};
+use super::run::Run;
+
+/// One entry that a recorder tried to append, and what came of it.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::converge::{Recorder, Tried};
+///
+/// let recorder = Recorder::new(&ledger, "loan-7").observed_by(|tried: &Tried<'_>| {
+///     if let Err(error) = tried.outcome {
+///         eprintln!("{} is missing: {error}", tried.key);
+///     }
+/// });
+/// # Ok(()) });
+/// ```
+#[derive(Debug)]
+pub struct Tried<'a> {
+    /// The entry's key.
+    pub key: &'a str,
+    /// Its name and value pairs.
+    pub metadata: &'a [(&'a str, &'a str)],
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Where it is in the log, or why it is not there.
+    pub outcome: &'a Result<Appended, AppendError>,
+    /// How long the append took, without what led to the entry.
+    pub elapsed: Duration,
+}
+
+type Observer = Box<dyn FnMut(&Tried<'_>) + Send>;
+
+/// What an entry is, apart from its payload and its run.
+pub(super) struct What<'a> {
+    pub(super) key: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) cycle: u32,
+    /// Pairs beside those that every entry has.
+    pub(super) more: &'a [(&'a str, &'a str)],
+}
+
+/// Entries of a run that did not fit.
+#[derive(Debug)]
+struct Lost {
+    run: Run,
+    dropped: u64,
+    since_cycle: u32,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    dropped: u64,
+    since_cycle: u32,
+}
+
+/// The log's end, as one thread at a time has it.
+#[derive(Default)]
+pub(super) struct Output {
+    /// None as long as the context could not be opened.
+    pub(super) appender: Option<Appender>,
+    observer: Option<Observer>,
+    /// Per run, the oldest first.
+    lost: Vec<Lost>,
+    pub(super) recorded: u64,
+    pub(super) dropped: u64,
+    pub(super) trouble: Option<String>,
+    /// Kept for their memory.
+    payload: Vec<u8>,
+    digits: String,
+}
+
+impl Output {
+    pub(super) fn set_observer(&mut self, observer: impl FnMut(&Tried<'_>) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    /// Bytes of a payload, at most.
+    pub(super) fn payload_len_max(&self) -> usize {
+        let appender = self.appender.as_ref();
+        let limits = appender.map(|appender| appender.context().limits());
+        limits.unwrap_or_default().payload_len_max
+    }
+
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Appends an entry without telling watchers, or counts it; says which.
+    pub(super) fn record(
+        &mut self,
+        run: &Run,
+        what: &What<'_>,
+        payload: &(impl Serialize + ?Sized),
+    ) -> bool {
+        let mut buffer = std::mem::take(&mut self.payload);
+        buffer.clear();
+        let is_recorded = match serde_json::to_writer(&mut buffer, payload) {
+            Ok(()) => self.record_bytes(run, what, &buffer),
+            Err(error) => {
+                self.trouble = Some(format!("a {} is no JSON: {error}", what.kind));
+                self.lose(run, what.cycle);
+                false
+            }
+        };
+        self.payload = buffer;
+        is_recorded
+    }
+
+    /// As [`record`](Self::record), of what is JSON already.
+    pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
+        let is_recorded = self.settle() && self.append(run, what, payload);
+        if is_recorded {
+            self.recorded += 1;
+        } else {
+            self.lose(run, what.cycle);
+        }
+        is_recorded
+    }
+
+    /// Appends the gaps that are due: nothing may come before them.
+    pub(super) fn settle(&mut self) -> bool {
+        while let Some(lost) = self.lost.first() {
+            let gap = Gap {
+                dropped: lost.dropped,
+                since_cycle: lost.since_cycle,
+            };
+            let run = lost.run.clone();
+            let payload = serde_json::to_vec(&gap).expect("numbers are JSON");
+            let what = What {
+                key: record::TRACES,
+                kind: record::GAP,
+                cycle: gap.since_cycle,
+                more: &[],
+            };
+            if !self.append(&run, &what, &payload) {
+                return false;
+            }
+            self.lost.remove(0);
+        }
+        true
+    }
+
+    fn append(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
+        self.digits.clear();
+        write!(self.digits, "{}", what.cycle).expect("a string takes everything");
+        // More than any entry has.
+        let mut pairs = [("", ""); 16];
+        let always = [
+            ("v", VERSION),
+            ("run_id", run.id()),
+            ("attempt", run.attempt_text()),
+            ("cycle", &self.digits),
+            ("kind", what.kind),
+        ];
+        let len = always.len() + what.more.len();
+        pairs[..always.len()].copy_from_slice(&always);
+        pairs[always.len()..len].copy_from_slice(what.more);
+        let metadata = &pairs[..len];
+        let entry = NewEntry::new(what.key, payload).metadata(metadata);
+        let start = self.observer.is_some().then(Instant::now);
+        let outcome = match &mut self.appender {
+            Some(appender) => appender.try_append_quietly(&entry),
+            None => Err(Refused::Full(Full::DaemonDown).into()),
+        };
+        if let (Some(observer), Some(start)) = (&mut self.observer, start) {
+            observer(&Tried {
+                key: what.key,
+                metadata,
+                payload,
+                outcome: &outcome,
+                elapsed: start.elapsed(),
+            });
+        }
+        // What kept the context from being opened says more.
+        if self.appender.is_some() {
+            self.trouble = outcome.as_ref().err().map(AppendError::to_string);
+        }
+        outcome.is_ok()
+    }
+
+    fn lose(&mut self, run: &Run, cycle: u32) {
+        self.dropped += 1;
+        match self.lost.last_mut() {
+            Some(lost) if lost.run == *run => lost.dropped += 1,
+            _ => self.lost.push(Lost {
+                run: run.clone(),
+                dropped: 1,
+                since_cycle: cycle,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("recorded", &self.recorded)
+            .field("dropped", &self.dropped)
+            .field("trouble", &self.trouble)
+            .finish_non_exhaustive()
+    }
+}

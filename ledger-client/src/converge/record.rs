@@ -1,0 +1,75 @@
+//! What is written of runs: under which keys, as which kinds, with which metadata.
+
+use ledger_shm::Entry;
+
+/// Version of what is recorded, in the metadata as `v`.
+pub(super) const VERSION: &str = "1";
+
+pub(super) const INTENTS: &str = "intents";
+pub(super) const PROPOSALS: &str = "proposals";
+pub(super) const TRACES: &str = "traces";
+pub(super) const FACTS: &str = "facts";
+#[cfg(feature = "converge")]
+pub(super) const EVENTS: &str = "events";
+#[cfg(feature = "converge")]
+pub(super) const USER_EVENTS: &str = "user_events";
+pub(super) const GATES: &str = "gates";
+pub(super) const SNAPSHOTS: &str = "snapshots";
+pub(super) const OUTCOMES: &str = "outcomes";
+
+pub(super) const RUN_STARTED: &str = "run_started";
+pub(super) const INPUT: &str = "input";
+pub(super) const CYCLE_START: &str = "cycle_start";
+pub(super) const FACT: &str = "fact";
+pub(super) const CYCLE_END: &str = "cycle_end";
+pub(super) const GATE_REQUESTED: &str = "gate_requested";
+pub(super) const GATE_DECIDED: &str = "gate_decided";
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const RUN_ENDED: &str = "run_ended";
+pub(super) const RUN_FAILED: &str = "run_failed";
+pub(super) const GAP: &str = "gap";
+
+/// The metadata of an entry of a run.
+#[derive(Debug, Default)]
+pub(super) struct Tags<'e> {
+    pub(super) run_id: &'e str,
+    pub(super) attempt: u32,
+    pub(super) cycle: u32,
+    pub(super) kind: &'e str,
+    pub(super) agent: Option<&'e str>,
+    pub(super) fact_id: Option<&'e str>,
+    pub(super) proposal_id: Option<&'e str>,
+    pub(super) ckey: Option<&'e str>,
+    pub(super) family: Option<&'e str>,
+}
+
+impl<'e> Tags<'e> {
+    /// None if the entry is not of a run, or of a version that is not this one.
+    pub(super) fn of(entry: &'e Entry<'_>) -> Option<Tags<'e>> {
+        let mut tags = Tags::default();
+        let mut version = "";
+        for (name, value) in entry.metadata() {
+            match name {
+                "v" => version = value,
+                "run_id" => tags.run_id = value,
+                "attempt" => tags.attempt = value.parse().ok()?,
+                "cycle" => tags.cycle = value.parse().ok()?,
+                "kind" => tags.kind = value,
+                "agent" => tags.agent = Some(value),
+                "fact_id" => tags.fact_id = Some(value),
+                "proposal_id" => tags.proposal_id = Some(value),
+                "ckey" => tags.ckey = Some(value),
+                "family" => tags.family = Some(value),
+                _ => {}
+            }
+        }
+        (version == VERSION && !tags.run_id.is_empty() && !tags.kind.is_empty()).then_some(tags)
+    }
+}
+
+/// One pair of an entry's metadata.
+#[cfg(feature = "converge")]
+pub(super) fn of<'e>(entry: &'e Entry<'_>, name: &str) -> Option<&'e str> {
+    let mut pairs = entry.metadata();
+    pairs.find_map(|(key, value)| (key == name).then_some(value))
+}
