@@ -37,6 +37,7 @@ fn an_append_allocates_nothing() {
     let programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
         peer: env!("CARGO_BIN_EXE_peer"),
+        engine: env!("CARGO_BIN_EXE_engine"),
     };
     let instance = Instance::started(programs, &[]);
     let context = instance.context("log");

@@ -29,7 +29,9 @@ mod memory;
 mod names;
 mod offline;
 mod oracle;
+mod programs;
 mod proofs;
+mod rebuild;
 mod recorder;
 mod retention;
 mod roster;
@@ -39,6 +41,7 @@ mod service;
 mod snapshot;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+mod suggestors;
 #[cfg(target_arch = "x86_64")]
 mod synced;
 mod tail;
@@ -52,6 +55,7 @@ use ledger_tests::Programs;
 const PROGRAMS: Programs = Programs {
     ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
     peer: env!("CARGO_BIN_EXE_peer"),
+    engine: env!("CARGO_BIN_EXE_engine"),
 };
 
 /// Contexts that are nowhere else, so that what leaves memory is gone.

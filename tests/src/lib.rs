@@ -40,6 +40,8 @@ pub struct Programs {
     pub ledgerd: &'static str,
     /// The scripted peer.
     pub peer: &'static str,
+    /// The process that decides a loan application.
+    pub engine: &'static str,
 }
 
 /// An instance of its own for one test, with its daemon if that is started.
@@ -127,6 +129,14 @@ impl Instance {
             command.uid(self.uid);
         }
         command
+    }
+
+    /// The process that decides a loan application.
+    pub fn engine(&self, args: &[&str]) -> Output {
+        let mut command = self.command(self.programs.engine);
+        command.args(args).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::start(&mut command).output()
     }
 
     fn command(&self, program: &str) -> Command {

@@ -12,6 +12,9 @@ use crate::error::AppendError;
 use super::record::{self, VERSION};
 use super::run::Run;
 
+/// How long nothing is tried after nothing fitted.
+const SHORTAGE: Duration = Duration::from_millis(10);
+
 /// One entry that a recorder tried to append, and what came of it.
 ///
 /// ```
@@ -58,6 +61,20 @@ struct Lost {
     since_cycle: u32,
 }
 
+/// No entry fits, although what says so may: without this it would be said for each.
+#[derive(Clone, Copy, Debug)]
+struct Shortage {
+    since: Instant,
+    arrivals: u64,
+}
+
+impl Shortage {
+    /// Until memory arrives, or long enough for it to have come by another way.
+    fn lasts(self, arrivals: u64) -> bool {
+        self.arrivals == arrivals && self.since.elapsed() < SHORTAGE
+    }
+}
+
 #[derive(Serialize)]
 struct Gap {
     dropped: u64,
@@ -72,6 +89,7 @@ pub(super) struct Output {
     observer: Option<Observer>,
     /// Per run, the oldest first.
     lost: Vec<Lost>,
+    shortage: Option<Shortage>,
     pub(super) recorded: u64,
     pub(super) dropped: u64,
     pub(super) trouble: Option<String>,
@@ -119,13 +137,26 @@ impl Output {
 
     /// As [`record`](Self::record), of what is JSON already.
     pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
-        let is_recorded = self.settle() && self.append(run, what, payload);
-        if is_recorded {
+        let was_short = !self.lost.is_empty();
+        let is_hopeless = was_short && self.shortage.is_some_and(|it| it.lasts(self.arrivals()));
+        if !is_hopeless && self.settle() && self.append(run, what, payload) {
             self.recorded += 1;
-        } else {
-            self.lose(run, what.cycle);
+            return true;
         }
-        is_recorded
+        if was_short && !is_hopeless {
+            self.shortage = Some(Shortage {
+                since: Instant::now(),
+                arrivals: self.arrivals(),
+            });
+        }
+        self.lose(run, what.cycle);
+        false
+    }
+
+    /// Changes when memory arrives, if there is a context for which it could.
+    fn arrivals(&self) -> u64 {
+        let appender = self.appender.as_ref();
+        appender.map_or(0, |appender| appender.context().shared().arrivals())
     }
 
     /// Appends the gaps that are due: nothing may come before them.

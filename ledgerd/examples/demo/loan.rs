@@ -361,6 +361,11 @@ pub struct Outcome {
     pub facts: usize,
 }
 
+/// What a context's application has come to, if it has.
+pub fn decision_in(context: &ContextState) -> Option<&Decision> {
+    find(context)
+}
+
 /// Why a run has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -379,7 +384,7 @@ impl Outcome {
     ///
     /// [`Error::Undecided`]; no application of this module stays so.
     pub fn of(result: &ConvergeResult) -> Result<Outcome, Error> {
-        let decision = find::<Decision>(&result.context).ok_or(Error::Undecided)?;
+        let decision = decision_in(&result.context).ok_or(Error::Undecided)?;
         Ok(Outcome {
             decision: decision.clone(),
             cycles: result.cycles,

@@ -1,0 +1,196 @@
+//! Whatever program an engine runs, it does the same with a ledger beside it, and the ledger
+//! has all of it.
+
+use converge_core::gates::{GateDecision, TimeoutPolicy};
+use converge_core::{
+    Budget, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine, EngineHitlPolicy,
+    RunResult,
+};
+use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
+use pollster::block_on;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use crate::started;
+use crate::suggestors::{Rule, engine};
+
+const KEYS: [ContextKey; 5] = [
+    ContextKey::Seeds,
+    ContextKey::Hypotheses,
+    ContextKey::Signals,
+    ContextKey::Strategies,
+    ContextKey::Diagnostic,
+];
+
+/// Which key, and which fact there.
+type Place = (usize, u8);
+
+/// What an engine is given.
+#[derive(Clone, Debug)]
+struct Program {
+    inputs: Vec<(Place, String)>,
+    /// What each waits for, and what it adds.
+    rules: Vec<(Vec<Place>, Vec<(Place, String)>)>,
+    max_cycles: u32,
+    max_facts: u32,
+    gated: Option<usize>,
+    /// What a human says, one after the other.
+    answers: Vec<bool>,
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    let place = || (0..KEYS.len(), 0..4_u8);
+    let fact = move || (place(), "[a-z ]{0,8}|[\\PC]{1,6}");
+    let rule = (
+        prop::collection::vec(place(), 0..3),
+        prop::collection::vec(fact(), 0..4),
+    );
+    let given = (
+        prop::collection::vec(fact(), 0..4),
+        prop::collection::vec(rule, 0..6),
+    );
+    let limits = (1..8_u32, 1..12_u32, prop::option::of(0..KEYS.len()));
+    (given, limits, prop::collection::vec(any::<bool>(), 8)).prop_map(
+        |((inputs, rules), (max_cycles, max_facts, gated), answers)| Program {
+            inputs,
+            rules,
+            max_cycles,
+            max_facts,
+            gated,
+            answers,
+        },
+    )
+}
+
+fn id(place: Place) -> String {
+    format!("fact-{}", place.1)
+}
+
+impl Program {
+    fn engine(&self) -> Engine {
+        let rules: Vec<Rule> = self
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(at, rule)| {
+                let needs: Vec<_> = rule
+                    .0
+                    .iter()
+                    .map(|place| (KEYS[place.0], id(*place)))
+                    .collect();
+                let needs: Vec<_> = needs.iter().map(|(key, id)| (*key, &**id)).collect();
+                let rule_of = Rule::after(&format!("rule-{at}"), &needs);
+                rule.1.iter().fold(rule_of, |whole, (place, text)| {
+                    whole.adds(KEYS[place.0], &id(*place), text)
+                })
+            })
+            .collect();
+        let mut engine = engine(&rules);
+        engine.set_budget(Budget {
+            max_cycles: self.max_cycles,
+            max_facts: self.max_facts,
+        });
+        if let Some(gated) = self.gated {
+            engine.set_hitl_policy(EngineHitlPolicy {
+                confidence_threshold: None,
+                gated_keys: vec![KEYS[gated]],
+                timeout: TimeoutPolicy::default(),
+            });
+        }
+        engine
+    }
+
+    fn context(&self) -> ContextState {
+        let mut context = ContextState::new();
+        for (place, text) in &self.inputs {
+            // One that contradicts another is not staged.
+            let _ = context.add_input(KEYS[place.0], id(*place), text.clone());
+        }
+        context
+    }
+
+    fn run(&self, recorder: Option<&Recorder>) -> Result<ConvergeResult, ConvergeError> {
+        let mut engine = self.engine();
+        let mut answers = self.answers.iter();
+        let mut result = block_on(async {
+            match recorder {
+                Some(recorder) => recorder.run_with_hitl(&mut engine, self.context()).await,
+                None => engine.run_with_hitl(self.context()).await,
+            }
+        });
+        loop {
+            match result {
+                RunResult::Complete(result) => return result,
+                RunResult::HitlPause(pause) => {
+                    let gate = pause.request.gate_id.clone();
+                    let decision = match answers.next() {
+                        Some(true) => GateDecision::approve(gate, "kari"),
+                        _ => GateDecision::reject(gate, "kari", None),
+                    };
+                    result = block_on(async {
+                        match recorder {
+                            Some(recorder) => recorder.resume(&mut engine, *pause, decision).await,
+                            None => engine.resume(*pause, decision).await,
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// How it ended, to the byte, but for what an engine does in no order: it takes what is
+/// staged under different keys in that of a hash map.
+fn outcome(result: &Result<ConvergeResult, ConvergeError>) -> String {
+    match result {
+        Ok(result) => format!(
+            "{:?} {} {:?}",
+            result.integrity, result.cycles, result.stop_reason
+        ),
+        Err(error) => {
+            let root = error
+                .context()
+                .map(|it| it.snapshot().merkle_root().to_hex());
+            let kind = error.to_string();
+            let kind = kind.split(':').next().unwrap_or_default().to_owned();
+            format!("{kind} {root:?}")
+        }
+    }
+}
+
+#[test]
+fn with_and_without_a_ledger_a_program_does_the_same() {
+    let instance = started(&[]);
+    let ledger = instance.connect();
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
+    let kinds = std::cell::RefCell::new(std::collections::BTreeMap::<String, u32>::new());
+    let outcome_of = runner.run(&program(), |program| {
+        let alone = program.run(None);
+        let recorder = Recorder::new(&ledger, "programs");
+        let beside = program.run(Some(&recorder));
+        prop_assert_eq!(outcome(&beside), outcome(&alone));
+        prop_assert_eq!(recorder.dropped(), 0);
+
+        let context = ledger.context("programs").open_read_only().expect("there");
+        let registry = PayloadRegistry::with_pack_payloads();
+        let rebuilt = rebuild(&context, &registry).expect("a run");
+        prop_assert!(rebuilt.is_complete());
+        prop_assert_eq!(rebuilt.has_ended, beside.is_ok());
+        if let Ok(result) = &beside {
+            let root = rebuilt.context.snapshot().merkle_root().clone();
+            prop_assert_eq!(root, result.integrity.merkle_root.clone());
+        }
+        let kind = outcome(&alone);
+        let kind = kind
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        *kinds.borrow_mut().entry(kind).or_default() += 1;
+        Ok(())
+    });
+    outcome_of.unwrap_or_else(|error| panic!("{error}"));
+    // All ways to end are among them.
+    let kinds = kinds.into_inner();
+    assert!(kinds.len() >= 3, "{kinds:?}");
+}
