@@ -6,6 +6,7 @@
 mod abandoned;
 mod appenders;
 mod archive;
+mod checkpoints;
 mod commands;
 mod compressed;
 mod configuration;

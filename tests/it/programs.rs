@@ -1,10 +1,13 @@
 //! Whatever program an engine runs, it does the same with a ledger beside it, and the ledger
 //! has all of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
 use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
-    Budget, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine, EngineHitlPolicy,
-    RunResult,
+    Budget, ContextFact, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine,
+    EngineHitlPolicy, RunResult, StreamingCallback,
 };
 use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
 use pollster::block_on;
@@ -156,6 +159,84 @@ fn outcome(result: &Result<ConvergeResult, ConvergeError>) -> String {
             format!("{kind} {root:?}")
         }
     }
+}
+
+/// A host's callback that has the engine's process fail at some call.
+struct Fails(Mutex<u32>);
+
+impl Fails {
+    fn call(&self) {
+        let mut left = self.0.lock().expect("one thread");
+        match left.checked_sub(1) {
+            Some(less) => *left = less,
+            // As a panic, without the report of one: this happens hundreds of times.
+            None => resume_unwind(Box::new("the process fails here")),
+        }
+    }
+}
+
+impl StreamingCallback for Fails {
+    fn on_cycle_start(&self, _: u32) {
+        self.call();
+    }
+    fn on_fact(&self, _: u32, _: &ContextFact) {
+        self.call();
+    }
+    fn on_cycle_end(&self, _: u32, _: usize) {
+        self.call();
+    }
+}
+
+/// What a run came to, whatever it took: of one that has gone on cycles count from there.
+fn came_to(result: &Result<ConvergeResult, ConvergeError>) -> Result<String, String> {
+    match result {
+        Ok(result) => Ok(result.integrity.merkle_root.to_hex()),
+        Err(error) => Err(error.to_string().chars().take(8).collect()),
+    }
+}
+
+#[test]
+fn interrupted_anywhere_a_program_comes_to_the_same() {
+    let instance = started(&[]);
+    let ledger = instance.connect();
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
+    let interrupted = std::cell::Cell::new(0);
+    let outcome = runner.run(&(program(), 0..30_u32), |(program, calls)| {
+        // Budgets begin anew with every attempt, and a resumed pause promotes the rest of
+        // its cycle unasked: neither can come to the same.
+        let program = Program {
+            max_cycles: 100,
+            max_facts: 1000,
+            gated: None,
+            ..program
+        };
+        let alone = program.run(None);
+        let fails = Arc::new(Fails(Mutex::new(calls)));
+        let recorder = Recorder::new(&ledger, "programs").streaming(fails);
+        let run = AssertUnwindSafe(|| program.run(Some(&recorder)));
+        if catch_unwind(run).is_ok() {
+            return Ok(());
+        }
+        drop(recorder);
+        interrupted.set(interrupted.get() + 1);
+        let context = ledger.context("programs").open_read_only().expect("there");
+        let registry = PayloadRegistry::with_pack_payloads();
+        let rebuilt = rebuild(&context, &registry).expect("a run");
+        prop_assert!(rebuilt.is_complete());
+        let recorder = Recorder::continuing(&ledger, &rebuilt);
+        let resumed = block_on(rebuilt.resume(&recorder, &mut program.engine()));
+        let RunResult::Complete(resumed) = resumed.expect("it has not ended") else {
+            return Err(TestCaseError::fail("nothing is gated"));
+        };
+        prop_assert_eq!(came_to(&resumed), came_to(&alone));
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        interrupted.get() > 50,
+        "{} were interrupted",
+        interrupted.get()
+    );
 }
 
 #[test]

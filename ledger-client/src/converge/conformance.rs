@@ -3,10 +3,10 @@
 //! Each panics with what it found where an implementation does something else.
 
 use converge_core::{
-    BudgetResource, EventQuery, ExecutionEnv, ExperienceEvent, ExperienceEventEnvelope,
-    ExperienceEventKind, ExperienceRecord, ExperienceStore, GovernedArtifactState, LifecycleEvent,
-    LocalReplayTrace, ReplayTrace, SamplerParams, TimeRange, UserExperienceEvent,
-    UserExperienceEventEnvelope,
+    BudgetResource, ContextKey, ContextState, ContextStore, Engine, EventQuery, ExecutionEnv,
+    ExperienceEvent, ExperienceEventEnvelope, ExperienceEventKind, ExperienceRecord,
+    ExperienceStore, GovernedArtifactState, LifecycleEvent, LocalReplayTrace, ReplayTrace,
+    SamplerParams, TimeRange, UserExperienceEvent, UserExperienceEventEnvelope,
 };
 
 /// Events of two chains and of none, and of users; some at the same time.
@@ -231,4 +231,97 @@ fn finds_trace_links(store: &impl ExperienceStore) {
     };
     let found = ["trace-2", "trace-1", "none"].map(seed);
     assert_eq!(found, [Some(18), Some(17), None]);
+}
+
+/// A [`ContextStore`], empty so far and with the payloads of
+/// [`PayloadRegistry::with_pack_payloads`](super::PayloadRegistry::with_pack_payloads), gives
+/// back what was saved last: of each scope its own, however large.
+///
+/// # Panics
+///
+/// Where it does not.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::converge::{LedgerContextStore, PayloadRegistry, conformance};
+///
+/// let store = LedgerContextStore::new(&ledger, PayloadRegistry::with_pack_payloads());
+/// pollster::block_on(conformance::context_store(&store));
+/// # Ok(()) });
+/// ```
+pub async fn context_store(store: &impl ContextStore) {
+    assert!(load(store, "a").await.is_none(), "it is empty");
+    let empty = ContextState::new();
+    save(store, "a", &empty).await;
+    assert_same(&loaded(store, "a").await, &empty);
+
+    let mut staged = ContextState::new();
+    stage(&mut staged, "term", "42 months \u{2014} \"or more\"\n");
+    save(store, "a", &staged).await;
+    assert_same(&loaded(store, "a").await, &staged);
+    let promoted = promoted(staged).await;
+    save(store, "a", &promoted).await;
+    assert_same(&loaded(store, "a").await, &promoted);
+
+    // What comes back can be gone on with.
+    let mut more = loaded(store, "a").await;
+    stage(&mut more, "rate", "4 %");
+    let more = self::promoted(more).await;
+    assert_eq!(more.version(), 2);
+    assert!(load(store, "b").await.is_none(), "scopes are apart");
+    save(store, "b", &more).await;
+    assert_same(&loaded(store, "b").await, &more);
+    assert_same(&loaded(store, "a").await, &promoted);
+
+    // Of several saved ones the last, also if it has less.
+    save(store, "b", &promoted).await;
+    assert_same(&loaded(store, "b").await, &promoted);
+
+    let mut large = ContextState::new();
+    for fact in 0..LARGE_COUNT {
+        stage(&mut large, &fact.to_string(), &"\u{00e9}".repeat(LARGE_LEN));
+    }
+    let large = self::promoted(large).await;
+    save(store, "large", &large).await;
+    assert_same(&loaded(store, "large").await, &large);
+}
+
+/// Together more than an entry, a message or a row often may have.
+const LARGE_COUNT: usize = 3000;
+const LARGE_LEN: usize = 1000;
+
+fn stage(context: &mut ContextState, id: &str, text: &str) {
+    let staged = context.add_input(ContextKey::Seeds, id, text);
+    assert!(staged.expect("nothing contradicts it"));
+}
+
+/// What is staged, as facts.
+async fn promoted(context: ContextState) -> ContextState {
+    let result = Engine::new().run(context).await;
+    result.expect("it converges").context
+}
+
+async fn save(store: &impl ContextStore, scope: &str, context: &ContextState) {
+    let saved = store.save_context(scope, context).await;
+    saved.expect("saved");
+}
+
+async fn load(store: &impl ContextStore, scope: &str) -> Option<ContextState> {
+    store.load_context(scope).await.expect("readable")
+}
+
+async fn loaded(store: &impl ContextStore, scope: &str) -> ContextState {
+    load(store, scope).await.expect("it was saved")
+}
+
+/// Facts with their promotions, what is staged, and how often it changed.
+fn assert_same(found: &ContextState, saved: &ContextState) {
+    let (found, saved) = (found.snapshot(), saved.snapshot());
+    assert_eq!(found.version(), saved.version());
+    assert_eq!(found.merkle_root(), saved.merkle_root());
+    assert!(
+        found.facts() == saved.facts(),
+        "facts are the same, with their promotions"
+    );
+    assert_eq!(found.proposals(), saved.proposals());
 }
