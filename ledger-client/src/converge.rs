@@ -32,7 +32,7 @@
 //!
 //! Reading order: `record` has the names of the table, [`history`] reads them without a type
 //! of converge-core; `recorder`, `hooks`, `runs` and `gate` are a run as it is recorded,
-//! `output` and `ringer` how that never waits; `rebuild` and `rejection` the way back;
+//! `wire`, `output` and `ringer` how that never waits; `rebuild` and `rejection` the way back;
 //! `experience`, `context_store` and `checkpoint` the stores, [`conformance`] what they have
 //! to do.
 
@@ -64,6 +64,8 @@ mod ringer;
 mod run;
 #[cfg(feature = "converge")]
 mod runs;
+#[cfg(feature = "converge")]
+mod wire;
 
 #[cfg(feature = "converge")]
 pub use context_store::LedgerContextStore;

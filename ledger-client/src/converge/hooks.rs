@@ -1,10 +1,10 @@
 //! What an engine calls while it runs.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use converge_core::{
-    ContextFact, ContextKey, ExperienceEvent, ExperienceEventEnvelope, ExperienceEventObserver,
-    StreamingCallback, Timestamp,
+    ContextFact, ContextKey, ExperienceEvent, ExperienceEventObserver, StreamingCallback,
 };
 use converge_pack::FactTraceLink;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::output::What;
 use super::record;
 use super::recorder::Recorder;
+use super::wire;
 
 #[derive(Serialize)]
 struct CycleStart {
@@ -80,7 +81,11 @@ impl Recorder {
             cycle,
             more: &more[..len],
         };
-        self.record(&what, fact);
+        match wire::Fact::of(fact, family.as_str()) {
+            Ok(wire) => self.record(&what, &wire),
+            // What cannot be written says so where it is written.
+            Err(_) => self.record(&what, fact),
+        }
     }
 
     pub(super) fn event(&self, event: &ExperienceEvent) {
@@ -88,11 +93,15 @@ impl Recorder {
         state.events += 1;
         let (run, cycle) = (state.run.clone(), state.cycle);
         let id = format!("{}-{}-{}", run.id(), run.attempt(), state.events);
-        let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
+        let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let kind = format!("{:?}", event.kind());
-        let envelope = ExperienceEventEnvelope::new(&*id, event.clone())
-            .with_timestamp(Timestamp::new(now.to_string()))
-            .with_correlation(run.id());
+        let envelope = wire::Event {
+            event_id: &id,
+            occurred_at: &now,
+            tenant_id: None,
+            correlation_id: Some(run.id()),
+            event,
+        };
         let more = [("event_id", &*id), ("corr", run.id())];
         let what = What {
             key: record::EVENTS,

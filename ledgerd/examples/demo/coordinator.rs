@@ -4,12 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use ledger_client::Ledger;
 use ledger_shm::object;
 use nix::sys::signal::Signal;
 
 use crate::Failure;
 use crate::crew::{Crew, Stopped, signals};
+use crate::gate;
 use crate::instance::Instance;
+use crate::message::Gated;
 use crate::plan::{Plan, Role};
 use crate::summary::{Summary, mib};
 use crate::watcher::LIVE_HEADING;
@@ -75,16 +78,43 @@ fn run(plan: &Plan) -> Result<Summary, Stopped> {
     crew.start(Role::Late)?;
     let late = crew.report(Role::Late)?;
     let watcher = crew.report(Role::Watcher)?;
+    let gated = play_gate(&mut crew, &instance)?;
     crew.end(Role::Daemon)?;
 
     let summary = Summary {
         engines,
         watcher,
         late,
+        gated,
         elapsed: start.elapsed(),
     };
     summary.print(&mut io::stdout())?;
     Ok(summary)
+}
+
+/// A run asks, its process is killed, a human answers, and another process ends the run.
+fn play_gate(crew: &mut Crew<'_>, instance: &Instance) -> Result<Gated, Stopped> {
+    crew.start(Role::Asking)?;
+    let asked = crew.asked()?;
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "\nA run in context {:?} asks a human to approve",
+        gate::CONTEXT
+    )?;
+    writeln!(out, "  {asked}")?;
+    crew.kill(Role::Asking)?;
+    writeln!(
+        out,
+        "Its process is killed. The answer goes into the ledger."
+    )?;
+    let ledger = Ledger::builder()
+        .instance(instance.name())
+        .runtime_dir(instance.runtime_dir())
+        .connect()?;
+    gate::answer(&ledger)?;
+    crew.start(Role::Resuming)?;
+    Ok(crew.gated(Role::Resuming)?)
 }
 
 fn print_plan(plan: &Plan, instance: &str) -> io::Result<()> {

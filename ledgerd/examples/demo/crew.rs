@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::Failure;
 use crate::instance::Instance;
-use crate::message::{Message, Report};
+use crate::message::{Gated, Message, Report};
 use crate::plan::Role;
 
 /// Why the demo ends before its time.
@@ -55,6 +55,8 @@ pub struct Crew<'a> {
     instance: &'a Instance,
     members: BTreeMap<Role, Member>,
     reports: BTreeMap<Role, Report>,
+    asked: Option<String>,
+    gated: Option<Gated>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     patience: Duration,
@@ -86,6 +88,8 @@ impl<'a> Crew<'a> {
             instance,
             members: BTreeMap::new(),
             reports: BTreeMap::new(),
+            asked: None,
+            gated: None,
             events,
             sender,
             patience,
@@ -136,6 +140,39 @@ impl<'a> Crew<'a> {
             .ok_or_else(|| format!("the {role} ended without a report").into())
     }
 
+    /// Waits until a process asks something.
+    pub fn asked(&mut self) -> Result<String, Stopped> {
+        loop {
+            match self.asked.take() {
+                Some(asked) => return Ok(asked),
+                None => self.hear()?,
+            }
+        }
+    }
+
+    /// Waits for what became of the run that asked.
+    pub fn gated(&mut self, role: Role) -> Result<Gated, Stopped> {
+        self.wait_for_end(role)?;
+        self.gated
+            .take()
+            .ok_or_else(|| format!("the {role} ended without a report").into())
+    }
+
+    /// Kills a process in the middle of what it does.
+    pub fn kill(&mut self, role: Role) -> Result<(), Stopped> {
+        let member = self.member(role)?;
+        // It has nothing to report.
+        member.input = None;
+        member.child.kill()?;
+        while !self.members[&role].is_silent {
+            self.hear()?;
+        }
+        if let Some(mut member) = self.members.remove(&role) {
+            member.child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Tells a process to begin.
     pub fn go(&mut self, role: Role) -> Result<(), Failure> {
         let input = self.members.get_mut(&role).and_then(|it| it.input.as_mut());
@@ -176,8 +213,10 @@ impl<'a> Crew<'a> {
             Ok(Event::Said(role, Message::Report(report))) => {
                 self.reports.insert(role, report);
             }
+            Ok(Event::Said(_, Message::Asked(what))) => self.asked = Some(what),
+            Ok(Event::Said(_, Message::Gated(gated))) => self.gated = Some(gated),
             Ok(Event::Silent(role, None)) => {
-                let has_reported = self.reports.contains_key(&role);
+                let has_reported = self.reports.contains_key(&role) || self.gated.is_some();
                 let member = self.member(role)?;
                 member.is_silent = true;
                 // The daemon has nothing to report and ends when it is told.

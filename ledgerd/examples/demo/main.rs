@@ -9,8 +9,11 @@
 //!   owns memory    append    print, live  read at the end
 //! ```
 //!
+//! Then one more run waits for a human. Its process is killed meanwhile, and another one
+//! goes on where it was, to the same end.
+//!
 //! Reading order: `plan` and `coordinator` are the story; `engines`, `watcher`,
-//! `late` and `daemon` are its processes; `loan` is what the engines decide;
+//! `late`, `daemon` and `gate` are its processes; `loan` is what the engines decide;
 //! `digest` and `latency` are what is measured, `summary` prints it; `message`,
 //! `crew` and `instance` start the processes, listen to them and clean up.
 
@@ -21,6 +24,7 @@ mod crew;
 mod daemon;
 mod digest;
 mod engines;
+mod gate;
 mod instance;
 mod late;
 mod latency;
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         Role::Engines => engines::play(&plan),
         Role::Watcher => watcher::play(&plan),
         Role::Late => late::play(&plan),
+        Role::Asking => gate::ask(),
+        Role::Resuming => gate::resume(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,8 +16,23 @@ pub enum Message {
     Ready,
     /// A line for the user.
     Line(String),
+    /// A human has to answer this, and it waits.
+    Asked(String),
+    /// What became of the run that asked. Nothing follows.
+    Gated(Gated),
     /// What came of it. Nothing follows.
     Report(Report),
+}
+
+/// A run that was killed while it waited for a human.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Gated {
+    /// Which one it was that ended.
+    pub attempt: u32,
+    /// Over all its facts.
+    pub merkle_root: String,
+    /// Over those of a run that nobody has killed.
+    pub uninterrupted: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

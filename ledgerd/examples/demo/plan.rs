@@ -11,7 +11,7 @@ use ledger_shm::format::CONTROL_LEN;
 const APPLICATIONS_DEFAULT: u32 = 1000;
 /// Bytes that the records of one application take in memory at most; they take
 /// 7.7 KiB.
-const APPLICATION_LEN_MAX: u64 = 9 << 10;
+const APPLICATION_LEN_MAX: u64 = 20 << 10;
 /// In how many segments the records of a run fit, if there is time to fetch
 /// one after the other.
 const SEGMENTS_PER_RUN: u64 = 4;
@@ -74,6 +74,10 @@ pub enum Role {
     Watcher,
     /// Reads everything when it is over.
     Late,
+    /// Asks a human, and is killed.
+    Asking,
+    /// Goes on where that one was killed.
+    Resuming,
 }
 
 impl Role {
@@ -84,6 +88,8 @@ impl Role {
             Role::Engines => "engines",
             Role::Watcher => "watcher",
             Role::Late => "late",
+            Role::Asking => "asking",
+            Role::Resuming => "resuming",
         }
     }
 }
@@ -92,6 +98,8 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Role::Late => "late joiner",
+            Role::Asking => "asking engine",
+            Role::Resuming => "resuming engine",
             role => role.name(),
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::latency::{Percentiles, duration};
 use crate::loan::Verdict;
-use crate::message::Report;
+use crate::message::{Gated, Report};
 use crate::plan::Role;
 
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct Summary {
     pub engines: Report,
     pub watcher: Report,
     pub late: Report,
+    pub gated: Gated,
     pub elapsed: Duration,
 }
 
@@ -38,6 +39,16 @@ impl Summary {
                     seen.entries, written.entries
                 ));
             }
+        }
+        let Gated {
+            merkle_root,
+            uninterrupted,
+            ..
+        } = &self.gated;
+        if merkle_root != uninterrupted {
+            faults.push(format!(
+                "the killed run came to {merkle_root} and not to {uninterrupted}"
+            ));
         }
         if let Some(decided) = &self.engines.decided
             && decided.dropped > 0
@@ -107,10 +118,23 @@ impl Summary {
                 self.elapsed.as_secs_f64(),
             )?;
         }
+        let Gated {
+            attempt,
+            merkle_root,
+            uninterrupted,
+        } = &self.gated;
+        writeln!(
+            out,
+            "\n{:<32}  Merkle root over all facts",
+            "run with a gate"
+        )?;
+        let ended = format!("killed, ended by attempt {attempt}");
+        writeln!(out, "{ended:<32}  {merkle_root}")?;
+        writeln!(out, "{:<32}  {uninterrupted}", "never interrupted")?;
         match self.faults().as_slice() {
             [] => writeln!(
                 out,
-                "ok: all digests agree, every sequence is dense, nothing was dropped"
+                "ok: all digests and roots agree, every sequence is dense, nothing was dropped"
             ),
             faults => faults
                 .iter()

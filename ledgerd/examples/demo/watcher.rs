@@ -119,8 +119,19 @@ fn line(context: &str, entry: &Entry<'_>, age_ns: u64) -> String {
     )
 }
 
-/// The payload, of a fact without what surrounds it.
+/// Characters of a payload that are printed.
+const GIST_LEN: usize = 100;
+
+/// The payload, of a fact without what surrounds it; its beginning is enough.
 fn gist(payload: &[u8]) -> String {
+    let whole = text(payload);
+    match whole.char_indices().nth(GIST_LEN) {
+        Some((end, _)) => format!("{}…", &whole[..end]),
+        None => whole,
+    }
+}
+
+fn text(payload: &[u8]) -> String {
     match serde_json::from_slice::<serde_json::Value>(payload) {
         Ok(value) => value
             .pointer("/payload/payload")
