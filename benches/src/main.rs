@@ -4,6 +4,7 @@
 //! another process, pinned to another core. `--only NAME` runs one row.
 
 mod archive;
+mod converge;
 mod instance;
 mod limits;
 mod log;
@@ -45,7 +46,7 @@ fn main() {
         return;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 18] = [
+    let rows: [(&str, Row); 20] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -56,6 +57,8 @@ fn main() {
         ("log/open", log::open),
         ("watch/spinning", watch::spinning),
         ("watch/parked", watch::parked),
+        ("converge/fact", converge::fact),
+        ("converge/heard", converge::heard),
         ("archive/beside", archive::beside),
         ("archive/keeps-up", archive::keeps_up),
         ("archive/many", archive::many),

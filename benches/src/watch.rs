@@ -11,7 +11,7 @@ use crate::limits;
 use crate::memory::SharedMemory;
 use crate::report::{histogram, percentiles, pin, ratio};
 
-fn start(role: &str, rest: &[&str]) -> Child {
+pub fn start(role: &str, rest: &[&str]) -> Child {
     let program = std::env::current_exe().expect("our own path");
     Command::new(program)
         .arg("--role")
