@@ -9,7 +9,7 @@ mod gates;
 mod run;
 mod timeline;
 
-pub use diff::{Diff, Differing, Side, diff};
+pub use diff::{Diff, Differing, Had, Side, diff};
 pub use explain::{Explanation, explain};
 pub use gates::{Decision, Gate, Verdict, gates};
 #[cfg(feature = "converge")]

@@ -1,15 +1,15 @@
 //! Where two runs part.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 
 use super::super::record;
 use super::HistoryError;
-use super::run::{FactEntry, Run, in_context_order};
+use super::run::{Attempt, Rejection, Run, in_context_order};
 
 /// Two runs beside each other.
 ///
@@ -30,6 +30,7 @@ pub struct Diff {
     /// The second one.
     pub b: Side,
     /// Where they part; none if all their facts are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<Differing>,
 }
 
@@ -47,39 +48,60 @@ pub struct Side {
     pub context: String,
     /// The run.
     pub run_id: String,
-    /// How many facts it has, of the cycles that ended.
+    /// How many facts it has: what its context held before, and those of cycles that ended.
     pub facts: usize,
     /// The Merkle root with which it ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub merkle_root: Option<String>,
     /// Why it stopped, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<String>,
 }
 
 /// The first fact that two runs do not share.
 ///
 /// ```
-/// use ledger_client::converge::history::Differing;
+/// use ledger_client::converge::history::{Differing, Had};
 ///
-/// let line = |fact: &Differing| format!("{}/{} of cycle {}", fact.key, fact.id, fact.cycle);
+/// let had = |it: &Option<Had>| it.as_ref().map(|it| format!("{} in cycle {}", it.payload, it.cycle));
+/// let line = |fact: &Differing| format!("{}: {:?}, {:?}", fact.id, had(&fact.a), had(&fact.b));
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Differing {
-    /// The cycle, counted from the start of the first attempt.
-    pub cycle: u32,
     /// Its key in the engine's context.
     pub key: String,
     /// Its id there.
     pub id: String,
-    /// What the first run has there.
-    pub a: Option<Value>,
+    /// What the first run has of this key and id. Where both have the same, its place among
+    /// others of the cycle is not the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<Had>,
     /// What the second one has.
-    pub b: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<Had>,
 }
 
-/// The first fact of two runs that differs: by key, id and payload, in the order of cycles,
-/// and within a cycle in the order in which the engine's Merkle root takes them. Without an
-/// id it is the run that was started last.
+/// What a run has of a fact.
+///
+/// ```
+/// use ledger_client::converge::history::Had;
+///
+/// let line = |had: &Had| format!("cycle {}: {}", had.cycle, had.payload);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Had {
+    /// The cycle, counted from the start of the first attempt; 0 is before the first one.
+    pub cycle: u32,
+    /// The payload, with its family and version; of what a human's no has left, who said it
+    /// and why.
+    pub payload: Value,
+}
+
+/// The first fact of two runs that differs: by cycle, key, id and payload, in the order of
+/// cycles, and within a cycle in the order in which the engine's Merkle root takes them.
+/// Without an id it is the run that was started last.
 ///
 /// # Errors
 ///
@@ -109,7 +131,7 @@ pub fn diff(
         let [a, b] = [&ones, &others].map(|facts| facts.get(*place).map(Placed::content));
         a != b
     });
-    let first = place.and_then(|place| parted(ones.get(place), others.get(place)));
+    let first = place.and_then(|place| parted(&ones, &others, place));
     Ok(Diff {
         a: side(a, &one, ones.len()),
         b: side(b, &other, others.len()),
@@ -155,47 +177,117 @@ impl Placed {
 }
 
 fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
-    let mut before = 0;
+    let mut placed = Vec::new();
     let mut begins = HashMap::new();
+    let mut before = 0;
+    let mut seen = HashSet::new();
     for (number, attempt) in &run.attempts {
         begins.insert(*number, before);
+        placed.extend(held_before(attempt)?);
+        let rejections = attempt.rejections.iter().filter(|it| attempt.has(it.seq));
+        for rejection in rejections.filter(|it| seen.insert(&*it.proposal_id)) {
+            placed.push(rejected(before, rejection));
+        }
         before += attempt.cycles;
     }
-    let place = |fact: &FactEntry| -> Result<Placed, HistoryError> {
-        let mut wire: Value =
-            serde_json::from_str(&fact.json).map_err(|error| HistoryError::Unreadable {
-                seq: fact.seq,
-                kind: record::FACT.to_owned(),
-                why: error.to_string(),
-            })?;
-        Ok(Placed {
+    let is_rejection = |id: &str| id.starts_with(REJECTED);
+    let facts = run.facts().into_iter();
+    for fact in facts.filter(|fact| fact.key != DIAGNOSTIC || !is_rejection(&fact.id)) {
+        let mut wire: Value = serde_json::from_str(&fact.json)
+            .map_err(|error| unreadable(fact.seq, record::FACT, &error))?;
+        placed.push(Placed {
             cycle: begins.get(&fact.attempt).copied().unwrap_or_default() + fact.cycle,
             key: fact.key.clone(),
             id: fact.id.clone(),
             payload: wire["payload"].take(),
-        })
-    };
-    let placed: Result<Vec<Placed>, _> = run.facts().into_iter().map(place).collect();
-    let mut placed = placed?;
+        });
+    }
     // Stable: those of one cycle and key stay as they are.
     placed.sort_by_key(Placed::order);
     Ok(placed)
 }
 
-/// What is at the place where they part: of two different facts the one that comes first.
-fn parted(a: Option<&Placed>, b: Option<&Placed>) -> Option<Differing> {
-    let first = match (a, b) {
-        (Some(a), Some(b)) if b.order() < a.order() => b,
-        (Some(a), _) => a,
-        (None, b) => b?,
+/// Where the engine keeps what it has to say of a run, and how it begins the id of a no.
+const DIAGNOSTIC: &str = "Diagnostic";
+const REJECTED: &str = "hitl-rejected:";
+
+/// The fact that a human's no leaves. It is recorded late, in which cycle depends on when the
+/// run paused next, and in a run that is resumed not at all: so the answer stands for it.
+fn rejected(cycles_before: u32, rejection: &Rejection) -> Placed {
+    let Rejection {
+        cycle,
+        proposal_id,
+        decided_by,
+        reason,
+        ..
+    } = rejection;
+    Placed {
+        cycle: cycles_before + cycle,
+        key: DIAGNOSTIC.to_owned(),
+        id: format!("{REJECTED}{proposal_id}"),
+        payload: json!({ "rejected_by": decided_by, "reason": reason }),
+    }
+}
+
+/// As `WireContextSnapshot` has it.
+#[derive(Deserialize)]
+struct WireSnapshot {
+    facts: BTreeMap<String, Vec<WireFact>>,
+}
+
+#[derive(Deserialize)]
+struct WireFact {
+    id: String,
+    payload: Value,
+}
+
+/// What the engine's context held before an attempt, and no attempt has recorded.
+fn held_before(attempt: &Attempt) -> Result<Vec<Placed>, HistoryError> {
+    if attempt.checkpoint.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wire: WireSnapshot = serde_json::from_str(&attempt.checkpoint)
+        .map_err(|error| unreadable(attempt.checkpoint_seq, record::CHECKPOINT, &error))?;
+    let of_key = |(key, facts): (String, Vec<WireFact>)| {
+        facts.into_iter().map(move |fact| Placed {
+            cycle: 0,
+            key: key.clone(),
+            id: fact.id,
+            payload: fact.payload,
+        })
     };
-    let is_it = |fact: &&Placed| (&fact.key, &fact.id) == (&first.key, &first.id);
-    let payload = |fact: Option<&Placed>| fact.filter(is_it).map(|fact| fact.payload.clone());
-    Some(Differing {
-        cycle: first.cycle,
-        key: first.key.clone(),
-        id: first.id.clone(),
-        a: payload(a),
-        b: payload(b),
+    Ok(wire.facts.into_iter().flat_map(of_key).collect())
+}
+
+fn unreadable(seq: u64, kind: &str, error: &serde_json::Error) -> HistoryError {
+    HistoryError::Unreadable {
+        seq,
+        kind: kind.to_owned(),
+        why: error.to_string(),
+    }
+}
+
+/// What is at the place where they part: the fact that comes first and that they do not
+/// share, else one that comes in another order.
+fn parted(ones: &[Placed], others: &[Placed], place: usize) -> Option<Differing> {
+    let here = [ones, others].map(|facts| facts.get(place));
+    let mut here: Vec<&Placed> = here.into_iter().flatten().collect();
+    here.sort_by_key(|fact| fact.order());
+    let differing = here.into_iter().map(|fact| Differing {
+        key: fact.key.clone(),
+        id: fact.id.clone(),
+        a: had(ones, fact),
+        b: had(others, fact),
+    });
+    let mut differing: Vec<Differing> = differing.collect();
+    let unshared = differing.iter().position(|fact| fact.a != fact.b);
+    (!differing.is_empty()).then(|| differing.swap_remove(unshared.unwrap_or(0)))
+}
+
+fn had(facts: &[Placed], fact: &Placed) -> Option<Had> {
+    let is_it = |other: &&Placed| (&other.key, &other.id) == (&fact.key, &fact.id);
+    facts.iter().find(is_it).map(|found| Had {
+        cycle: found.cycle,
+        payload: found.payload.clone(),
     })
 }

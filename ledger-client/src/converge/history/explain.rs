@@ -7,8 +7,8 @@ use crate::context::Context;
 
 use super::super::record;
 use super::HistoryError;
-use super::gates::{self, Gate};
-use super::run::{FactEntry, Run};
+use super::gates::{self, Decision, Gate, Verdict};
+use super::run::{Attempt, FactEntry, Run};
 
 /// Everything that is recorded about one fact.
 ///
@@ -34,7 +34,7 @@ pub struct Explanation {
     pub attempt: u32,
     /// In which cycle of it.
     pub cycle: u32,
-    /// Whether that cycle ended: the next attempt at the run keeps it.
+    /// Whether that cycle ended, or the run did: the next attempt at the run keeps it.
     pub is_committed: bool,
     /// Its key in the engine's context.
     pub key: String,
@@ -45,17 +45,21 @@ pub struct Explanation {
     /// Its payload.
     pub payload: Value,
     /// Who proposed it: a name, where the run's start says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// What the proposal said of its origin, where that was recorded: of inputs, and of
     /// what went through a gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<String>,
     /// How the engine promoted it: gate, approver, evidence and trace.
     pub promotion_record: Value,
     /// Its logical time in the run.
     pub created_at: Value,
-    /// What a human was asked, if one was.
+    /// What a human was asked who has approved it, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
     /// Why the run stopped, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<String>,
 }
 
@@ -85,7 +89,7 @@ pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, His
         let gates = gates::of_run(run);
         for attempt in run.attempts.values() {
             for fact in attempt.facts.iter().filter(|fact| fact.id == fact_id) {
-                found.push(one(run, attempt.has(fact.seq), fact, &gates)?);
+                found.push(one(run, attempt, fact, &gates)?);
             }
         }
     }
@@ -95,7 +99,7 @@ pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, His
 
 fn one(
     run: &Run,
-    is_committed: bool,
+    attempt: &Attempt,
     fact: &FactEntry,
     gates: &[Gate],
 ) -> Result<Explanation, HistoryError> {
@@ -105,12 +109,12 @@ fn one(
             kind: record::FACT.to_owned(),
             why: error.to_string(),
         })?;
-    let gate = gates.iter().find(|gate| gate.proposal_id == fact.id);
-    let gate = gate.filter(|gate| gate.decision.is_some()).cloned();
-    let inputs = run.attempts.get(&fact.attempt).into_iter();
-    let inputs = inputs.flat_map(|attempt| &attempt.inputs);
+    let gate = gates.iter().rfind(|gate| has_let_through(gate, fact));
+    let gate = gate.cloned();
+    let inputs = attempt.inputs.iter().filter(|_| fact.cycle == 0);
     let mut proposals = inputs.filter_map(|input| serde_json::from_str(input).ok());
-    let proposal = proposals.find(|input: &Value| input["id"] == *fact.id && fact.cycle == 0);
+    let is_it = |input: &Value| input["id"] == *fact.id && input["key"] == *fact.key;
+    let proposal = proposals.find(is_it);
     let provenance = proposal.and_then(|input| Some(input["provenance"].as_str()?.to_owned()));
     Ok(Explanation {
         seq: fact.seq,
@@ -119,7 +123,7 @@ fn one(
         run_id: run.id.clone(),
         attempt: fact.attempt,
         cycle: fact.cycle,
-        is_committed,
+        is_committed: attempt.has(fact.seq),
         key: fact.key.clone(),
         id: fact.id.clone(),
         family: fact.family.clone(),
@@ -134,4 +138,12 @@ fn one(
         gate,
         stop_reason: run.outcome().map(|outcome| outcome.stop_reason.clone()),
     })
+}
+
+/// Whether a human has approved this fact there: before it became one.
+fn has_let_through(gate: &Gate, fact: &FactEntry) -> bool {
+    let is_it = gate.proposal_id == fact.id && gate.key.as_ref().is_none_or(|key| *key == fact.key);
+    let decision = gate.decision.as_ref();
+    let is_approved = |it: &Decision| it.verdict == Verdict::Approved && it.seq < fact.seq;
+    is_it && decision.is_some_and(is_approved)
 }

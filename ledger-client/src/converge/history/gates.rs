@@ -38,6 +38,9 @@ pub struct Gate {
     pub gate_id: String,
     /// Which proposal.
     pub proposal_id: String,
+    /// The key in the engine's context under which it would be, where that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What the proposal says, as a hash: an answer is for this and for nothing else.
     pub proposal_hash: String,
     /// What the proposal says, for humans.
@@ -45,8 +48,10 @@ pub struct Gate {
     /// Who proposed it: a name, where the run's start says it.
     pub agent: String,
     /// Why, in the suggestor's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rationale: Option<String>,
     /// What was answered, if anything; the first answer counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Whether the run waits for an answer.
     pub is_open: bool,
@@ -73,6 +78,7 @@ pub struct Decision {
     /// When, as who decided says it.
     pub decided_at: String,
     /// Why, where a rejection says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -151,7 +157,7 @@ pub(crate) fn of_run(run: &Run) -> Vec<Gate> {
         // What its suggestor has replaced is not waited for any more.
         let is_replaced = later
             .iter()
-            .any(|other| other.proposal_id == gate.proposal_id);
+            .any(|other| (&other.key, &other.proposal_id) == (&gate.key, &gate.proposal_id));
         gate.is_open = !is_over && !is_replaced && gate.decision.is_none();
         gate.agent = run.agent(gate.attempt, &gate.agent);
     }
@@ -161,6 +167,7 @@ pub(crate) fn of_run(run: &Run) -> Vec<Gate> {
 #[derive(Deserialize)]
 struct WireRequested {
     request: WireRequest,
+    proposal: Option<WireProposal>,
     proposal_hash: String,
 }
 
@@ -171,6 +178,11 @@ struct WireRequest {
     summary: String,
     agent_id: String,
     rationale: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireProposal {
+    key: String,
 }
 
 #[derive(Deserialize)]
@@ -190,6 +202,7 @@ struct WireDecision {
 pub(super) fn requested(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Gate, HistoryError> {
     let WireRequested {
         request,
+        proposal,
         proposal_hash,
     } = payload(entry, tags)?;
     Ok(Gate {
@@ -200,6 +213,7 @@ pub(super) fn requested(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Gate, Hist
         cycle: tags.cycle,
         gate_id: request.gate_id,
         proposal_id: request.proposal_id,
+        key: proposal.map(|proposal| proposal.key),
         proposal_hash,
         summary: request.summary,
         agent: request.agent_id,
@@ -223,16 +237,17 @@ pub(super) fn ask(gates: &mut Vec<Gate>, gate: Gate) {
 
 /// An answer, and what it is to.
 pub(super) struct Answered {
-    proposal_id: String,
+    pub(super) proposal_id: String,
     proposal_hash: String,
-    decision: Decision,
+    pub(super) decision: Decision,
 }
 
 impl Answered {
-    pub(super) fn rejection(&self) -> Option<Rejection> {
+    pub(super) fn rejection(&self, cycle: u32) -> Option<Rejection> {
         let decision = &self.decision;
         (decision.verdict == Verdict::Rejected).then(|| Rejection {
             seq: decision.seq,
+            cycle,
             proposal_id: self.proposal_id.clone(),
             decided_by: decision.decided_by.clone(),
             reason: decision.reason.clone(),
@@ -253,7 +268,7 @@ pub(super) fn answered(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Answered, H
         None if decision.verdict == "Approve" => Verdict::Approved,
         None => {
             let (seq, kind) = (entry.seq(), tags.kind.to_owned());
-            let why = format!("the verdict is {}", decision.verdict);
+            let why = "its verdict is neither Approve nor Reject".to_owned();
             return Err(HistoryError::Unreadable { seq, kind, why });
         }
     };

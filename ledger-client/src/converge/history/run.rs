@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::context::Context;
+use crate::error::ReadError;
 
 use super::super::record::{self, Tags};
 use super::HistoryError;
@@ -30,9 +31,12 @@ pub(crate) struct Attempt {
     pub(crate) inputs: Vec<String>,
     /// Parts of a `WireContextSnapshot`: what the context had before.
     pub(crate) checkpoint: String,
+    /// Where its last part is.
+    pub(super) checkpoint_seq: u64,
     pub(crate) facts: Vec<FactEntry>,
     pub(crate) rejections: Vec<Rejection>,
-    /// The last `cycle_end`: what comes after it is of a cycle that never ended.
+    /// The last `cycle_end`, or the run's end: what comes after it is of a cycle that never
+    /// ended. Some diagnostic facts are only recorded between the two.
     pub(crate) cut: Option<u64>,
     /// How many cycles have ended.
     pub(crate) cycles: u32,
@@ -65,9 +69,9 @@ pub(crate) struct FactEntry {
 
 /// A human's no, as the engine was told.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "converge"), expect(dead_code, reason = "for a rebuild"))]
 pub(crate) struct Rejection {
     pub(crate) seq: u64,
+    pub(super) cycle: u32,
     pub(crate) proposal_id: String,
     pub(crate) decided_by: String,
     pub(crate) reason: Option<String>,
@@ -150,6 +154,7 @@ impl Run {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut range = context.range(context.first_available()?);
         while let Some(entry) = range.next_entry()? {
+            entry.verify().map_err(ReadError::from)?;
             let Some(tags) = Tags::of(&entry).filter(&is_wanted) else {
                 continue;
             };
@@ -205,6 +210,7 @@ impl Run {
             // What a host saves later is not what the attempt began with.
             (record::SNAPSHOTS, record::CHECKPOINT) if attempt.started.is_none() => {
                 attempt.checkpoint += &text(entry, tags)?;
+                attempt.checkpoint_seq = entry.seq();
             }
             (record::FACTS, record::FACT) => {
                 let fact = FactEntry::of(entry, tags, text(entry, tags)?);
@@ -221,7 +227,7 @@ impl Run {
             }
             (record::GATES, record::GATE_DECIDED) => {
                 let answered = gates::answered(entry, tags)?;
-                attempt.rejections.extend(answered.rejection());
+                attempt.rejections.extend(answered.rejection(tags.cycle));
                 gates::decide(&mut self.gates, answered);
             }
             (record::OUTCOMES, record::RUN_ENDED | record::RUN_FAILED) => {
@@ -276,7 +282,7 @@ pub(super) fn name_of(agent: &str, suggestors: &[String]) -> String {
 }
 
 impl Attempt {
-    /// Whether an entry is of a cycle that ended.
+    /// Whether an entry is of a cycle that ended, or from before the end of a run that did.
     pub(crate) fn has(&self, seq: u64) -> bool {
         self.cut.is_some_and(|cut| seq < cut)
     }
@@ -298,8 +304,12 @@ impl Attempt {
             serde_json::Value::String(name) => name,
             other => other.to_string(),
         };
+        let is_ended = tags.kind == record::RUN_ENDED;
+        if is_ended {
+            self.cut = Some(entry.seq());
+        }
         self.outcome = Some(Outcome {
-            is_ended: tags.kind == record::RUN_ENDED,
+            is_ended,
             stop_reason: outcome.error.unwrap_or(stop_reason),
             merkle_root: outcome.integrity.map(|proof| proof.merkle_root),
         });

@@ -11,6 +11,7 @@ use crate::error::ReadError;
 use crate::range::Range;
 
 use super::super::record::{self, Tags};
+use super::gates::{self, Decision};
 use super::run::name_of;
 
 /// One entry of a run.
@@ -38,6 +39,7 @@ pub struct Event {
     /// What kind of entry it is.
     pub kind: String,
     /// Who did it: a name, where the run's start says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// What there is to say, for humans.
     pub says: String,
@@ -96,6 +98,9 @@ impl Iterator for Timeline {
                 Ok(None) => return None,
                 Err(error) => return Some(Err(error)),
             };
+            if let Err(corrupt) = entry.verify() {
+                return Some(Err(corrupt.into()));
+            }
             if let Some(tags) = Tags::of(&entry) {
                 return Some(Ok(event(&mut self.suggestors, &entry, &tags)));
             }
@@ -121,7 +126,8 @@ fn event(
         // Only part of a text, whose other parts are in other entries.
         record::CHECKPOINT => format!("{} bytes of the context", entry.payload().len()),
         _ => match &payload {
-            Ok(payload) => says(tags, payload),
+            Ok(payload) => says(entry, tags, payload)
+                .unwrap_or_else(|| format!("unreadable: no {} of a recorder", tags.kind)),
             Err(error) => format!("unreadable: {error}"),
         },
     };
@@ -142,56 +148,55 @@ fn names(started: &Value) -> Option<Vec<String>> {
     names.map(|name| Some(name.as_str()?.to_owned())).collect()
 }
 
-fn says(tags: &Tags<'_>, payload: &Value) -> String {
-    match tags.kind {
+/// None if the payload is not what its kind says.
+fn says(entry: &Entry<'_>, tags: &Tags<'_>, payload: &Value) -> Option<String> {
+    let text = |name: &str| payload[name].as_str();
+    let number = |name: &str| payload[name].as_u64();
+    Some(match tags.kind {
         record::RUN_STARTED => {
-            let inputs = &payload["inputs"];
-            format!("{}, {inputs} staged", plain(&payload["entry_point"]))
+            let (entry_point, inputs) = (text("entry_point")?, number("inputs")?);
+            format!("{entry_point}, {inputs} staged")
         }
         record::INPUT | record::FACT => {
-            let content = &payload["payload"]["payload"];
-            format!(
-                "{}/{}: {content}",
-                plain(&payload["key"]),
-                plain(&payload["id"])
-            )
+            let content = payload["payload"].get("payload")?;
+            format!("{}/{}: {content}", text("key")?, text("id")?)
         }
         record::CYCLE_START => String::new(),
-        record::CYCLE_END => format!("{} facts", payload["facts_added"]),
+        record::CYCLE_END => format!("{} facts", number("facts_added")?),
         record::GATE_REQUESTED => {
-            let request = &payload["request"];
-            format!(
-                "{}: {}",
-                plain(&request["proposal_id"]),
-                plain(&request["summary"])
-            )
+            let gate = gates::requested(entry, tags).ok()?;
+            format!("{}: {}", gate.proposal_id, gate.summary)
         }
         record::GATE_DECIDED => {
-            let decision = &payload["decision"];
-            let (what, by) = (
-                plain(&payload["proposal_id"]),
-                plain(&decision["decided_by"]),
+            let answered = gates::answered(entry, tags).ok()?;
+            let Decision {
+                verdict,
+                decided_by,
+                reason,
+                ..
+            } = answered.decision;
+            let said = format!(
+                "{}: {} by {decided_by}",
+                answered.proposal_id,
+                verdict.as_str()
             );
-            match decision["verdict"].get("Reject") {
-                None => format!("{what}: approved by {by}"),
-                Some(rejection) => match rejection["reason"].as_str() {
-                    None => format!("{what}: rejected by {by}"),
-                    Some(reason) => format!("{what}: rejected by {by}: {reason}"),
-                },
+            match reason {
+                Some(reason) => format!("{said}: {reason}"),
+                None => said,
             }
         }
         record::RUN_ENDED => {
-            let (why, cycles) = (plain(&payload["stop_reason"]), &payload["cycles"]);
-            format!("{why} after {cycles} cycles")
+            let why = plain(payload.get("stop_reason")?);
+            format!("{why} after {} cycles", number("cycles")?)
         }
-        record::RUN_FAILED => plain(&payload["error"]),
+        record::RUN_FAILED => text("error")?.to_owned(),
         record::GAP => {
-            let (dropped, cycle) = (&payload["dropped"], &payload["since_cycle"]);
+            let (dropped, cycle) = (number("dropped")?, number("since_cycle")?);
             format!("{dropped} entries are missing since cycle {cycle}")
         }
         // An event of the engine's or of a user's: its type is the kind already.
-        _ => payload["event"]["data"].to_string(),
-    }
+        _ => payload["event"].get("data").unwrap_or(payload).to_string(),
+    })
 }
 
 /// Text without its quotes.
