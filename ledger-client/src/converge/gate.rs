@@ -92,9 +92,11 @@ fn proposal<'s>(snapshot: &'s ContextSnapshot, request: &GateRequest) -> Option<
     // Several keys may each have one of this id.
     let says = |proposal: &&ProposedFact| match proposal.text() {
         Some(text) => text == request.summary,
-        None => proposal
-            .to_wire()
-            .is_ok_and(|wire| wire.payload.payload.to_string() == request.summary),
+        None => proposal.to_wire().is_ok_and(|wire| {
+            // The text, not the value: of a string that has quotes.
+            let text = wire.payload.payload.to_string();
+            text == request.summary
+        }),
     };
     let exact = same.iter().position(says);
     exact
