@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
+use ledger_client::converge::history::HistoryError;
 use ledger_client::place;
 use ledger_client::{ConnectError, LoadError, OpenError, ProveError, ReadError, SnapshotError};
 use ledger_shm::object::{Instance, InvalidInstance};
@@ -136,6 +137,14 @@ enum Command {
     Watchers(commands::watchers::Args),
     /// Draw a context's segments, frontier and bell
     Inspect(commands::inspect::Args),
+    /// Tell what happened in the runs of a context, entry by entry
+    Timeline(commands::timeline::Args),
+    /// List what humans were asked in runs, and what they answered
+    Gates(commands::gates::Args),
+    /// Say where a fact of a run comes from
+    Explain(commands::explain::Args),
+    /// Show the first fact in which two runs differ; fails if there is one
+    Diff(commands::diff::Args),
     /// Say how the daemon does; fails if there is none
     Status(OutputArgs),
     /// Measure what the ledger takes here, beside what the machine itself takes
@@ -318,6 +327,15 @@ impl From<ReadError> for Failure {
     }
 }
 
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Failure {
+        match error {
+            HistoryError::Read(error) => error.into(),
+            error => error.to_string().into(),
+        }
+    }
+}
+
 impl From<ProveError> for Failure {
     fn from(error: ProveError) -> Failure {
         match error {
@@ -367,6 +385,10 @@ impl Command {
             Command::Get(args) => args.output.wants_json(),
             Command::Tail(args) => args.output.wants_json(),
             Command::Watchers(args) => args.output.wants_json(),
+            Command::Timeline(args) => args.output.wants_json(),
+            Command::Gates(args) => args.output.wants_json(),
+            Command::Explain(args) => args.output.wants_json(),
+            Command::Diff(args) => args.output.wants_json(),
             Command::Verify(args) => args.output.wants_json(),
             Command::Import(args) => args.output.wants_json(),
             Command::CheckProof(args) => args.output.wants_json(),
@@ -426,6 +448,10 @@ pub fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(&instance, args),
         Command::Watchers(args) => commands::watchers::run(&instance, args),
         Command::Inspect(args) => commands::inspect::run(&instance, args),
+        Command::Timeline(args) => commands::timeline::run(&instance, &args),
+        Command::Gates(args) => commands::gates::run(&instance, &args),
+        Command::Explain(args) => commands::explain::run(&instance, &args),
+        Command::Diff(args) => commands::diff::run(&instance, &args),
         Command::Status(args) => commands::status::run(&instance, args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(&instance, args),

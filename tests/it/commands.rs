@@ -344,6 +344,8 @@ fn a_shell_completes_commands_options_and_the_names_of_contexts() {
     };
     assert_eq!(completed(&["ins"]), ["inspect"]);
     assert_eq!(completed(&["get", "loan"]), ["loan-7", "loan-8"]);
+    assert_eq!(completed(&["gates", "loan"]), ["loan-7", "loan-8"]);
+    assert_eq!(completed(&["diff", "other", "loan"]), ["loan-7", "loan-8"]);
     assert_eq!(completed(&["tail", "log", "--ti"]), ["--timeout"]);
     // The instance that the line says, and no name that is not one word.
     instance.printed(&["append", "loan 9", "k", "v"]);

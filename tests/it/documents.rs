@@ -179,7 +179,7 @@ fn options(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_option_of_ours_that_a_document_names_exists() {
     let instance = started(&[]);
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 22] = [
         &["run"],
         &["ls"],
         &["info"],
@@ -195,6 +195,10 @@ fn every_option_of_ours_that_a_document_names_exists() {
         &["drop"],
         &["verify"],
         &["inspect"],
+        &["timeline"],
+        &["gates"],
+        &["explain"],
+        &["diff"],
         &["purge"],
         &["config", "check"],
         &["config", "show"],

@@ -59,6 +59,7 @@ pub(crate) fn check(found: &Value, headings: &[&str]) {
             (Some(Value::Number(number)), "number" | "number or null" | "string or number") => {
                 number.is_u64()
             }
+            (Some(Value::Object(_)), "object") | (Some(_), "any") => true,
             (Some(Value::Null), "number or null") | (Some(Value::Bool(_)), "boolean") => true,
             _ => false,
         };

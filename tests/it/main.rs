@@ -22,6 +22,7 @@ mod experience;
 mod export;
 mod format;
 mod futures;
+mod history;
 mod json;
 #[allow(dead_code, reason = "used by the demo")]
 #[path = "../../ledgerd/examples/demo/loan.rs"]

@@ -59,6 +59,19 @@ pub(super) fn time(at_ns: u64) -> String {
     humantime::format_rfc3339_micros(at.unwrap_or(UNIX_EPOCH)).to_string()
 }
 
+/// Text as a terminal cannot act on it; unlike `escape_debug`, which leaves no quote of JSON
+/// as it is.
+pub(super) fn inert(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => inert.push(c),
+            _ => inert.extend(c.escape_debug()),
+        }
+    }
+    inert
+}
+
 /// Whether an entry is as it was appended.
 pub(super) fn verify(entry: &Entry<'_>) -> Result<(), Failure> {
     let verified = entry.verify();
