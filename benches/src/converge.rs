@@ -121,6 +121,24 @@ impl ExperienceEventObserver for Timed {
     }
 }
 
+/// Writes each fact as JSON to nowhere: what this machine does to a callback that waits for
+/// nothing and shares nothing.
+struct Unshared(Mutex<(Vec<u8>, Histogram<u64>)>);
+
+impl StreamingCallback for Unshared {
+    fn on_cycle_start(&self, _: u32) {}
+
+    fn on_fact(&self, _: u32, fact: &ContextFact) {
+        let (json, latencies) = &mut *self.0.lock().expect("one thread");
+        json.clear();
+        let start = Instant::now();
+        serde_json::to_writer(&mut *json, fact).expect("a fact is JSON");
+        latencies.saturating_record(start.elapsed().as_nanos() as u64);
+    }
+
+    fn on_cycle_end(&self, _: u32, _: usize) {}
+}
+
 /// What recording adds to one fact of a kilobyte, its event included, with two parked
 /// watchers in other processes; beside what the engine itself takes for one.
 pub fn fact(scale: u64) {
@@ -137,12 +155,19 @@ pub fn fact(scale: u64) {
     // Not before: threads run where those do that start them.
     pin(0);
 
-    let (mut taken, mut ratios) = (Taken::new(), Vec::new());
+    let (mut json, mut taken, mut ratios) = (histogram(), Taken::new(), Vec::new());
     for round in 0..32 {
         let start = Instant::now();
         let result = block_on(engine(facts).run(context()));
         let alone = start.elapsed();
         let facts = result.expect("it converges").integrity.fact_count as u64;
+
+        let unshared = Arc::new(Unshared(Mutex::new((Vec::new(), histogram()))));
+        let mut unrecorded = engine(facts as usize - 1);
+        unrecorded.set_streaming(unshared.clone());
+        block_on(unrecorded.run(context())).expect("it converges");
+        let (_, of_round) = &*unshared.0.lock().expect("one thread");
+        json.add(of_round).expect("the same bounds");
 
         let timed = Arc::new(Timed {
             recorder: recorder.clone(),
@@ -172,6 +197,7 @@ pub fn fact(scale: u64) {
     for watcher in &mut watchers {
         watcher.wait().expect("our child");
     }
+    percentiles("converge/fact as JSON, to nowhere", &json);
     percentiles("converge/fact its event", &taken.events);
     percentiles("converge/fact itself", &taken.facts);
     percentiles("converge/fact both", &taken.both);

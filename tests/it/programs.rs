@@ -9,6 +9,7 @@ use converge_core::{
     Budget, ContextFact, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine,
     EngineHitlPolicy, RunResult, StreamingCallback,
 };
+use ledger_client::Context;
 use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
 use pollster::block_on;
 use proptest::prelude::*;
@@ -28,12 +29,15 @@ const KEYS: [ContextKey; 5] = [
 /// Which key, and which fact there.
 type Place = (usize, u8);
 
+/// A fact, and what it says.
+type Told = (Place, String);
+
 /// What an engine is given.
 #[derive(Clone, Debug)]
 struct Program {
-    inputs: Vec<(Place, String)>,
+    inputs: Vec<Told>,
     /// What each waits for, and what it adds.
-    rules: Vec<(Vec<Place>, Vec<(Place, String)>)>,
+    rules: Vec<(Vec<Place>, Vec<Told>)>,
     max_cycles: u32,
     max_facts: u32,
     gated: Option<usize>,
@@ -43,7 +47,12 @@ struct Program {
 
 fn program() -> impl Strategy<Value = Program> {
     let place = || (0..KEYS.len(), 0..4_u8);
-    let fact = move || (place(), "[a-z ]{0,8}|[\\PC]{1,6}");
+    let fact = move || {
+        (
+            place(),
+            "[a-z ]{0,8}|[\\PC]{1,6}|[\"\\\\/\u{0}-\u{1f}\u{7f}é]{1,4}",
+        )
+    };
     let rule = (
         prop::collection::vec(place(), 0..3),
         prop::collection::vec(fact(), 0..4),
@@ -239,6 +248,18 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
     );
 }
 
+/// A run's facts as they were recorded.
+fn fact_texts(context: &Context, run_id: &str) -> Vec<String> {
+    let mut range = context.range(1).key("facts");
+    let mut texts = Vec::new();
+    while let Some(entry) = range.next_entry().expect("readable") {
+        if entry.metadata().any(|pair| pair == ("run_id", run_id)) {
+            texts.push(String::from_utf8(entry.payload().to_vec()).expect("text"));
+        }
+    }
+    texts
+}
+
 #[test]
 fn with_and_without_a_ledger_a_program_does_the_same() {
     let instance = started(&[]);
@@ -260,6 +281,13 @@ fn with_and_without_a_ledger_a_program_does_the_same() {
         if let Ok(result) = &beside {
             let root = rebuilt.context.snapshot().merkle_root().clone();
             prop_assert_eq!(root, result.integrity.merkle_root.clone());
+            let texts = fact_texts(&context, &rebuilt.run_id);
+            for key in KEYS {
+                for fact in result.context.get(key) {
+                    let text = serde_json::to_string(fact).expect("a fact is JSON");
+                    prop_assert!(texts.contains(&text), "{text} is not in {texts:?}");
+                }
+            }
         }
         let kind = outcome(&alone);
         let kind = kind

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use converge_core::{
-    ContextFact, ContextKey, ContextState, Engine, ExperienceEvent, StreamingCallback,
+    ContextFact, ContextKey, ContextState, Engine, ExperienceEvent, ExperienceEventEnvelope,
+    StreamingCallback,
 };
 use ledger_client::Context;
 use ledger_client::converge::Recorder;
@@ -82,8 +83,7 @@ fn a_run_is_recorded_whole_and_in_order() {
         assert_eq!(value(of_fact, name), Some(expected), "{of_fact:?}");
     }
     let entry = context.get(4).expect("readable").expect("there");
-    let payload: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
-    assert_eq!(payload, serde_json::to_value(fact).expect("JSON"));
+    assert_eq!(entry.payload(), serde_json::to_vec(fact).expect("JSON"));
     let entry = context.get(7).expect("readable").expect("there");
     let ended: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
     let root = result.integrity.merkle_root.to_hex();
@@ -192,9 +192,11 @@ fn events_have_ids_that_no_other_has_and_the_time_at_which_they_were() {
     let mut range = context.range(1).key("events");
     let mut ids = Vec::new();
     while let Some(entry) = range.next_entry().expect("readable") {
-        let event: serde_json::Value = serde_json::from_slice(entry.payload()).expect("JSON");
-        assert!(event["occurred_at"].as_str().expect("text") >= &*start);
-        let id = event["event_id"].as_str().expect("text").to_owned();
+        let event: ExperienceEventEnvelope =
+            serde_json::from_slice(entry.payload()).expect("an event");
+        assert_eq!(entry.payload(), serde_json::to_vec(&event).expect("JSON"));
+        assert!(event.occurred_at.as_str() >= &*start);
+        let id = event.event_id.to_string();
         let in_metadata = entry.metadata().find(|(name, _)| *name == "event_id");
         assert_eq!(in_metadata, Some(("event_id", &*id)));
         assert!(!ids.contains(&id), "{id} twice");

@@ -1,5 +1,6 @@
 //! What an engine calls while it runs.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -27,9 +28,17 @@ struct CycleEnd {
 
 impl Recorder {
     pub(super) fn record(&self, what: &What<'_>, payload: &impl Serialize) {
+        self.record_with(what, |json| serde_json::to_writer(json, payload));
+    }
+
+    fn record_with<E: fmt::Display>(
+        &self,
+        what: &What<'_>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) {
         let mut state = self.shared.state();
         let run = state.run.clone();
-        let is_recorded = state.output.record(&run, what, payload);
+        let is_recorded = state.output.record(&run, what, write);
         drop(state);
         if is_recorded {
             self.shared.published();
@@ -81,11 +90,7 @@ impl Recorder {
             cycle,
             more: &more[..len],
         };
-        match wire::Fact::of(fact, family.as_str()) {
-            Ok(wire) => self.record(&what, &wire),
-            // What cannot be written says so where it is written.
-            Err(_) => self.record(&what, fact),
-        }
+        self.record_with(&what, |json| wire::write_fact(json, fact));
     }
 
     pub(super) fn event(&self, event: &ExperienceEvent) {
@@ -109,7 +114,8 @@ impl Recorder {
             cycle,
             more: &more,
         };
-        let is_recorded = state.output.record(&run, &what, &envelope);
+        let write = |json: &mut Vec<u8>| serde_json::to_writer(json, &envelope);
+        let is_recorded = state.output.record(&run, &what, write);
         drop(state);
         if is_recorded {
             self.shared.published();

@@ -115,18 +115,18 @@ impl Output {
     }
 
     /// Appends an entry without telling watchers, or counts it; says which.
-    pub(super) fn record(
+    pub(super) fn record<E: fmt::Display>(
         &mut self,
         run: &Run,
         what: &What<'_>,
-        payload: &(impl Serialize + ?Sized),
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> bool {
         let mut buffer = std::mem::take(&mut self.payload);
         buffer.clear();
-        let is_recorded = match serde_json::to_writer(&mut buffer, payload) {
+        let is_recorded = match write(&mut buffer) {
             Ok(()) => self.record_bytes(run, what, &buffer),
             Err(error) => {
-                self.trouble = Some(format!("a {} is no JSON: {error}", what.kind));
+                self.trouble = Some(format!("a {} cannot be written: {error}", what.kind));
                 self.lose(run, what.cycle);
                 false
             }
