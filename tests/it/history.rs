@@ -27,7 +27,7 @@ const HAD: &str = "What one of them has";
 
 fn recorder(instance: &Instance, context: &str, run_id: &str) -> Recorder {
     Recorder::new(&instance.connect(), context)
-        .run_id(run_id)
+        .with_run_id(run_id)
         .suggestors(loan::SUGGESTORS)
         .policy(&loan::policy())
 }

@@ -590,7 +590,7 @@ fn fifty_engines_at_once_are_recorded_each_for_itself() {
             let ledger = &ledger;
             scope.spawn(move || {
                 let recorder = Recorder::new(ledger, format!("run-{number}"));
-                let recorder = recorder.run_id(format!("loan-{number}"));
+                let recorder = recorder.with_run_id(format!("loan-{number}"));
                 block_on(loan::run(number, &recorder)).expect("it converges");
                 assert_eq!(recorder.dropped(), 0, "{:?}", recorder.trouble());
             });

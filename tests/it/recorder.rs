@@ -40,7 +40,7 @@ fn with_input() -> ContextState {
 #[test]
 fn a_run_is_recorded_whole_and_in_order() {
     let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run").run_id("run-7");
+    let recorder = Recorder::new(&instance.connect(), "run").with_run_id("run-7");
     let result = block_on(recorder.run(&mut Engine::new(), with_input())).expect("it converges");
     let [fact] = result.context.get(ContextKey::Seeds) else {
         panic!("one fact");
@@ -116,7 +116,7 @@ fn what_an_engine_does_not_tell_of_itself_is_recorded_with_the_start() {
 #[test]
 fn each_run_of_a_recorder_has_an_id_of_its_own() {
     let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run").run_id("first");
+    let recorder = Recorder::new(&instance.connect(), "run").with_run_id("first");
     for _ in 0..3 {
         block_on(recorder.run(&mut Engine::new(), with_input())).expect("it converges");
     }

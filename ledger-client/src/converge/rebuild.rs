@@ -24,7 +24,7 @@ use super::{checkpoint, record, rejection};
 /// use converge_core::{ContextState, Engine};
 /// use ledger_client::converge::{PayloadRegistry, Rebuilt, Recorder, rebuild};
 ///
-/// let recorder = Recorder::new(&ledger, "loan-7").run_id("run-1");
+/// let recorder = Recorder::new(&ledger, "loan-7").with_run_id("run-1");
 /// pollster::block_on(recorder.run(&mut Engine::new(), ContextState::new()))?;
 ///
 /// let context = ledger.context("loan-7").open()?;

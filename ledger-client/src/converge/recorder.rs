@@ -178,13 +178,28 @@ impl Recorder {
     /// # ledger_tests::example(|ledger| {
     /// use ledger_client::converge::Recorder;
     ///
-    /// let recorder = Recorder::new(&ledger, "loans").run_id("loan-7");
+    /// let recorder = Recorder::new(&ledger, "loans").with_run_id("loan-7");
     /// # Ok(()) });
     /// ```
     #[must_use]
-    pub fn run_id(self, run_id: impl Into<String>) -> Recorder {
+    pub fn with_run_id(self, run_id: impl Into<String>) -> Recorder {
         self.shared.state().run = Run::named(run_id.into(), 1);
         self
+    }
+
+    /// The run that is recorded, or that the next start is of.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use ledger_client::converge::{LedgerExperienceStore, Recorder};
+    ///
+    /// let recorder = Recorder::new(&ledger, "loan-7");
+    /// let appender = ledger.context("loan-7").open()?.appender()?;
+    /// let store = LedgerExperienceStore::new(appender, recorder.run_id());
+    /// # Ok(()) });
+    /// ```
+    pub fn run_id(&self) -> String {
+        self.shared.state().run.id().to_owned()
     }
 
     /// The suggestors' names, in the order in which they were registered. Facts only say

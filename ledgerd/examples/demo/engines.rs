@@ -144,7 +144,7 @@ fn decide(
 ) -> Result<(), Failure> {
     let noted = Arc::clone(tally);
     let recorder = Recorder::new(context.ledger(), context.name())
-        .run_id(run_id)
+        .with_run_id(run_id)
         .suggestors(loan::SUGGESTORS)
         .observed_by(move |tried| lock(&noted).note(tried));
     let outcome = block_on(loan::run(number, &recorder))?;

@@ -10,8 +10,8 @@ use ledger_shm::format::CONTROL_LEN;
 /// percentile, and far from filling a /dev/shm of 64 MiB.
 const APPLICATIONS_DEFAULT: u32 = 1000;
 /// Bytes that the records of one application take in memory at most; they take
-/// 7.7 KiB.
-const APPLICATION_LEN_MAX: u64 = 20 << 10;
+/// 14 KiB.
+const APPLICATION_LEN_MAX: u64 = 16 << 10;
 /// In how many segments the records of a run fit, if there is time to fetch
 /// one after the other.
 const SEGMENTS_PER_RUN: u64 = 4;
