@@ -114,7 +114,7 @@ fn play_gate(crew: &mut Crew<'_>, instance: &Instance) -> Result<Gated, Stopped>
         .connect()?;
     gate::answer(&ledger)?;
     crew.start(Role::Resuming)?;
-    Ok(crew.gated(Role::Resuming)?)
+    crew.gated(Role::Resuming)
 }
 
 fn print_plan(plan: &Plan, instance: &str) -> io::Result<()> {
