@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ledger_shm::append::Clock;
 use ledger_shm::record::Payload;
-use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Parts, Refused, Tail};
+use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::context::Context;
@@ -16,7 +16,7 @@ use crate::shared::Shared;
 /// How long [`Appender::append`] waits for room unless told otherwise.
 const WAIT_DEFAULT: Duration = Duration::from_secs(1);
 /// How often a waiting append looks whether another process made room.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How many entries of a batch share one look at the bell.
 const BATCH_PER_RING: usize = 64;
 
@@ -150,25 +150,7 @@ impl Appender {
     /// # Ok(()) });
     /// ```
     pub fn wait_ready(&self, timeout: Duration) -> bool {
-        let shared = self.context.shared();
-        if !shared.core.made_in.is_current() {
-            return false;
-        }
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let seen = shared.arrivals();
-            if shared.parts.spare(0).is_ok() {
-                return true;
-            }
-            let left = deadline.map_or(LOOK_AGAIN, |deadline| {
-                deadline.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() {
-                return false;
-            }
-            shared.want(0);
-            shared.wait_for_arrival(seen, left);
-        }
+        self.context.shared().wait_ready(timeout)
     }
 
     /// Appends one entry, at once or not at all.

@@ -33,7 +33,7 @@
 //! Reading order: `record` has the names of the table, [`history`] reads them without a type
 //! of converge-core; `recorder`, `hooks`, `runs` and `gate` are a run as it is recorded,
 //! `wire`, `output` and `ringer` how that never waits; `rebuild` and `rejection` the way back;
-//! `experience`, `context_store` and `checkpoint` the stores, [`conformance`] what they have
+//! `experience`, `context_store`, `checkpoint` and `parts` the stores, [`conformance`] what they have
 //! to do.
 
 #[cfg(feature = "converge")]
@@ -51,6 +51,7 @@ pub mod history;
 mod hooks;
 #[cfg(feature = "converge")]
 mod output;
+mod parts;
 #[cfg(feature = "converge")]
 mod rebuild;
 mod record;
@@ -79,6 +80,6 @@ pub use gate::decide;
 #[cfg(feature = "converge")]
 pub use output::Tried;
 #[cfg(feature = "converge")]
-pub use rebuild::{AlreadyEnded, Missing, RebuildError, Rebuilt, rebuild};
+pub use rebuild::{Missing, NotResumable, RebuildError, Rebuilt, rebuild};
 #[cfg(feature = "converge")]
 pub use recorder::Recorder;

@@ -17,6 +17,7 @@ use ledger_shm::segment::StoredNodes;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Bell, Control, Full, Parts, Segment};
 
+use crate::appender::LOOK_AGAIN;
 use crate::archive::Archive;
 use crate::chain::{Chain, Located};
 use crate::error::{DurableError, OpenError, ReadError};
@@ -319,6 +320,28 @@ impl Shared {
             .count
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until memory beyond the current segment is there; says whether it is.
+    pub(crate) fn wait_ready(&self, timeout: Duration) -> bool {
+        if !self.core.made_in.is_current() {
+            return false;
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let seen = self.arrivals();
+            if self.parts.spare(0).is_ok() {
+                return true;
+            }
+            let left = deadline.map_or(LOOK_AGAIN, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return false;
+            }
+            self.want(0);
+            self.wait_for_arrival(seen, left);
+        }
     }
 
     /// Waits until something arrived after `seen`, at most `timeout`.

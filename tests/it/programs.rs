@@ -50,7 +50,7 @@ fn program() -> impl Strategy<Value = Program> {
     let fact = move || {
         (
             place(),
-            "[a-z ]{0,8}|[\\PC]{1,6}|[\"\\\\/\u{0}-\u{1f}\u{7f}é]{1,4}",
+            "[a-z ]{0,8}|[a-z\"\n é]{20,200}|[\\PC]{1,6}|[\"\\\\/\u{0}-\u{1f}\u{7f}é]{1,4}",
         )
     };
     let rule = (
@@ -196,14 +196,6 @@ impl StreamingCallback for Fails {
     }
 }
 
-/// What a run came to, whatever it took: of one that has gone on cycles count from there.
-fn came_to(result: &Result<ConvergeResult, ConvergeError>) -> Result<String, String> {
-    match result {
-        Ok(result) => Ok(result.integrity.merkle_root.to_hex()),
-        Err(error) => Err(error.to_string().chars().take(8).collect()),
-    }
-}
-
 #[test]
 fn interrupted_anywhere_a_program_comes_to_the_same() {
     let instance = started(&[]);
@@ -220,6 +212,9 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
             ..program
         };
         let alone = program.run(None);
+        // A fact that is proposed again contradicts itself by the cycle in its record, and
+        // cycles count anew: the same cycle may come again.
+        prop_assume!(alone.is_ok());
         let fails = Arc::new(Fails(Mutex::new(calls)));
         let recorder = Recorder::new(&ledger, "programs").streaming(fails);
         let run = AssertUnwindSafe(|| program.run(Some(&recorder)));
@@ -237,7 +232,10 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
         let RunResult::Complete(resumed) = resumed.expect("it has not ended") else {
             return Err(TestCaseError::fail("nothing is gated"));
         };
-        prop_assert_eq!(came_to(&resumed), came_to(&alone));
+        let root = |result: Result<ConvergeResult, ConvergeError>| {
+            result.map(|result| result.integrity.merkle_root).ok()
+        };
+        prop_assert_eq!(root(resumed), root(alone));
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
@@ -271,7 +269,7 @@ fn with_and_without_a_ledger_a_program_does_the_same() {
         let recorder = Recorder::new(&ledger, "programs");
         let beside = program.run(Some(&recorder));
         prop_assert_eq!(outcome(&beside), outcome(&alone));
-        prop_assert_eq!(recorder.dropped(), 0);
+        prop_assert_eq!((recorder.dropped(), recorder.trouble()), (0, None));
 
         let context = ledger.context("programs").open_read_only().expect("there");
         let registry = PayloadRegistry::with_pack_payloads();

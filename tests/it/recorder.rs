@@ -92,6 +92,28 @@ fn a_run_is_recorded_whole_and_in_order() {
 }
 
 #[test]
+fn facts_of_any_type_are_written_as_the_engine_writes_them() {
+    let instance = started(&[]);
+    let recorder = Recorder::new(&instance.connect(), "run");
+    let context = loan::context(loan::application(7)).expect("a context");
+    let result = block_on(recorder.run(&mut loan::engine(), context)).expect("it converges");
+    let keys = result.context.all_keys().into_iter();
+    let facts = keys.flat_map(|key| result.context.get(key));
+    let texts: Vec<_> = facts
+        .map(|fact| serde_json::to_vec(fact).expect("JSON"))
+        .collect();
+    let context = instance.context("run");
+    let mut range = context.range(1).key("facts");
+    let mut count = 0;
+    while let Some(entry) = range.next_entry().expect("readable") {
+        let is_one = texts.iter().any(|text| text == entry.payload());
+        assert!(is_one, "entry {}", entry.seq());
+        count += 1;
+    }
+    assert_eq!(count, 7);
+}
+
+#[test]
 fn what_an_engine_does_not_tell_of_itself_is_recorded_with_the_start() {
     let instance = started(&[]);
     let budget = converge_core::Budget {

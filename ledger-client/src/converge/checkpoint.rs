@@ -1,19 +1,14 @@
-//! A whole context as entries: JSON that may be larger than one of them.
+//! A whole context as JSON, and the last one that a host has saved.
 
 use std::collections::HashMap;
 
-use converge_core::{ContextSnapshot, ContextState, ProposedFact};
-use converge_pack::PayloadRegistry;
+use converge_core::{ContextSnapshot, ProposedFact};
 use ledger_shm::Entry;
 use serde_json::Value;
 
 use super::hooks::key_name;
+use super::parts::Parts;
 use super::record::{self, of};
-
-/// Bytes of one part, at most.
-const PART_LEN_MAX: usize = 1 << 20;
-/// The least that a part holds, whatever the context's limit: else a character might not fit.
-const PART_LEN_MIN: usize = 16;
 
 /// What is written of a snapshot, without some of its proposals.
 pub(super) fn text(
@@ -35,30 +30,10 @@ pub(super) fn text(
     serde_json::to_string(&whole)
 }
 
-/// The parts of a text, none longer than an entry's payload may be.
-pub(super) fn parts(text: &str, payload_len_max: usize) -> Vec<&str> {
-    let len_max = payload_len_max.clamp(PART_LEN_MIN, PART_LEN_MAX);
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (part, after) = rest.split_at(rest.floor_char_boundary(len_max));
-        parts.push(part);
-        rest = after;
-    }
-    parts
-}
-
-/// The context that a checkpoint's text holds.
-pub(super) fn context(text: &str, registry: &PayloadRegistry) -> Result<ContextState, String> {
-    let wire = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let snapshot = ContextSnapshot::from_wire(wire, registry).map_err(|error| error.to_string())?;
-    ContextState::from_snapshot(snapshot).map_err(|error| error.to_string())
-}
-
-/// Puts saved checkpoints together from their parts, which may be between those of others.
+/// What hosts have saved, of which parts may be between those of others.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
-    open: HashMap<String, String>,
+    open: HashMap<String, Parts>,
     /// The last one that is whole.
     pub(super) last: Option<String>,
 }
@@ -66,28 +41,19 @@ pub(super) struct Saved {
 impl Saved {
     /// Takes what may be a part of one.
     pub(super) fn add(&mut self, entry: &Entry<'_>) {
-        let is_one = of(entry, "kind") == Some(record::CHECKPOINT);
-        let (Some(id), Some(part)) = (of(entry, "checkpoint"), of(entry, "part")) else {
-            return;
-        };
-        let number = part.split_once('/');
-        let number = number.and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?)));
         let text = std::str::from_utf8(entry.payload());
-        let (Some((number, count)), Ok(text)): (Option<(u64, u64)>, _) = (number, text) else {
+        let (Some(id), Some(part), Ok(text)) = (of(entry, "checkpoint"), of(entry, "part"), text)
+        else {
             return;
         };
-        if !is_one {
+        if of(entry, "kind") != Some(record::CHECKPOINT) || id == record::START {
             return;
         }
-        if number == 1 {
-            self.open.insert(id.to_owned(), String::new());
-        }
-        let Some(begun) = self.open.get_mut(id) else {
-            return;
-        };
-        *begun += text;
-        if number == count {
-            self.last = self.open.remove(id);
+        let parts = self.open.entry(id.to_owned()).or_default();
+        parts.take(part, text);
+        if let Some(whole) = parts.whole() {
+            self.last = Some(whole.to_owned());
+            self.open.remove(id);
         }
     }
 }

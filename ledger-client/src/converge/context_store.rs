@@ -3,29 +3,29 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::{Ready, ready};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use converge_core::traits::StoreError;
-use converge_core::{ContextState, ContextStore, ProposedFact};
-use converge_pack::PayloadRegistry;
-use ledger_shm::NewEntry;
+use converge_core::{ContextSnapshot, ContextState, ContextStore, ProposedFact};
+use converge_pack::{PayloadRegistry, WireProposedFact};
+use ledger_shm::{Entry, NewEntry};
 
 use crate::appender::Appender;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::ledger::Ledger;
 
 use super::checkpoint::{self, Saved};
-use super::gate;
-use super::history::HistoryError;
 use super::record::{self, Tags, VERSION};
 use super::run::Run;
+use super::{gate, history, parts};
 
 /// Saves whole contexts, each in the ledger's context of its scope's name, and loads the one
 /// that was saved there last. Large ones take several entries.
 ///
 /// What a human has been asked about is never saved: the engine would take it as approved
 /// when it is run again. It is known from what a [`Recorder`](super::Recorder) has recorded
-/// in the same context; who pauses runs without one must not save them at a pause.
+/// in the same context: while its run has not ended, nothing that is staged is saved but that
+/// run's own inputs. Who pauses runs without a recorder must not save them at a pause.
 ///
 /// It waits for room as an appender does, and for nothing else, so it may be called by a
 /// task of any runtime.
@@ -47,7 +47,7 @@ use super::run::Run;
 pub struct LedgerContextStore {
     ledger: Ledger,
     registry: PayloadRegistry,
-    scopes: Mutex<HashMap<String, Scope>>,
+    scopes: Mutex<HashMap<String, Arc<Mutex<Option<Scope>>>>>,
 }
 
 /// One context, and what is known of the runs in it.
@@ -55,7 +55,18 @@ struct Scope {
     appender: Appender,
     /// What was asked before this entry is known.
     next_seq: u64,
+    runs: Runs,
+}
+
+/// What is known of the runs in a context.
+#[derive(Default)]
+struct Runs {
+    /// Proposals that a human was asked about, by id and content.
     asked: HashSet<(String, String)>,
+    /// Those that the last run was given.
+    inputs: HashSet<(String, String)>,
+    /// Whether the last run has started and not ended.
+    is_open: bool,
     /// Run, attempt and cycle of the entry before.
     last: Option<(String, u32, u32)>,
 }
@@ -90,26 +101,30 @@ impl LedgerContextStore {
         while let Some(entry) = range.next_entry().map_err(unread)? {
             saved.add(&entry);
         }
-        let loaded = saved
-            .last
-            .map(|text| checkpoint::context(&text, &self.registry));
-        loaded
-            .transpose()
-            .map_err(|message| StoreError::SerializationFailed { message })
+        let loaded = saved.last.map(|text| self.context(&text));
+        loaded.transpose()
+    }
+
+    fn context(&self, text: &str) -> Result<ContextState, StoreError> {
+        let wire = serde_json::from_str(text).map_err(unserialized)?;
+        let snapshot = ContextSnapshot::from_wire(wire, &self.registry).map_err(unserialized)?;
+        ContextState::from_snapshot(snapshot).map_err(unserialized)
     }
 
     fn save(&self, name: &str, context: &ContextState) -> Result<(), StoreError> {
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !scopes.contains_key(name) {
-            scopes.insert(name.to_owned(), Scope::open(&self.ledger, name)?);
-        }
-        let scope = scopes.get_mut(name).expect("inserted above");
-        let outcome = scope.save(context);
-        if outcome.is_err() {
-            // It may have been dropped and made again.
-            scopes.remove(name);
-        }
-        outcome
+        let scope = Arc::clone(scopes.entry(name.to_owned()).or_default());
+        drop(scopes);
+        // One may wait for room, and the others need not.
+        let mut scope = scope.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = match scope.take() {
+            Some(open) => open,
+            None => Scope::open(&self.ledger, name)?,
+        };
+        open.save(context)?;
+        // After an error it is opened anew: it may have been dropped and made again.
+        *scope = Some(open);
+        Ok(())
     }
 }
 
@@ -120,32 +135,23 @@ impl Scope {
         Ok(Scope {
             appender: context.appender().map_err(|error| unappended(&error))?,
             next_seq: 1,
-            asked: HashSet::new(),
-            last: None,
+            runs: Runs::default(),
         })
     }
 
     fn save(&mut self, context: &ContextState) -> Result<(), StoreError> {
         self.catch_up()?;
-        let text = checkpoint::text(&context.snapshot(), |proposal| self.is_asked(proposal));
-        let text = text.map_err(|error| StoreError::SerializationFailed {
-            message: error.to_string(),
-        })?;
+        let text = checkpoint::text(&context.snapshot(), |proposal| self.runs.may_wait(proposal));
+        let text = text.map_err(unserialized)?;
         let len_max = self.appender.context().limits().payload_len_max;
-        let parts = checkpoint::parts(&text, len_max);
         // Tells its parts from those that another saves meanwhile.
         let id = Run::new();
-        let numbers = self.last.as_ref().map(|(run_id, attempt, cycle)| {
+        let last = self.runs.last.as_ref();
+        let numbers = last.map(|(run_id, attempt, cycle)| {
             (run_id.clone(), attempt.to_string(), cycle.to_string())
         });
-        for (number, part) in parts.iter().enumerate() {
-            let number = format!("{}/{}", number + 1, parts.len());
-            let mut metadata = vec![
-                ("v", VERSION),
-                ("kind", record::CHECKPOINT),
-                ("checkpoint", id.id()),
-                ("part", &number),
-            ];
+        for (number, part) in parts::split(&text, len_max) {
+            let mut metadata = vec![("v", VERSION)];
             if let Some((run_id, attempt, cycle)) = &numbers {
                 metadata.extend([
                     ("run_id", &**run_id),
@@ -153,7 +159,12 @@ impl Scope {
                     ("cycle", cycle),
                 ]);
             }
-            let entry = NewEntry::new(record::SNAPSHOTS, part.as_bytes()).metadata(&metadata);
+            metadata.extend([
+                ("kind", record::CHECKPOINT),
+                ("checkpoint", id.id()),
+                ("part", &number),
+            ]);
+            let entry = NewEntry::new(record::SNAPSHOTS, part).metadata(&metadata);
             let appended = self.appender.append(&entry);
             appended.map_err(|error| unappended(&error))?;
         }
@@ -167,27 +178,44 @@ impl Scope {
         let mut range = context.range(self.next_seq.max(first_seq));
         while let Some(entry) = range.next_entry().map_err(unread)? {
             self.next_seq = entry.seq() + 1;
-            let Some(tags) = Tags::of(&entry) else {
-                continue;
-            };
-            if tags.kind == record::GATE_REQUESTED {
-                let asked = super::history::asked(&entry, &tags);
-                self.asked.insert(asked.map_err(untold)?);
-            }
-            let is_same = |(run_id, ..): &(String, u32, u32)| run_id == tags.run_id;
-            match self.last.as_mut().filter(|last| is_same(last)) {
-                Some(last) => (last.1, last.2) = (tags.attempt, tags.cycle),
-                None => self.last = Some((tags.run_id.to_owned(), tags.attempt, tags.cycle)),
+            if let Some(tags) = Tags::of(&entry) {
+                self.runs.add(&entry, &tags)?;
             }
         }
         Ok(())
     }
+}
 
-    fn is_asked(&self, proposal: &ProposedFact) -> bool {
+impl Runs {
+    fn add(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), StoreError> {
+        let is_known = self.last.as_ref().is_some_and(|last| last.0 == tags.run_id);
+        match tags.kind {
+            record::GATE_REQUESTED => {
+                let asked = history::asked(entry, tags);
+                self.asked.insert(asked.map_err(unserialized)?);
+            }
+            record::INPUT => {
+                if !is_known {
+                    self.inputs.clear();
+                }
+                let wire = serde_json::from_slice(entry.payload());
+                let wire: WireProposedFact = wire.map_err(unserialized)?;
+                self.inputs.insert((wire.id.to_string(), gate::hash(&wire)));
+            }
+            record::RUN_STARTED => self.is_open = true,
+            record::RUN_ENDED | record::RUN_FAILED => self.is_open = false,
+            _ => {}
+        }
+        self.last = Some((tags.run_id.to_owned(), tags.attempt, tags.cycle));
+        Ok(())
+    }
+
+    /// Whether it may be waiting for a human.
+    fn may_wait(&self, proposal: &ProposedFact) -> bool {
         let wire = proposal.to_wire();
         wire.is_ok_and(|wire| {
-            let asked = (wire.id.to_string(), gate::hash(&wire));
-            self.asked.contains(&asked)
+            let it = (wire.id.to_string(), gate::hash(&wire));
+            self.asked.contains(&it) || (self.is_open && !self.inputs.contains(&it))
         })
     }
 }
@@ -215,8 +243,8 @@ fn unread(error: ReadError) -> StoreError {
     }
 }
 
-fn untold(error: HistoryError) -> StoreError {
-    StoreError::Internal {
+fn unserialized(error: impl fmt::Display) -> StoreError {
+    StoreError::SerializationFailed {
         message: error.to_string(),
     }
 }

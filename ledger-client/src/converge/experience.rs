@@ -17,7 +17,8 @@ use crate::appender::Appender;
 use crate::context::Context;
 use crate::error::{AppendError, ReadError};
 
-use super::record::{EVENTS, USER_EVENTS, VERSION, of};
+use super::record::{EVENTS, Tags, USER_EVENTS, VERSION, of};
+use super::run::Run;
 
 /// Stores what a host tells of one run in a context, for everybody who asks there.
 ///
@@ -57,8 +58,8 @@ struct Writer {
     /// Keys and ids of what this run has stored before this entry.
     stored: HashSet<(String, String)>,
     next_seq: u64,
-    /// Of ids that are given here.
-    given: u64,
+    /// How far the run has come: attempt and cycle.
+    reached: (u32, u32),
 }
 
 impl LedgerExperienceStore {
@@ -80,7 +81,7 @@ impl LedgerExperienceStore {
                 appender,
                 stored: HashSet::new(),
                 next_seq: 1,
-                given: 0,
+                reached: (1, 0),
             }),
         }
     }
@@ -103,9 +104,13 @@ impl LedgerExperienceStore {
             return Ok(());
         }
         let payload = payload.map_err(failed)?;
+        let (attempt, cycle) = writer.reached;
+        let (attempt, cycle) = (attempt.to_string(), cycle.to_string());
         let mut metadata = vec![
             ("v", VERSION),
-            ("run_id", &self.run_id),
+            ("run_id", &*self.run_id),
+            ("attempt", &attempt),
+            ("cycle", &cycle),
             ("kind", kind),
             ("event_id", id),
         ];
@@ -137,7 +142,8 @@ impl LedgerExperienceStore {
         let mut range = self.context.range(self.context.first_available()?).key(key);
         while let Some(entry) = range.next_entry()? {
             let id = ["run_id", "event_id"].map(|name| of(&entry, name).map(str::to_owned));
-            if seen.insert(id) {
+            let is_ours = of(&entry, "v") == Some(VERSION);
+            if is_ours && seen.insert(id) {
                 let event = serde_json::from_slice(entry.payload());
                 found.push(event.map_err(|error| {
                     failed(format!(
@@ -157,25 +163,16 @@ impl Writer {
         let mut range = context.range(self.next_seq.max(context.first_available()?));
         while let Some(entry) = range.next_entry()? {
             self.next_seq = entry.seq() + 1;
-            let is_ours = [EVENTS, USER_EVENTS].contains(&entry.key())
-                && of(&entry, "run_id") == Some(run_id);
-            if let Some(id) = of(&entry, "event_id").filter(|_| is_ours) {
+            let Some(tags) = Tags::of(&entry).filter(|tags| tags.run_id == run_id) else {
+                continue;
+            };
+            self.reached = (tags.attempt.max(1), tags.cycle);
+            let is_event = [EVENTS, USER_EVENTS].contains(&entry.key());
+            if let Some(id) = of(&entry, "event_id").filter(|_| is_event) {
                 self.stored.insert((entry.key().to_owned(), id.to_owned()));
             }
         }
         Ok(())
-    }
-
-    /// An id that no event of this run has, also not one from before a restart.
-    fn new_id(&mut self, context: &Context, run_id: &str) -> Result<String, ReadError> {
-        self.catch_up(context, run_id)?;
-        loop {
-            self.given += 1;
-            let id = format!("{run_id}-{}", self.given);
-            if !self.stored.contains(&(EVENTS.to_owned(), id.clone())) {
-                return Ok(id);
-            }
-        }
     }
 }
 
@@ -233,10 +230,9 @@ impl ExperienceStore for LedgerExperienceStore {
             artifact_kind,
             event,
         };
-        let mut writer = self.writer();
-        let id = writer.new_id(&self.context, &self.run_id)?;
-        let event = ExperienceEventEnvelope::new(id, event).with_timestamp(occurred_at);
-        self.store_event(&mut writer, &event)
+        let id = Run::new();
+        let event = ExperienceEventEnvelope::new(id.id(), event).with_timestamp(occurred_at);
+        self.store_event(&mut self.writer(), &event)
     }
 
     fn get_trace_link(

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::error::AppendError;
 
 use super::history::{Gate, Verdict};
+use super::hooks::key_name;
 use super::output::What;
 use super::record::{self, VERSION};
 use super::recorder::Recorder;
@@ -29,6 +30,8 @@ struct Requested<'a> {
 #[derive(Serialize)]
 struct Decided<'a> {
     decision: &'a GateDecision,
+    /// Whether the engine is told now.
+    is_told: bool,
     proposal_id: &'a str,
     proposal_hash: &'a str,
 }
@@ -132,21 +135,28 @@ impl Recorder {
         self.reconcile(&pause.context, pause.cycle);
         let snapshot = pause.context.snapshot();
         let proposal = proposal(&snapshot, &pause.request);
+        // Beside its summary, which is as long, it may be too much for one entry.
+        let len_max = self.shared.state().output.payload_len_max();
+        let is_long = pause.request.summary.len() > len_max / 4;
         let requested = Requested {
             request: &pause.request,
-            proposal,
+            proposal: proposal.filter(|_| !is_long),
             proposal_hash: &proposal_hash(proposal),
             merkle_root: snapshot.merkle_root().to_hex(),
         };
         let more = [
             ("agent", &*pause.request.agent_id),
             ("proposal_id", pause.request.proposal_id.as_str()),
+            (
+                "ckey",
+                proposal.map_or("", |proposal| key_name(proposal.key())),
+            ),
         ];
         let what = What {
             key: record::GATES,
             kind: record::GATE_REQUESTED,
             cycle: pause.cycle,
-            more: &more,
+            more: &more[..if proposal.is_some() { 3 } else { 2 }],
         };
         self.record(&what, &requested);
         self.ring();
@@ -179,6 +189,7 @@ impl Recorder {
         let proposal_id = pause.request.proposal_id.as_str();
         let decided = Decided {
             decision,
+            is_told: true,
             proposal_id,
             proposal_hash: &self.hash(pause),
         };
@@ -233,6 +244,7 @@ pub fn decide(
 ) -> Result<Appended, AppendError> {
     let decided = Decided {
         decision,
+        is_told: false,
         proposal_id: &gate.proposal_id,
         proposal_hash: &gate.proposal_hash,
     };

@@ -38,11 +38,10 @@ impl Recorder {
     ) {
         let mut state = self.shared.state();
         let run = state.run.clone();
-        let is_recorded = state.output.record(&run, what, write);
+        state.output.record(&run, what, write);
         drop(state);
-        if is_recorded {
-            self.shared.published();
-        }
+        // Also of what was dropped: the thread says so when there is room.
+        self.shared.published();
     }
 
     /// Has watchers told at once.
@@ -90,14 +89,15 @@ impl Recorder {
             cycle,
             more: &more[..len],
         };
-        self.record_with(&what, |json| wire::write_fact(json, fact));
+        let len_max = self.shared.payload_len_max();
+        self.record_with(&what, |json| wire::write_fact(json, fact, len_max));
     }
 
     pub(super) fn event(&self, event: &ExperienceEvent) {
         let mut state = self.shared.state();
         state.events += 1;
         let (run, cycle) = (state.run.clone(), state.cycle);
-        let id = format!("{}-{}-{}", run.id(), run.attempt(), state.events);
+        let id = format!("{}-{}", state.start_id, state.events);
         let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let kind = format!("{:?}", event.kind());
         let envelope = wire::Event {
@@ -115,11 +115,9 @@ impl Recorder {
             more: &more,
         };
         let write = |json: &mut Vec<u8>| serde_json::to_writer(json, &envelope);
-        let is_recorded = state.output.record(&run, &what, write);
+        state.output.record(&run, &what, write);
         drop(state);
-        if is_recorded {
-            self.shared.published();
-        }
+        self.shared.published();
     }
 }
 
@@ -173,18 +171,21 @@ impl ExperienceEventObserver for Beside {
 
 /// A context key as its JSON has it.
 pub(super) fn key_name(key: ContextKey) -> &'static str {
-    match key {
-        ContextKey::Seeds => "Seeds",
-        ContextKey::Hypotheses => "Hypotheses",
-        ContextKey::Strategies => "Strategies",
-        ContextKey::Constraints => "Constraints",
-        ContextKey::Signals => "Signals",
-        ContextKey::Competitors => "Competitors",
-        ContextKey::Evaluations => "Evaluations",
-        ContextKey::Proposals => "Proposals",
-        ContextKey::Diagnostic => "Diagnostic",
-        ContextKey::Votes => "Votes",
-        ContextKey::Disagreements => "Disagreements",
-        ContextKey::ConsensusOutcomes => "ConsensusOutcomes",
+    record::CONTEXT_KEYS[key as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_keys_have_the_names_and_the_order_that_the_engine_has() {
+        let mut before = None;
+        for name in record::CONTEXT_KEYS {
+            let key: ContextKey = serde_json::from_str(&format!("{name:?}")).unwrap();
+            assert_eq!(key_name(key), name);
+            assert!(before < Some(key), "{before:?} {key:?}");
+            before = Some(key);
+        }
     }
 }

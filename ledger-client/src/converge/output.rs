@@ -15,6 +15,9 @@ use super::run::Run;
 /// How long nothing is tried after nothing fitted.
 const SHORTAGE: Duration = Duration::from_millis(10);
 
+/// Bytes of memory that are kept for the next payload.
+const KEPT_LEN_MAX: usize = 1 << 20;
+
 /// One entry that a recorder tried to append, and what came of it.
 ///
 /// ```
@@ -131,7 +134,9 @@ impl Output {
                 false
             }
         };
-        self.payload = buffer;
+        if buffer.capacity() <= KEPT_LEN_MAX {
+            self.payload = buffer;
+        }
         is_recorded
     }
 
@@ -139,15 +144,25 @@ impl Output {
     pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
         let was_short = !self.lost.is_empty();
         let is_hopeless = was_short && self.shortage.is_some_and(|it| it.lasts(self.arrivals()));
-        if !is_hopeless && self.settle() && self.append(run, what, payload) {
-            self.recorded += 1;
-            return true;
-        }
-        if was_short && !is_hopeless {
-            self.shortage = Some(Shortage {
-                since: Instant::now(),
-                arrivals: self.arrivals(),
-            });
+        let outcome = match is_hopeless {
+            true => None,
+            false => Some(
+                self.try_settle()
+                    .and_then(|()| self.append(run, what, payload)),
+            ),
+        };
+        match outcome {
+            Some(Ok(())) => {
+                self.recorded += 1;
+                return true;
+            }
+            Some(Err(error)) if was_short && error.is_full() => {
+                self.shortage = Some(Shortage {
+                    since: Instant::now(),
+                    arrivals: self.arrivals(),
+                });
+            }
+            _ => {}
         }
         self.lose(run, what.cycle);
         false
@@ -159,8 +174,13 @@ impl Output {
         appender.map_or(0, |appender| appender.context().shared().arrivals())
     }
 
-    /// Appends the gaps that are due: nothing may come before them.
+    /// Appends the gaps that are due; says whether none is left.
     pub(super) fn settle(&mut self) -> bool {
+        self.try_settle().is_ok()
+    }
+
+    /// Nothing may come before the gaps that are due.
+    fn try_settle(&mut self) -> Result<(), AppendError> {
         while let Some(lost) = self.lost.first() {
             let gap = Gap {
                 dropped: lost.dropped,
@@ -174,15 +194,13 @@ impl Output {
                 cycle: gap.since_cycle,
                 more: &[],
             };
-            if !self.append(&run, &what, &payload) {
-                return false;
-            }
+            self.append(&run, &what, &payload)?;
             self.lost.remove(0);
         }
-        true
+        Ok(())
     }
 
-    fn append(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
+    fn append(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> Result<(), AppendError> {
         self.digits.clear();
         write!(self.digits, "{}", what.cycle).expect("a string takes everything");
         // More than any entry has.
@@ -217,10 +235,11 @@ impl Output {
         if self.appender.is_some() {
             self.trouble = outcome.as_ref().err().map(AppendError::to_string);
         }
-        outcome.is_ok()
+        outcome.map(drop)
     }
 
-    fn lose(&mut self, run: &Run, cycle: u32) {
+    /// Counts an entry that is not there.
+    pub(super) fn lose(&mut self, run: &Run, cycle: u32) {
         self.dropped += 1;
         match self.lost.last_mut() {
             Some(lost) if lost.run == *run => lost.dropped += 1,

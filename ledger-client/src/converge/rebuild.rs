@@ -8,14 +8,14 @@ use converge_core::{ContextFact, ContextKey, ContextSnapshot, ContextState, Engi
 use converge_pack::{
     PayloadError, PayloadRegistry, ProposedFact, WireContextFact, WireProposedFact,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 
 use super::gate::Answer;
 use super::history::{Attempt, FactEntry, Gap, Gate, HistoryError, Rejection, Run, gates_of};
 use super::recorder::Recorder;
-use super::{checkpoint, record, rejection};
+use super::{record, rejection};
 
 /// A run as far as it came.
 ///
@@ -55,6 +55,8 @@ pub struct Rebuilt {
     pub stop_reason: Option<String>,
     /// What humans have said already.
     pub(super) answers: Vec<Answer>,
+    /// The number of the next attempt.
+    pub(super) next_attempt: u32,
 }
 
 /// Something that a run did and that its entries do not tell.
@@ -64,49 +66,66 @@ pub struct Rebuilt {
 ///
 /// let missing = Missing::Entries { dropped: 3, since_cycle: 2 };
 /// assert_eq!(missing.to_string(), "3 entries since cycle 2 did not fit into the ledger");
+/// assert!(!missing.is_of_the_beginning());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Missing {
-    /// Entries that did not fit.
+    /// Entries that did not fit. What came before them is whole; what came after them in
+    /// that attempt is left out.
+    #[error("{dropped} entries since cycle {since_cycle} did not fit into the ledger")]
     Entries {
         /// How many.
         dropped: u64,
         /// Since which cycle.
         since_cycle: u32,
     },
+    /// The start of an attempt: it did not fit, or is not kept any more.
+    #[error("the start of attempt {attempt} is not there")]
+    Start {
+        /// Of which one.
+        attempt: u32,
+    },
     /// Some of what was staged.
+    #[error("of {staged} inputs of attempt {attempt} {recorded} are there")]
     Inputs {
+        /// For which attempt.
+        attempt: u32,
         /// How many were.
         staged: usize,
         /// How many are recorded.
         recorded: usize,
     },
-    /// Earlier attempts, or their beginning.
-    Attempts {
-        /// The first one that is whole, if one is.
-        first: Option<u32>,
+    /// Some of what the context held before.
+    #[error("of {held} facts that the context held before attempt {attempt} {recorded} are there")]
+    Facts {
+        /// Before which attempt.
+        attempt: u32,
+        /// How many it held.
+        held: usize,
+        /// How many are recorded.
+        recorded: usize,
+    },
+    /// Something, though nobody says what: the run ended with another Merkle root.
+    #[error("the run ended with root {ended}, and what is recorded has {rebuilt}")]
+    Root {
+        /// Of the run, as it was recorded with its end.
+        ended: String,
+        /// Of the context that was rebuilt.
+        rebuilt: String,
     },
 }
 
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Missing::Entries {
-                dropped,
-                since_cycle,
-            } => write!(
-                f,
-                "{dropped} entries since cycle {since_cycle} did not fit into the ledger"
-            ),
-            Missing::Inputs { staged, recorded } => {
-                write!(f, "of {staged} inputs {recorded} are there")
-            }
-            Missing::Attempts { first: Some(first) } => {
-                write!(f, "what came before attempt {first} is not there any more")
-            }
-            Missing::Attempts { first: None } => f.write_str("the beginning is not there any more"),
-        }
+impl Missing {
+    /// Whether the run cannot be gone on with: it would begin with less than it had.
+    ///
+    /// ```
+    /// use ledger_client::converge::Missing;
+    ///
+    /// assert!(Missing::Start { attempt: 1 }.is_of_the_beginning());
+    /// ```
+    pub fn is_of_the_beginning(&self) -> bool {
+        !matches!(self, Missing::Entries { .. })
     }
 }
 
@@ -167,12 +186,12 @@ pub enum RebuildError {
     },
 }
 
-/// A run has ended, and there is nothing to resume.
+/// Why a run cannot be gone on with.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {
 /// use converge_core::{ContextState, Engine};
-/// use ledger_client::converge::{AlreadyEnded, PayloadRegistry, Recorder, rebuild};
+/// use ledger_client::converge::{NotResumable, PayloadRegistry, Recorder, rebuild};
 ///
 /// let mut engine = Engine::new();
 /// let recorder = Recorder::new(&ledger, "loan-7");
@@ -181,18 +200,39 @@ pub enum RebuildError {
 /// let context = ledger.context("loan-7").open()?;
 /// let rebuilt = rebuild(&context, &PayloadRegistry::with_pack_payloads())?;
 /// let recorder = Recorder::continuing(&ledger, &rebuilt);
-/// let error: AlreadyEnded = pollster::block_on(rebuilt.resume(&recorder, &mut engine)).unwrap_err();
-/// assert!(error.to_string().contains("has ended"));
+/// let error = pollster::block_on(rebuilt.resume(&recorder, &mut engine)).unwrap_err();
+/// assert!(matches!(error, NotResumable::Ended { .. }));
 /// # Ok(()) });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "run {run_id:?} has ended, there is nothing to resume; start another one with a new Recorder"
-)]
 #[non_exhaustive]
-pub struct AlreadyEnded {
-    /// Which run.
-    pub run_id: String,
+pub enum NotResumable {
+    /// It has come to its end.
+    #[error(
+        "run {run_id:?} has ended, there is nothing to resume; start another one with a new Recorder"
+    )]
+    Ended {
+        /// Which run.
+        run_id: String,
+    },
+    /// What it began with is not there.
+    #[error("run {run_id:?} cannot be resumed: {missing}; start another one with a new Recorder")]
+    Incomplete {
+        /// Which run.
+        run_id: String,
+        /// What is missing.
+        missing: Missing,
+    },
+    /// The recorder is of another run.
+    #[error(
+        "the recorder is of run {recorder:?} and not of {run_id:?}; make one with Recorder::continuing"
+    )]
+    OtherRun {
+        /// Which run.
+        run_id: String,
+        /// What the recorder records.
+        recorder: String,
+    },
 }
 
 impl Rebuilt {
@@ -213,13 +253,18 @@ impl Rebuilt {
         self.missing.is_empty()
     }
 
-    /// Runs the engine from here on, recorded as the run's next attempt: with the same
-    /// suggestors as before. Where a human has answered, the answer is taken; where nobody
-    /// has, the run pauses, and [`Recorder::resume`] goes on from there.
+    /// Runs the engine from here on as [`Recorder::run_with_hitl`] does, recorded as the
+    /// run's next attempt: with the same suggestors as before, and a recorder that is
+    /// [`continuing`](Recorder::continuing) this run. Where a human has answered, the answer
+    /// is taken; where nobody has, the run pauses, and [`Recorder::resume`] goes on from
+    /// there.
+    ///
+    /// A run that was started in another way can as well be gone on with by the recorder's
+    /// method of that name, with [`context`](Self::context).
     ///
     /// # Errors
     ///
-    /// [`AlreadyEnded`]: there is nothing to resume.
+    /// [`NotResumable`]: it has ended, or what it began with is not there.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -242,10 +287,20 @@ impl Rebuilt {
         self,
         recorder: &Recorder,
         engine: &mut Engine,
-    ) -> Result<RunResult, AlreadyEnded> {
+    ) -> Result<RunResult, NotResumable> {
+        let run_id = self.run_id;
         if self.has_ended {
-            return Err(AlreadyEnded {
-                run_id: self.run_id,
+            return Err(NotResumable::Ended { run_id });
+        }
+        let mut missing = self.missing.into_iter();
+        if let Some(missing) = missing.find(Missing::is_of_the_beginning) {
+            return Err(NotResumable::Incomplete { run_id, missing });
+        }
+        let recorder_of = recorder.run_id();
+        if recorder_of != run_id {
+            return Err(NotResumable::OtherRun {
+                run_id,
+                recorder: recorder_of,
             });
         }
         Ok(recorder.run_with_hitl(engine, self.context).await)
@@ -283,48 +338,80 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
     let run = Run::find(context, None)?.ok_or_else(not_started)?;
     let (attempt, last) = run.last_attempt().ok_or_else(not_started)?;
     let gates = gates_of(&run);
-    let mut state = restored(&run, registry)?;
+    let mut missing: Vec<Missing> = run.gaps.iter().map(Missing::from).collect();
+    let mut state = restored(&run, registry, &mut missing)?;
     if last.cut.is_none() {
-        for input in &last.inputs {
-            let input = input_of(&run, input, registry)?;
-            let staged = state.add_proposal(input);
-            staged.map_err(|error| refused(&run, error))?;
-        }
+        stage(&run, last, registry, &mut state)?;
     }
     let outcome = last.outcome.as_ref();
+    let ended = outcome.and_then(|outcome| outcome.merkle_root.clone());
+    let rebuilt = state.snapshot().merkle_root().to_hex();
+    if let Some(ended) = ended.filter(|ended| missing.is_empty() && *ended != rebuilt) {
+        missing.push(Missing::Root { ended, rebuilt });
+    }
     Ok(Rebuilt {
         scope: context.name().to_owned(),
         run_id: run.id.clone(),
         attempt,
         context: state,
-        missing: missing(&run),
+        missing,
         answers: gates.iter().filter_map(Answer::of).collect(),
         open_gates: gates.into_iter().filter(|gate| gate.is_open).collect(),
         has_ended: outcome.is_some_and(|outcome| outcome.is_ended),
         stop_reason: outcome.map(|outcome| outcome.stop_reason.clone()),
+        next_attempt: run.next_attempt(),
     })
 }
 
-fn missing(run: &Run) -> Vec<Missing> {
-    let gap = |gap: &Gap| Missing::Entries {
-        dropped: gap.dropped,
-        since_cycle: gap.since_cycle,
-    };
-    let mut missing: Vec<Missing> = run.gaps.iter().map(gap).collect();
-    let is_whole = |attempt: &Attempt| attempt.started.is_some();
-    let mut whole = run.attempts.iter().filter(|(_, attempt)| is_whole(attempt));
-    let first = whole.next().map(|(number, _)| *number);
-    if first != Some(1) {
-        missing.push(Missing::Attempts { first });
-    }
-    for attempt in run.attempts.values() {
-        let recorded = attempt.inputs.len();
-        let staged = attempt.started.as_ref().map_or(recorded, |it| it.inputs);
-        if staged != recorded {
-            missing.push(Missing::Inputs { staged, recorded });
+impl From<&Gap> for Missing {
+    fn from(gap: &Gap) -> Missing {
+        Missing::Entries {
+            dropped: gap.dropped,
+            since_cycle: gap.since_cycle,
         }
     }
-    missing
+}
+
+/// Stages again what an attempt was given that has come to nothing.
+fn stage(
+    run: &Run,
+    attempt: &Attempt,
+    registry: &PayloadRegistry,
+    state: &mut ContextState,
+) -> Result<(), RebuildError> {
+    for input in &attempt.staged.inputs {
+        let input = input_of(run, input, registry)?;
+        let mut facts = state.get(input.key()).iter();
+        // An earlier attempt may have been given the same.
+        if facts.all(|fact| fact.id().as_str() != input.id().as_str()) {
+            let staged = state.add_proposal(input);
+            staged.map_err(|error| refused(run, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// What of an attempt's beginning is not there, of which this many facts are known before it.
+fn missing_of(number: u32, attempt: &Attempt, known: usize, missing: &mut Vec<Missing>) {
+    let Some(started) = &attempt.started else {
+        missing.push(Missing::Start { attempt: number });
+        return;
+    };
+    let recorded = attempt.staged.inputs.len();
+    if started.inputs != recorded {
+        missing.push(Missing::Inputs {
+            attempt: number,
+            staged: started.inputs,
+            recorded,
+        });
+    }
+    if started.facts > known {
+        missing.push(Missing::Facts {
+            attempt: number,
+            held: started.facts,
+            recorded: known,
+        });
+    }
 }
 
 /// Facts by key, each in the order in which they were added, without those that are there.
@@ -342,7 +429,13 @@ impl Facts {
     }
 }
 
-/// As `WireContextSnapshot` has it, which only deserializes.
+/// What a `WireContextSnapshot` holds that counts for an attempt.
+#[derive(Deserialize)]
+struct WireHeld {
+    facts: BTreeMap<ContextKey, Vec<WireContextFact>>,
+}
+
+/// As `WireContextSnapshot` has it, which keeps its fields to itself.
 #[derive(Serialize)]
 struct WireSnapshot {
     version: usize,
@@ -351,16 +444,23 @@ struct WireSnapshot {
     proposals: BTreeMap<ContextKey, Vec<WireProposedFact>>,
 }
 
-fn restored(run: &Run, registry: &PayloadRegistry) -> Result<ContextState, RebuildError> {
+fn restored(
+    run: &Run,
+    registry: &PayloadRegistry,
+    missing: &mut Vec<Missing>,
+) -> Result<ContextState, RebuildError> {
     let mut facts = Facts::default();
-    for attempt in run.attempts.values() {
-        if !attempt.checkpoint.is_empty() {
-            let before = checkpoint::context(&attempt.checkpoint, registry);
-            let before = before.map_err(|why| refused(run, why))?;
-            for fact in before.snapshot().facts().values().flatten() {
-                facts.add(to_wire(fact)?);
+    for (number, attempt) in &run.attempts {
+        // If it is not whole, what it held is missing, and that is said below.
+        let checkpoint = attempt.staged.checkpoint.whole();
+        let held = checkpoint.and_then(|text| serde_json::from_str::<WireHeld>(text).ok());
+        for fact in held.into_iter().flat_map(|held| held.facts.into_values()) {
+            for fact in fact {
+                readable(&fact, 0, registry)?;
+                facts.add(fact);
             }
         }
+        missing_of(*number, attempt, facts.seen.len(), missing);
         // In the log's order: what a human rejected left a fact there, of which the engine
         // has not told.
         let rejections = attempt.rejections.iter();
@@ -419,10 +519,19 @@ fn wire_of(fact: &FactEntry, registry: &PayloadRegistry) -> Result<WireContextFa
             kind: record::FACT.to_owned(),
             why: error.to_string(),
         })?;
-    match ContextFact::from_wire(wire.clone(), registry) {
-        Ok(_) => Ok(wire),
-        Err(error) => Err(unreadable(fact.seq, &fact.id, error)),
-    }
+    readable(&wire, fact.seq, registry)?;
+    Ok(wire)
+}
+
+/// Tried fact by fact, so that the error can name one.
+fn readable(
+    wire: &WireContextFact,
+    seq: u64,
+    registry: &PayloadRegistry,
+) -> Result<(), RebuildError> {
+    let fact = ContextFact::from_wire(wire.clone(), registry);
+    let fact = fact.map_err(|error| unreadable(seq, wire.id.as_str(), error));
+    fact.map(drop)
 }
 
 fn input_of(

@@ -29,6 +29,25 @@ pub(super) const RUN_ENDED: &str = "run_ended";
 pub(super) const RUN_FAILED: &str = "run_failed";
 pub(super) const GAP: &str = "gap";
 
+/// The checkpoint that a run begins with; those that hosts save have random ids.
+pub(super) const START: &str = "start";
+
+/// Context keys in the engine's order, in which its Merkle root takes them.
+pub(super) const CONTEXT_KEYS: [&str; 12] = [
+    "Seeds",
+    "Hypotheses",
+    "Strategies",
+    "Constraints",
+    "Signals",
+    "Competitors",
+    "Evaluations",
+    "Proposals",
+    "Diagnostic",
+    "Votes",
+    "Disagreements",
+    "ConsensusOutcomes",
+];
+
 /// The metadata of an entry of a run.
 #[derive(Debug, Default)]
 pub(super) struct Tags<'e> {
@@ -41,6 +60,8 @@ pub(super) struct Tags<'e> {
     pub(super) proposal_id: Option<&'e str>,
     pub(super) ckey: Option<&'e str>,
     pub(super) family: Option<&'e str>,
+    pub(super) checkpoint: Option<&'e str>,
+    pub(super) part: Option<&'e str>,
 }
 
 impl<'e> Tags<'e> {
@@ -60,6 +81,8 @@ impl<'e> Tags<'e> {
                 "proposal_id" => tags.proposal_id = Some(value),
                 "ckey" => tags.ckey = Some(value),
                 "family" => tags.family = Some(value),
+                "checkpoint" => tags.checkpoint = Some(value),
+                "part" => tags.part = Some(value),
                 _ => {}
             }
         }

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use converge_core::{Budget, EngineHitlPolicy, ExperienceEventObserver, StreamingCallback};
@@ -48,7 +50,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Clone)]
 pub struct Recorder {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Handle>,
     pub(super) setup: Setup,
     pub(super) streaming: Option<Arc<dyn StreamingCallback>>,
     pub(super) events: Option<Arc<dyn ExperienceEventObserver>>,
@@ -62,7 +64,10 @@ pub(super) struct Setup {
     pub(super) policy: Option<EngineHitlPolicy>,
 }
 
-/// What all clones share.
+/// What all clones share, and the thread beside them does not.
+pub(super) struct Handle(Arc<Shared>);
+
+/// What all clones share with the thread beside them.
 pub(super) struct Shared {
     ledger: Ledger,
     scope: String,
@@ -71,7 +76,7 @@ pub(super) struct Shared {
     tried: Condvar,
     state: Mutex<State>,
     is_unrung: AtomicBool,
-    /// None if no thread could be started: then whoever appends does its work.
+    /// None if no thread could be started: then whoever appends tells watchers.
     ringer: Option<Arc<Ringer>>,
 }
 
@@ -79,6 +84,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Opening {
     tries: u64,
+    is_running: bool,
     next_try: Option<Instant>,
 }
 
@@ -90,6 +96,8 @@ pub(super) struct State {
     pub(super) is_started: bool,
     /// An earlier attempt at the run has recorded what its context holds.
     pub(super) is_continued: bool,
+    /// Tells this start from all others, in the ids of events.
+    pub(super) start_id: String,
     pub(super) cycle: u32,
     /// Diagnostic facts that are recorded: the engine tells only of some.
     pub(super) diagnostics: HashSet<String>,
@@ -139,7 +147,7 @@ impl Recorder {
     /// # Ok(()) });
     /// ```
     pub fn continuing(ledger: &Ledger, rebuilt: &Rebuilt) -> Recorder {
-        let run = Run::named(rebuilt.run_id.clone(), rebuilt.attempt + 1);
+        let run = Run::named(rebuilt.run_id.clone(), rebuilt.next_attempt);
         let recorder = Recorder::of(ledger, rebuilt.scope.clone(), run);
         let mut state = recorder.shared.state();
         state.is_continued = true;
@@ -154,7 +162,11 @@ impl Recorder {
                 ledger: ledger.clone(),
                 scope,
                 context: OnceLock::new(),
-                opening: Mutex::default(),
+                // Right below, so that nobody else begins to.
+                opening: Mutex::new(Opening {
+                    is_running: true,
+                    ..Opening::default()
+                }),
                 tried: Condvar::new(),
                 state: Mutex::new(State::of(run)),
                 is_unrung: AtomicBool::new(false),
@@ -162,17 +174,18 @@ impl Recorder {
             })
         };
         let shared = Ringer::with(make);
+        shared.open_beside();
         shared.wait_open();
         Recorder {
-            shared,
+            shared: Arc::new(Handle(shared)),
             setup: Setup::default(),
             streaming: None,
             events: None,
         }
     }
 
-    /// Names the run, which tells it apart from others in the same context. Those that
-    /// follow on this recorder get random ids.
+    /// Names the run that is started next, which tells it apart from others in the same
+    /// context. Those that follow on this recorder get random ids.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -183,7 +196,12 @@ impl Recorder {
     /// ```
     #[must_use]
     pub fn with_run_id(self, run_id: impl Into<String>) -> Recorder {
-        self.shared.state().run = Run::named(run_id.into(), 1);
+        let mut state = self.shared.state();
+        state.run = Run::named(run_id.into(), 1);
+        state.is_started = false;
+        state.is_continued = false;
+        state.answers.clear();
+        drop(state);
         self
     }
 
@@ -284,6 +302,7 @@ impl Recorder {
     }
 
     /// An observer of the host's own, as [`streaming`](Self::streaming) is a callback.
+    /// `run_with_types_intent_and_hooks` has one of its own, in its hooks.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -395,6 +414,7 @@ impl State {
             run,
             is_started: false,
             is_continued: false,
+            start_id: Run::new().id().to_owned(),
             cycle: 0,
             diagnostics: HashSet::new(),
             events: 0,
@@ -408,6 +428,7 @@ impl State {
             self.run = Run::new();
             self.is_continued = false;
             self.answers.clear();
+            self.start_id = Run::new().id().to_owned();
         }
         self.cycle = 0;
         self.events = 0;
@@ -421,7 +442,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was appended: has watchers told.
+    /// Bytes of a payload, at most.
+    pub(super) fn payload_len_max(&self) -> usize {
+        let limits = self.context.get().map(Context::limits);
+        limits.unwrap_or_default().payload_len_max
+    }
+
+    /// Something was appended or dropped: has the thread look.
     #[inline]
     pub(super) fn published(&self) {
         self.is_unrung.swap(true, Ordering::SeqCst);
@@ -445,9 +472,9 @@ impl Shared {
     }
 
     /// Does what is due beside the run; says when it wants to be asked again.
-    pub(super) fn tend(&self, is_quiet: bool) -> Option<Instant> {
+    pub(super) fn tend(self: &Arc<Shared>, is_quiet: bool) -> Option<Instant> {
         if self.context.get().is_none() {
-            return self.try_open();
+            return self.open_if_due();
         }
         // While something is recorded, that itself says what is missing.
         let mut state = if is_quiet { self.state() } else { return None };
@@ -462,13 +489,30 @@ impl Shared {
         Some(Instant::now() + RETRY)
     }
 
-    fn try_open(&self) -> Option<Instant> {
-        let next_try = self.opening().next_try;
-        if let Some(next_try) = next_try
-            && Instant::now() < next_try
-        {
-            return Some(next_try);
+    fn open_if_due(self: &Arc<Shared>) -> Option<Instant> {
+        let mut opening = self.opening();
+        let now = Instant::now();
+        let next_try = opening.next_try.unwrap_or(now);
+        if opening.is_running || next_try > now {
+            return Some(next_try.max(now + RETRY / 2));
         }
+        opening.is_running = true;
+        drop(opening);
+        self.open_beside();
+        Some(now + RETRY)
+    }
+
+    /// Opens the context in a thread of its own: a daemon that does not answer is to keep
+    /// nobody waiting.
+    fn open_beside(self: &Arc<Shared>) {
+        let shared = Arc::clone(self);
+        let builder = thread::Builder::new().name("ledger-opening".to_owned());
+        if builder.spawn(move || shared.try_open()).is_err() {
+            self.try_open();
+        }
+    }
+
+    fn try_open(&self) {
         let next_try = match self.open() {
             Ok((context, appender)) => {
                 let mut state = self.state();
@@ -484,10 +528,14 @@ impl Shared {
             }
         };
         let mut opening = self.opening();
+        opening.is_running = false;
         opening.next_try = next_try;
         opening.tries += 1;
         self.tried.notify_all();
-        next_try
+        drop(opening);
+        if let Some(ringer) = &self.ringer {
+            ringer.wake();
+        }
     }
 
     fn open(&self) -> Result<(Context, Appender), String> {
@@ -504,18 +552,15 @@ impl Shared {
     /// Until it was tried to open the context, and until that has memory for a burst.
     fn wait_open(&self) {
         let deadline = Instant::now() + OPEN_WAIT;
-        if self.ringer.is_none() {
-            self.try_open();
-        } else {
-            let is_new = |opening: &mut Opening| opening.tries == 0;
-            drop(
-                self.tried
-                    .wait_timeout_while(self.opening(), OPEN_WAIT, is_new),
-            );
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if let Some(appender) = &self.state().output.appender {
-            appender.wait_ready(left);
+        let is_new = |opening: &mut Opening| opening.tries == 0;
+        drop(
+            self.tried
+                .wait_timeout_while(self.opening(), OPEN_WAIT, is_new),
+        );
+        if let Some(context) = self.context.get() {
+            context
+                .shared()
+                .wait_ready(deadline.saturating_duration_since(Instant::now()));
         }
     }
 }
@@ -528,13 +573,22 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Drop for Shared {
+impl Deref for Handle {
+    type Target = Arc<Shared>;
+
+    fn deref(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
     /// The last chance to say what is missing, and to tell of what was said.
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if state.output.has_lost() && state.output.settle() {
             self.is_unrung.store(true, Ordering::SeqCst);
         }
+        drop(state);
         self.ring();
         if let Some(ringer) = &self.ringer {
             ringer.wake();

@@ -134,7 +134,8 @@ impl Ringer {
     /// Ends with the last recorder, unless there is a new one.
     fn ends(&self) -> bool {
         let mut current = current();
-        let is_alone = self.live().is_empty();
+        // Without taking one: its end may be anybody's code.
+        let is_alone = self.recorders().iter().all(|it| it.strong_count() == 0);
         if is_alone {
             *current = None;
         }

@@ -43,10 +43,6 @@ impl Run {
         &self.0.id
     }
 
-    pub(super) fn attempt(&self) -> u32 {
-        self.0.attempt
-    }
-
     pub(super) fn attempt_text(&self) -> &str {
         &self.0.attempt_text
     }

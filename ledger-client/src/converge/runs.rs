@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
-    Budget, ContextKey, ContextState, ConvergeError, ConvergeResult, CriterionOutcome, Engine,
-    EngineHitlPolicy, ExperienceEvent, HitlPause, RunResult, StopReason, TypesRootIntent,
-    TypesRunHooks,
+    Budget, ContextKey, ContextSnapshot, ContextState, ConvergeError, ConvergeResult,
+    CriterionOutcome, Engine, EngineHitlPolicy, ExperienceEvent, HitlPause, RunResult, StopReason,
+    TypesRootIntent, TypesRunHooks,
 };
 use converge_pack::{ContextFact, ProposedFact};
 use serde::Serialize;
 
-use super::checkpoint;
 use super::hooks::{Beside, key_name};
 use super::output::What;
-use super::record;
 use super::recorder::{Recorder, Setup};
+use super::{checkpoint, parts, record};
 
 /// What the ledger keeps of a run's start: everything that only the host knows.
 #[derive(Serialize)]
@@ -93,7 +92,9 @@ impl<'a> Started<'a> {
 }
 
 impl Recorder {
-    /// Runs the engine as its `run` does, and records it.
+    /// Runs the engine as its `run` does, and records it. Meanwhile the recorder is the
+    /// engine's callback and observer; afterwards it has those of
+    /// [`streaming`](Self::streaming) and [`event_observer`](Self::event_observer), or none.
     ///
     /// # Errors
     ///
@@ -119,9 +120,9 @@ impl Recorder {
         context: ContextState,
     ) -> Result<ConvergeResult, ConvergeError> {
         self.started("run", &context);
-        self.listen(engine);
-        let result = engine.run(context).await;
-        self.leave(engine);
+        let listening = self.listen(engine);
+        let result = listening.engine.run(context).await;
+        drop(listening);
         self.ended(&result);
         result
     }
@@ -145,9 +146,9 @@ impl Recorder {
     /// ```
     pub async fn run_with_hitl(&self, engine: &mut Engine, context: ContextState) -> RunResult {
         self.started("run_with_hitl", &context);
-        self.listen(engine);
-        let result = engine.run_with_hitl(context).await;
-        self.until_asked(engine, result).await
+        let listening = self.listen(engine);
+        let result = listening.engine.run_with_hitl(context).await;
+        listening.until_asked(result).await
     }
 
     /// Records a human's answer, then resumes the engine as its `resume` does, and records
@@ -175,9 +176,9 @@ impl Recorder {
         decision: GateDecision,
     ) -> RunResult {
         self.decided(&pause, &decision);
-        self.listen(engine);
-        let result = engine.resume(pause, decision).await;
-        self.until_asked(engine, result).await
+        let listening = self.listen(engine);
+        let result = listening.engine.resume(pause, decision).await;
+        listening.until_asked(result).await
     }
 
     /// Runs the engine as its `run_with_types_intent_and_hooks` does, and records it with
@@ -224,10 +225,11 @@ impl Recorder {
             })),
             ..hooks
         };
-        self.listen(engine);
+        let listening = self.listen(engine);
+        let engine = &mut *listening.engine;
         let run = engine.run_with_types_intent_and_hooks(context, intent, hooks);
         let result = run.await;
-        self.leave(engine);
+        drop(listening);
         self.ended(&result);
         result
     }
@@ -304,22 +306,26 @@ impl Recorder {
     }
 
     /// What the context holds before anything is recorded of it.
-    fn checkpoint(&self, snapshot: &converge_core::ContextSnapshot) {
+    fn checkpoint(&self, snapshot: &ContextSnapshot) {
+        let len_max = self.shared.payload_len_max();
         let mut state = self.shared.state();
         let run = state.run.clone();
         match checkpoint::text(snapshot, |_| false) {
             Ok(text) => {
-                let what = What {
-                    key: record::SNAPSHOTS,
-                    kind: record::CHECKPOINT,
-                    cycle: 0,
-                    more: &[],
-                };
-                for part in checkpoint::parts(&text, state.output.payload_len_max()) {
+                for (number, part) in parts::split(&text, len_max) {
+                    let what = What {
+                        key: record::SNAPSHOTS,
+                        kind: record::CHECKPOINT,
+                        cycle: 0,
+                        more: &[("checkpoint", record::START), ("part", &*number)],
+                    };
                     state.output.record_bytes(&run, &what, part.as_bytes());
                 }
             }
-            Err(error) => state.output.trouble = Some(error.to_string()),
+            Err(error) => {
+                state.output.trouble = Some(error.to_string());
+                state.output.lose(&run, 0);
+            }
         }
     }
 
@@ -389,47 +395,64 @@ impl Recorder {
             .collect()
     }
 
+    fn listen<'r>(&'r self, engine: &'r mut Engine) -> Listening<'r> {
+        engine.set_streaming(Arc::new(self.clone()));
+        engine.set_event_observer(Arc::new(self.clone()));
+        Listening {
+            recorder: self,
+            engine,
+        }
+    }
+}
+
+/// An engine whose callback and observer are a recorder. However this ends, also in the
+/// middle of a run that nobody waits for any more, the engine gets the host's own ones.
+struct Listening<'r> {
+    recorder: &'r Recorder,
+    engine: &'r mut Engine,
+}
+
+impl Listening<'_> {
     /// Answers what was answered before, and records how the engine came to its end or to
     /// a question that is new.
-    async fn until_asked(&self, engine: &mut Engine, mut result: RunResult) -> RunResult {
+    async fn until_asked(self, mut result: RunResult) -> RunResult {
+        let recorder = self.recorder;
         loop {
             match result {
                 RunResult::Complete(complete) => {
-                    self.leave(engine);
-                    self.ended(&complete);
+                    drop(self);
+                    recorder.ended(&complete);
                     return RunResult::Complete(complete);
                 }
-                RunResult::HitlPause(pause) => match self.answered(&pause) {
+                RunResult::HitlPause(pause) => match recorder.answered(&pause) {
                     Some(decision) => {
                         // In this attempt, too, this is where it takes effect.
-                        self.decided(&pause, &decision);
-                        result = engine.resume(*pause, decision).await;
+                        recorder.decided(&pause, &decision);
+                        result = self.engine.resume(*pause, decision).await;
                     }
                     None => {
-                        self.leave(engine);
-                        self.paused(&pause);
+                        drop(self);
+                        recorder.paused(&pause);
                         return RunResult::HitlPause(pause);
                     }
                 },
             }
         }
     }
+}
 
-    fn listen(&self, engine: &mut Engine) {
-        engine.set_streaming(Arc::new(self.clone()));
-        engine.set_event_observer(Arc::new(self.clone()));
-    }
-
-    /// Leaves the engine with the host's own callback and observer, or with none.
-    fn leave(&self, engine: &mut Engine) {
-        match &self.streaming {
-            Some(callback) => engine.set_streaming(Arc::clone(callback)),
-            None => engine.clear_streaming(),
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        match &self.recorder.streaming {
+            Some(callback) => self.engine.set_streaming(Arc::clone(callback)),
+            None => self.engine.clear_streaming(),
         }
-        match &self.events {
-            Some(observer) => engine.set_event_observer(Arc::clone(observer)),
+        match &self.recorder.events {
+            Some(observer) => self.engine.set_event_observer(Arc::clone(observer)),
             // There is no way to take one away.
-            None => engine.set_event_observer(Arc::new(|_: &ExperienceEvent| ())),
+            None => self
+                .engine
+                .set_event_observer(Arc::new(|_: &ExperienceEvent| ())),
         }
     }
 }

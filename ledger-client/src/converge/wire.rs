@@ -20,10 +20,21 @@ pub(super) enum WriteError {
     Payload(#[from] PayloadError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
+    #[error("its text alone has {len} bytes, and an entry's payload may have {len_max}")]
+    TooLong { len: usize, len_max: usize },
 }
 
-/// Writes a `WireContextFact`.
-pub(super) fn write_fact(json: &mut Vec<u8>, fact: &ContextFact) -> Result<(), WriteError> {
+/// Writes a `WireContextFact` that fits into an entry.
+pub(super) fn write_fact(
+    json: &mut Vec<u8>,
+    fact: &ContextFact,
+    len_max: usize,
+) -> Result<(), WriteError> {
+    // Memory for the worst of escapes is taken before anything is known of them.
+    let len = fact.text().map_or(0, str::len);
+    if len > len_max {
+        return Err(WriteError::TooLong { len, len_max });
+    }
     json.extend_from_slice(b"{\"key\":");
     escape_into(key_name(fact.key()), json);
     json.extend_from_slice(b",\"id\":");

@@ -243,11 +243,11 @@ struct WireFact {
 
 /// What the engine's context held before an attempt, and no attempt has recorded.
 fn held_before(attempt: &Attempt) -> Result<Vec<Placed>, HistoryError> {
-    if attempt.checkpoint.is_empty() {
+    let Some(checkpoint) = attempt.staged.checkpoint.whole() else {
         return Ok(Vec::new());
-    }
-    let wire: WireSnapshot = serde_json::from_str(&attempt.checkpoint)
-        .map_err(|error| unreadable(attempt.checkpoint_seq, record::CHECKPOINT, &error))?;
+    };
+    let wire: WireSnapshot = serde_json::from_str(checkpoint)
+        .map_err(|error| unreadable(attempt.staged.checkpoint_seq, record::CHECKPOINT, &error))?;
     let of_key = |(key, facts): (String, Vec<WireFact>)| {
         facts.into_iter().map(move |fact| Placed {
             cycle: 0,

@@ -111,7 +111,7 @@ fn one(
         })?;
     let gate = gates.iter().rfind(|gate| has_let_through(gate, fact));
     let gate = gate.cloned();
-    let inputs = attempt.inputs.iter().filter(|_| fact.cycle == 0);
+    let inputs = attempt.staged.inputs.iter().filter(|_| fact.cycle == 0);
     let mut proposals = inputs.filter_map(|input| serde_json::from_str(input).ok());
     let is_it = |input: &Value| input["id"] == *fact.id && input["key"] == *fact.key;
     let proposal = proposals.find(is_it);

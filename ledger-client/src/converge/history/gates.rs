@@ -77,6 +77,8 @@ pub struct Decision {
     pub decided_by: String,
     /// When, as who decided says it.
     pub decided_at: String,
+    /// Whether the run's engine was told: then it has taken effect.
+    pub is_told: bool,
     /// Why, where a rejection says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -167,7 +169,6 @@ pub(crate) fn of_run(run: &Run) -> Vec<Gate> {
 #[derive(Deserialize)]
 struct WireRequested {
     request: WireRequest,
-    proposal: Option<WireProposal>,
     proposal_hash: String,
 }
 
@@ -181,13 +182,9 @@ struct WireRequest {
 }
 
 #[derive(Deserialize)]
-struct WireProposal {
-    key: String,
-}
-
-#[derive(Deserialize)]
 struct WireDecided {
     decision: WireDecision,
+    is_told: bool,
     proposal_id: String,
     proposal_hash: String,
 }
@@ -202,7 +199,6 @@ struct WireDecision {
 pub(super) fn requested(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Gate, HistoryError> {
     let WireRequested {
         request,
-        proposal,
         proposal_hash,
     } = payload(entry, tags)?;
     Ok(Gate {
@@ -213,7 +209,7 @@ pub(super) fn requested(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Gate, Hist
         cycle: tags.cycle,
         gate_id: request.gate_id,
         proposal_id: request.proposal_id,
-        key: proposal.map(|proposal| proposal.key),
+        key: tags.ckey.map(str::to_owned),
         proposal_hash,
         summary: request.summary,
         agent: request.agent_id,
@@ -223,16 +219,22 @@ pub(super) fn requested(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Gate, Hist
     })
 }
 
-/// Adds a gate, or says that one was asked again.
+/// Adds a gate, which is asked last now, though it may have been asked before.
 pub(super) fn ask(gates: &mut Vec<Gate>, gate: Gate) {
-    match find(gates, &gate.proposal_id, &gate.proposal_hash) {
-        Some(known) => {
-            known.attempt = gate.attempt;
-            known.cycle = gate.cycle;
-            known.gate_id = gate.gate_id;
-        }
-        None => gates.push(gate),
-    }
+    let is_it = |known: &Gate| is_for(known, &gate.proposal_id, &gate.proposal_hash);
+    let known = gates
+        .iter()
+        .position(is_it)
+        .map(|place| gates.remove(place));
+    gates.push(match known {
+        Some(known) => Gate {
+            attempt: gate.attempt,
+            cycle: gate.cycle,
+            gate_id: gate.gate_id,
+            ..known
+        },
+        None => gate,
+    });
 }
 
 /// An answer, and what it is to.
@@ -245,7 +247,7 @@ pub(super) struct Answered {
 impl Answered {
     pub(super) fn rejection(&self, cycle: u32) -> Option<Rejection> {
         let decision = &self.decision;
-        (decision.verdict == Verdict::Rejected).then(|| Rejection {
+        (decision.is_told && decision.verdict == Verdict::Rejected).then(|| Rejection {
             seq: decision.seq,
             cycle,
             proposal_id: self.proposal_id.clone(),
@@ -258,6 +260,7 @@ impl Answered {
 pub(super) fn answered(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Answered, HistoryError> {
     let WireDecided {
         decision,
+        is_told,
         proposal_id,
         proposal_hash,
     } = payload(entry, tags)?;
@@ -279,6 +282,7 @@ pub(super) fn answered(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Answered, H
             seq: entry.seq(),
             appended_at_ns: entry.appended_at_ns(),
             verdict,
+            is_told,
             reason: reason.map(str::to_owned),
             decided_by: decision.decided_by,
             decided_at: decision.decided_at,
@@ -286,10 +290,21 @@ pub(super) fn answered(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<Answered, H
     })
 }
 
-/// The first answer to a gate counts.
+/// What the engine was told counts; as long as it was told nothing, the first answer.
 pub(super) fn decide(gates: &mut [Gate], answered: Answered) {
-    if let Some(gate) = find(gates, &answered.proposal_id, &answered.proposal_hash) {
-        gate.decision.get_or_insert(answered.decision);
+    let Answered {
+        proposal_id,
+        proposal_hash,
+        decision,
+    } = answered;
+    let mut gates = gates.iter_mut();
+    if let Some(gate) = gates.find(|gate| is_for(gate, &proposal_id, &proposal_hash)) {
+        let is_told = |known: &Decision| known.is_told;
+        if gate.decision.is_none()
+            || (decision.is_told && !gate.decision.as_ref().is_some_and(is_told))
+        {
+            gate.decision = Some(decision);
+        }
     }
 }
 
@@ -300,7 +315,6 @@ pub(crate) fn asked(entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(String, Strin
     Ok((gate.proposal_id, gate.proposal_hash))
 }
 
-fn find<'g>(gates: &'g mut [Gate], proposal_id: &str, hash: &str) -> Option<&'g mut Gate> {
-    let mut gates = gates.iter_mut();
-    gates.find(|gate| gate.proposal_id == proposal_id && gate.proposal_hash == hash)
+fn is_for(gate: &Gate, proposal_id: &str, hash: &str) -> bool {
+    gate.proposal_id == proposal_id && gate.proposal_hash == hash
 }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::context::Context;
 use crate::error::ReadError;
 
+use super::super::parts::Parts;
 use super::super::record::{self, Tags};
 use super::HistoryError;
 use super::gates::{self, Gate};
@@ -19,25 +20,35 @@ use super::gates::{self, Gate};
 pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) attempts: BTreeMap<u32, Attempt>,
+    /// What is there for attempts that are not started yet.
+    staged: BTreeMap<u32, Staged>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) gaps: Vec<Gap>,
+}
+
+/// What an attempt begins with.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    /// `WireProposedFact`s.
+    pub(crate) inputs: Vec<String>,
+    /// A `WireContextSnapshot`: what the context held before.
+    pub(crate) checkpoint: Parts,
+    /// Where its last part is.
+    pub(super) checkpoint_seq: u64,
 }
 
 /// From one `run_started` to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     pub(crate) started: Option<Started>,
-    /// `WireProposedFact`s.
-    pub(crate) inputs: Vec<String>,
-    /// Parts of a `WireContextSnapshot`: what the context had before.
-    pub(crate) checkpoint: String,
-    /// Where its last part is.
-    pub(super) checkpoint_seq: u64,
+    pub(crate) staged: Staged,
     pub(crate) facts: Vec<FactEntry>,
     pub(crate) rejections: Vec<Rejection>,
     /// The last `cycle_end`, or the run's end: what comes after it is of a cycle that never
     /// ended. Some diagnostic facts are only recorded between the two.
     pub(crate) cut: Option<u64>,
+    /// Behind a gap a cycle may be without some of its facts: it does not count.
+    is_gapped: bool,
     /// How many cycles have ended.
     pub(crate) cycles: u32,
     pub(crate) outcome: Option<Outcome>,
@@ -45,11 +56,26 @@ pub(crate) struct Attempt {
 
 /// What is known when an attempt starts.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(not(feature = "converge"), expect(dead_code, reason = "for a rebuild"))]
 pub(crate) struct Started {
     pub(crate) suggestors: Option<Vec<String>>,
-    #[cfg_attr(not(feature = "converge"), expect(dead_code, reason = "for a rebuild"))]
+    /// How many proposals were staged.
     pub(crate) inputs: usize,
+    /// How many facts the context had.
+    pub(crate) facts: usize,
 }
+
+/// Kinds of entries that tell that a run was started, even if that itself is missing.
+const BEGUN: [&str; 8] = [
+    record::RUN_STARTED,
+    record::CYCLE_START,
+    record::FACT,
+    record::CYCLE_END,
+    record::GATE_REQUESTED,
+    record::GAP,
+    record::RUN_ENDED,
+    record::RUN_FAILED,
+];
 
 /// A fact as it was promoted.
 #[derive(Debug)]
@@ -171,7 +197,7 @@ impl Run {
         Ok(runs)
     }
 
-    /// One run; without an id the one that was started last.
+    /// One run; without an id the last one that was started.
     pub(crate) fn find(
         context: &Context,
         run_id: Option<&str>,
@@ -180,8 +206,8 @@ impl Run {
         if last.is_none() {
             let mut range = context.range(context.first_available()?);
             while let Some(entry) = range.next_entry()? {
-                if let Some(tags) = Tags::of(&entry).filter(|tags| tags.kind == record::RUN_STARTED)
-                {
+                let tags = Tags::of(&entry).filter(|tags| BEGUN.contains(&tags.kind));
+                if let Some(tags) = tags.filter(|tags| last.as_deref() != Some(tags.run_id)) {
                     last = Some(tags.run_id.to_owned());
                 }
             }
@@ -195,32 +221,63 @@ impl Run {
         Run {
             id: id.to_owned(),
             attempts: BTreeMap::new(),
+            staged: BTreeMap::new(),
             gates: Vec::new(),
             gaps: Vec::new(),
         }
     }
 
     fn add(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
-        let attempt = self.attempts.entry(tags.attempt).or_default();
+        let number = tags.attempt;
         match (entry.key(), tags.kind) {
+            (record::PROPOSALS, record::INPUT) => {
+                let (input, staged) = (text(entry, tags)?, self.staged.entry(number));
+                let inputs = &mut staged.or_default().inputs;
+                // A process may have died between this and its start, and another begun it.
+                if !inputs.contains(&input) {
+                    inputs.push(input);
+                }
+                return Ok(());
+            }
+            // What a host saves is not what an attempt begins with.
+            (record::SNAPSHOTS, record::CHECKPOINT) => {
+                if tags.checkpoint == Some(record::START) {
+                    let part = text(entry, tags)?;
+                    let staged = self.staged.entry(number).or_default();
+                    staged.checkpoint.take(tags.part.unwrap_or_default(), &part);
+                    staged.checkpoint_seq = entry.seq();
+                }
+                return Ok(());
+            }
             (record::INTENTS, record::RUN_STARTED) => {
+                let known = self.attempts.get(&number);
+                if known.is_some_and(|known| known.started.is_some()) {
+                    // Another run that was given the same id.
+                    self.attempts.clear();
+                    self.gates.clear();
+                    self.gaps.clear();
+                }
+                let attempt = self.attempts.entry(number).or_default();
                 attempt.started = Some(payload(entry, tags)?);
+                attempt.staged = self.staged.remove(&number).unwrap_or_default();
+                return Ok(());
             }
-            (record::PROPOSALS, record::INPUT) => attempt.inputs.push(text(entry, tags)?),
-            // What a host saves later is not what the attempt began with.
-            (record::SNAPSHOTS, record::CHECKPOINT) if attempt.started.is_none() => {
-                attempt.checkpoint += &text(entry, tags)?;
-                attempt.checkpoint_seq = entry.seq();
-            }
+            _ => {}
+        }
+        let attempt = self.attempts.entry(number).or_default();
+        match (entry.key(), tags.kind) {
             (record::FACTS, record::FACT) => {
                 let fact = FactEntry::of(entry, tags, text(entry, tags)?);
                 attempt.facts.push(fact);
             }
-            (record::TRACES, record::CYCLE_END) => {
+            (record::TRACES, record::CYCLE_END) if !attempt.is_gapped => {
                 attempt.cut = Some(entry.seq());
                 attempt.cycles = tags.cycle;
             }
-            (record::TRACES, record::GAP) => self.gaps.push(payload(entry, tags)?),
+            (record::TRACES, record::GAP) => {
+                self.gaps.push(payload(entry, tags)?);
+                attempt.is_gapped = true;
+            }
             (record::GATES, record::GATE_REQUESTED) => {
                 let gate = gates::requested(entry, tags)?;
                 gates::ask(&mut self.gates, gate);
@@ -238,11 +295,18 @@ impl Run {
         Ok(())
     }
 
-    /// The last attempt that was started, and which one it is.
+    /// The last attempt that was started.
     pub(crate) fn last_attempt(&self) -> Option<(u32, &Attempt)> {
-        let mut attempts = self.attempts.iter().rev();
-        let last = attempts.find(|(_, attempt)| attempt.started.is_some());
+        let last = self.attempts.iter().next_back();
         last.map(|(number, attempt)| (*number, attempt))
+    }
+
+    /// A number that no attempt has, not even one that was never started.
+    #[cfg(feature = "converge")]
+    pub(crate) fn next_attempt(&self) -> u32 {
+        let staged = self.staged.keys().next_back();
+        let last = self.attempts.keys().next_back().max(staged);
+        last.map_or(1, |last| last.saturating_add(1))
     }
 
     /// What the run came to, if it is over.
@@ -305,7 +369,7 @@ impl Attempt {
             other => other.to_string(),
         };
         let is_ended = tags.kind == record::RUN_ENDED;
-        if is_ended {
+        if is_ended && !self.is_gapped {
             self.cut = Some(entry.seq());
         }
         self.outcome = Some(Outcome {
@@ -334,24 +398,8 @@ impl FactEntry {
     }
 }
 
-/// Context keys in the engine's order, in which its Merkle root takes them.
-const CONTEXT_KEYS: [&str; 12] = [
-    "Seeds",
-    "Hypotheses",
-    "Strategies",
-    "Constraints",
-    "Signals",
-    "Competitors",
-    "Evaluations",
-    "Proposals",
-    "Diagnostic",
-    "Votes",
-    "Disagreements",
-    "ConsensusOutcomes",
-];
-
 /// The place of a context key in the engine's order; unknown ones come last.
 pub(crate) fn in_context_order(key: &str) -> usize {
-    let place = CONTEXT_KEYS.iter().position(|known| *known == key);
-    place.unwrap_or(CONTEXT_KEYS.len())
+    let place = record::CONTEXT_KEYS.iter().position(|known| *known == key);
+    place.unwrap_or(record::CONTEXT_KEYS.len())
 }
