@@ -64,7 +64,8 @@ pub struct Explanation {
 }
 
 /// Every fact of this id in a context, in the order in which they were recorded: of several
-/// runs, of several keys, and of cycles that an attempt did not finish.
+/// runs, of several keys, and of cycles that an attempt did not finish. What a context held
+/// before its run is a checkpoint, of which nothing is known but that.
 ///
 /// # Errors
 ///
