@@ -188,18 +188,19 @@ fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
         for rejection in rejections.filter(|it| seen.insert(&*it.proposal_id)) {
             placed.push(rejected(before, rejection));
         }
-        before += attempt.cycles;
+        before = attempt.cycles.saturating_add(before);
     }
     let is_rejection = |id: &str| id.starts_with(REJECTED);
     let facts = run.facts().into_iter();
     for fact in facts.filter(|fact| fact.key != DIAGNOSTIC || !is_rejection(&fact.id)) {
-        let mut wire: Value = serde_json::from_str(&fact.json)
-            .map_err(|error| unreadable(fact.seq, record::FACT, &error))?;
+        let mut wire = fact.object()?;
         placed.push(Placed {
-            cycle: begins.get(&fact.attempt).copied().unwrap_or_default() + fact.cycle,
+            cycle: begins
+                .get(&fact.attempt)
+                .map_or(fact.cycle, |begin: &u32| begin.saturating_add(fact.cycle)),
             key: fact.key.clone(),
             id: fact.id.clone(),
-            payload: wire["payload"].take(),
+            payload: wire.remove("payload").unwrap_or_default(),
         });
     }
     // Stable: those of one cycle and key stay as they are.
@@ -222,7 +223,7 @@ fn rejected(cycles_before: u32, rejection: &Rejection) -> Placed {
         ..
     } = rejection;
     Placed {
-        cycle: cycles_before + cycle,
+        cycle: cycles_before.saturating_add(*cycle),
         key: DIAGNOSTIC.to_owned(),
         id: format!("{REJECTED}{proposal_id}"),
         payload: json!({ "rejected_by": decided_by, "reason": reason }),

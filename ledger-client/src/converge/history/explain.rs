@@ -104,12 +104,9 @@ fn one(
     fact: &FactEntry,
     gates: &[Gate],
 ) -> Result<Explanation, HistoryError> {
-    let mut wire: Value =
-        serde_json::from_str(&fact.json).map_err(|error| HistoryError::Unreadable {
-            seq: fact.seq,
-            kind: record::FACT.to_owned(),
-            why: error.to_string(),
-        })?;
+    let mut wire = fact.object()?;
+    let mut part = |name| wire.get_mut(name).map(Value::take).unwrap_or_default();
+    let mut payload = part("payload");
     let gate = gates.iter().rfind(|gate| has_let_through(gate, fact));
     let gate = gate.cloned();
     let inputs = attempt.staged.inputs.iter().filter(|_| fact.cycle == 0);
@@ -128,14 +125,17 @@ fn one(
         key: fact.key.clone(),
         id: fact.id.clone(),
         family: fact.family.clone(),
-        payload: wire["payload"]["payload"].take(),
+        payload: payload
+            .get_mut("payload")
+            .map(Value::take)
+            .unwrap_or_default(),
         agent: fact
             .agent
             .as_deref()
             .map(|agent| run.agent(fact.attempt, agent)),
         provenance: provenance.or_else(|| gate.as_ref()?.rationale.clone()),
-        promotion_record: wire["promotion_record"].take(),
-        created_at: wire["created_at"].take(),
+        promotion_record: part("promotion_record"),
+        created_at: part("created_at"),
         gate,
         stop_reason: run.outcome().map(|outcome| outcome.stop_reason.clone()),
     })

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ledger_shm::Entry;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::context::Context;
@@ -382,6 +383,15 @@ impl Attempt {
 }
 
 impl FactEntry {
+    /// Its payload.
+    pub(super) fn object(&self) -> Result<serde_json::Map<String, Value>, HistoryError> {
+        serde_json::from_str(&self.json).map_err(|error| HistoryError::Unreadable {
+            seq: self.seq,
+            kind: record::FACT.to_owned(),
+            why: error.to_string(),
+        })
+    }
+
     fn of(entry: &Entry<'_>, tags: &Tags<'_>, json: String) -> FactEntry {
         FactEntry {
             seq: entry.seq(),
