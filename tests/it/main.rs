@@ -35,6 +35,7 @@ mod programs;
 mod proofs;
 mod rebuild;
 mod recorder;
+mod recording_oddities;
 mod retention;
 mod roster;
 mod runs;
