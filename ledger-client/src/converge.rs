@@ -17,7 +17,8 @@
 //! | the run fails | `outcomes` | error, stop reason, the facts that only it carries | `run_failed` |
 //! | there is room again | `traces` | how many did not fit, since which cycle | `gap` |
 //!
-//! Every entry's metadata has `v`, `run_id`, `attempt`, `cycle` and `kind`, and, where it
+//! Every entry's metadata has `v`, `run_id`, `attempt`, `cycle` and `kind`; those of a
+//! recorder have `start`, which tells apart processes that are at the same attempt; and, where it
 //! is known, `agent`, `fact_id`, `proposal_id`, `ckey` (the key in the engine's context),
 //! `family`, `event_id` and `corr`. Payloads are UTF-8 JSON of the types of converge-core
 //! that the table names, else of what it says.

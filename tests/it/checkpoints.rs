@@ -87,7 +87,7 @@ fn a_large_one_takes_several_entries_and_a_half_one_is_passed_over() {
     let saved = with_text("a");
     block_on(store.save_context("run", &saved)).expect("saved");
     let context = instance.context("run");
-    assert_eq!(checkpoints(&context), 2, "of a mebibyte each at most");
+    assert_eq!(checkpoints(&context), 3, "of half a mebibyte each at most");
 
     // A process that was killed while it saved.
     let metadata = [
@@ -121,7 +121,7 @@ fn of_two_that_are_saved_at_once_one_is_loaded_whole() {
             });
         }
     });
-    assert_eq!(checkpoints(&instance.context("run")), 20);
+    assert_eq!(checkpoints(&instance.context("run")), 30);
     let loaded = block_on(texts(&instance.connect()).load_context("run"));
     let loaded = loaded.expect("readable").expect("saved");
     let is_it = |context: &&ContextState| {

@@ -108,6 +108,7 @@ fn forged(context: &Context, key: &str, kind: &str, payload: &str) -> u64 {
     let metadata = [
         ("v", "1"),
         ("run_id", "one"),
+        ("start", "first"),
         ("attempt", "1"),
         ("cycle", "1"),
         ("kind", kind),

@@ -17,8 +17,8 @@ use converge_core::{
 };
 use ledger_client::converge::history::{diff, explain, gates, timeline};
 use ledger_client::converge::{
-    LedgerContextStore, LedgerExperienceStore, PayloadRegistry, RebuildError, Rebuilt, Recorder,
-    decide, rebuild,
+    LedgerContextStore, LedgerExperienceStore, Missing, PayloadRegistry, RebuildError, Rebuilt,
+    Recorder, decide, rebuild,
 };
 use ledger_client::{Context, Ledger, NewEntry};
 use ledger_tests::eventually;
@@ -180,7 +180,7 @@ fn finished(
             Err(RebuildError::NotStarted { .. }) => {
                 let mut recorder = Recorder::new(ledger, scope);
                 if let Some(name) = named {
-                    recorder = recorder.run_id(name);
+                    recorder = recorder.with_run_id(name);
                 }
                 let recorder = dying(recorder, death);
                 survived(|| {
@@ -288,7 +288,6 @@ fn a_named_run_whose_start_was_cut_short_begins_again_under_its_name() {
 }
 
 #[test]
-#[ignore = "the engine promotes unasked what comes after an answered pause in its cycle, and there a rejected proposal comes again"]
 fn a_plan_that_replaces_a_rejected_one_is_asked_about_after_a_restart_too() {
     let instance = started(&[]);
     let (ledger, context) = (instance.connect(), instance.context("run"));
@@ -516,7 +515,6 @@ fn a_context_larger_than_an_entry_is_where_a_run_begins_and_goes_on() {
 }
 
 #[test]
-#[ignore = "a recorder waits for no room, and what is ready of it by default is less than such a context"]
 fn a_large_context_is_recorded_whole_by_default() {
     let instance = started(&[]);
     let begin = with_facts("old", 10, 500_000);
@@ -532,7 +530,12 @@ fn a_large_context_is_recorded_whole_by_default() {
 /// An entry of a run that no recorder has written.
 fn forged(context: &Context, key: &str, payload: &str, pairs: &[(&str, &str)]) -> u64 {
     let mut metadata = vec![("v", "1")];
-    for (name, value) in [("run_id", "one"), ("attempt", "1"), ("cycle", "1")] {
+    for (name, value) in [
+        ("run_id", "one"),
+        ("attempt", "1"),
+        ("start", "first"),
+        ("cycle", "1"),
+    ] {
         if pairs.iter().all(|(given, _)| *given != name) {
             metadata.push((name, value));
         }
@@ -577,12 +580,12 @@ fn a_name_that_an_ended_run_has_had_is_of_the_run_that_was_started_last() {
     let instance = started(&[]);
     let ledger = instance.connect();
     let rules = two_plans();
-    let recorder = Recorder::new(&ledger, "run").run_id("loan");
+    let recorder = Recorder::new(&ledger, "run").with_run_id("loan");
     let first =
         block_on(recorder.run(&mut engine(&rules), staged("36 months"))).expect("it converges");
     drop(recorder);
     let recorder = Recorder::new(&ledger, "run")
-        .run_id("loan")
+        .with_run_id("loan")
         .streaming(failing_at(3));
     let killed = survived(|| block_on(recorder.run(&mut engine(&rules), with_term())));
     assert!(killed.is_none());
@@ -626,7 +629,7 @@ fn two_runs_at_once_in_one_context_are_told_apart() {
             for name in &names {
                 let (ledger, rules) = (&ledger, &rules);
                 scope.spawn(move || {
-                    let recorder = Recorder::new(ledger, "run").run_id(&**name);
+                    let recorder = Recorder::new(ledger, "run").with_run_id(&**name);
                     block_on(recorder.run(&mut engine(rules), with_term())).expect("it converges");
                 });
             }
@@ -645,7 +648,7 @@ fn two_runs_at_once_in_one_context_are_told_apart() {
 #[test]
 fn after_a_run_that_failed_a_recorder_records_the_next_one() {
     let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run").run_id("first");
+    let recorder = Recorder::new(&instance.connect(), "run").with_run_id("first");
     let mut engine = engine(&two_plans());
     engine.set_budget(Budget {
         max_cycles: 1,
@@ -705,7 +708,6 @@ fn two_processes_that_resume_one_run_at_once_come_to_the_same() {
 }
 
 #[test]
-#[ignore = "entries do not say which of two processes at the same attempt wrote them"]
 fn of_two_processes_that_resume_one_run_the_one_that_ends_it_is_rebuilt() {
     let instance = started(&[]);
     let (ledger, context) = (instance.connect(), instance.context("run"));
@@ -928,7 +930,7 @@ fn ids_of_any_characters_are_recorded_found_and_rebuilt() {
     let rule = ids_.iter().fold(Rule::after("odd", TERM), |rule, id| {
         rule.adds(ContextKey::Signals, id, "x")
     });
-    let recorder = Recorder::new(&instance.connect(), "run").run_id("\u{1f980} \n\"run\"");
+    let recorder = Recorder::new(&instance.connect(), "run").with_run_id("\u{1f980} \n\"run\"");
     let result = block_on(recorder.run(&mut engine(&[rule]), with_term())).expect("it converges");
     assert_eq!((recorder.dropped(), recorder.trouble()), (0, None));
     let context = instance.context("run");
@@ -977,9 +979,11 @@ fn with_a_loss(rule: Rule) {
             .all(|said| said.contains("entries since cycle 1")),
         "{said:?}"
     );
-    let found = ids(&rebuilt.context, ContextKey::Signals);
-    assert_eq!(found, ["before", "behind"]);
-    assert!(rebuilt.context.has(ContextKey::Hypotheses));
+    // Nothing of a cycle that may be there by halves, or of what came of it.
+    assert!(!rebuilt.context.has(ContextKey::Signals));
+    assert!(!rebuilt.context.has(ContextKey::Hypotheses));
+    let found = explain(&instance.context("run"), "behind").expect("readable");
+    assert_eq!((found.len(), found[0].is_committed), (1, false));
 }
 
 #[test]
@@ -1005,7 +1009,7 @@ fn a_fact_larger_than_an_entry_is_counted_and_missing() {
 #[test]
 fn a_run_with_an_empty_name_is_found_again() {
     let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run").run_id("");
+    let recorder = Recorder::new(&instance.connect(), "run").with_run_id("");
     let result = block_on(recorder.run(&mut Engine::new(), with_term())).expect("it converges");
     let rebuilt = rebuild(&instance.context("run"), &texts()).expect("a run");
     assert_eq!(
@@ -1171,8 +1175,9 @@ fn facts_of_a_run_that_was_never_started_are_told_and_not_rebuilt() {
         r#"{"cycle":1,"facts_added":1}"#,
         &[("kind", "cycle_end")],
     );
-    let error = rebuild(&context, &texts()).expect_err("no start");
-    assert!(matches!(error, RebuildError::NotStarted { .. }), "{error}");
+    let rebuilt = rebuild(&context, &texts()).expect("a run");
+    let start = Missing::Start { attempt: 1 };
+    assert_eq!(rebuilt.missing, [start]);
     assert_eq!(explain(&context, "term").expect("readable").len(), 1);
     asked_everything(&context);
 }

@@ -97,7 +97,7 @@ impl Recorder {
         let mut state = self.shared.state();
         state.events += 1;
         let (run, cycle) = (state.run.clone(), state.cycle);
-        let id = format!("{}-{}", state.start_id, state.events);
+        let id = format!("{}-{}", run.start(), state.events);
         let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let kind = format!("{:?}", event.kind());
         let envelope = wire::Event {

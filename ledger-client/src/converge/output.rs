@@ -209,6 +209,7 @@ impl Output {
             ("v", VERSION),
             ("run_id", run.id()),
             ("attempt", run.attempt_text()),
+            ("start", run.start()),
             ("cycle", &self.digits),
             ("kind", what.kind),
         ];

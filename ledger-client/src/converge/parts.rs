@@ -1,8 +1,8 @@
 //! A text that may be longer than one entry's payload.
 
-/// Bytes of one part, at most.
+/// Bytes of one part, at most: less than the smallest spare segment has by default.
 #[cfg(feature = "converge")]
-const PART_LEN_MAX: usize = 1 << 20;
+const PART_LEN_MAX: usize = 512 << 10;
 /// The least that a part holds, whatever the context's limit: else a character might not fit.
 #[cfg(feature = "converge")]
 const PART_LEN_MIN: usize = 16;

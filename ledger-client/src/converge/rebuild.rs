@@ -55,6 +55,8 @@ pub struct Rebuilt {
     pub stop_reason: Option<String>,
     /// What humans have said already.
     pub(super) answers: Vec<Answer>,
+    /// What took effect in cycles that ended: the engine remembers it, and does not ask.
+    pub(super) rejections: Vec<Rejection>,
     /// The number of the next attempt.
     pub(super) next_attempt: u32,
 }
@@ -336,7 +338,7 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
         scope: context.name().to_owned(),
     };
     let run = Run::find(context, None)?.ok_or_else(not_started)?;
-    let (attempt, last) = run.last_attempt().ok_or_else(not_started)?;
+    let last = run.last_attempt().ok_or_else(not_started)?;
     let gates = gates_of(&run);
     let mut missing: Vec<Missing> = run.gaps.iter().map(Missing::from).collect();
     let mut state = restored(&run, registry, &mut missing)?;
@@ -352,15 +354,22 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
     Ok(Rebuilt {
         scope: context.name().to_owned(),
         run_id: run.id.clone(),
-        attempt,
+        attempt: last.number,
         context: state,
         missing,
         answers: gates.iter().filter_map(Answer::of).collect(),
         open_gates: gates.into_iter().filter(|gate| gate.is_open).collect(),
         has_ended: outcome.is_some_and(|outcome| outcome.is_ended),
         stop_reason: outcome.map(|outcome| outcome.stop_reason.clone()),
+        rejections: run.attempts.iter().flat_map(committed).cloned().collect(),
         next_attempt: run.next_attempt(),
     })
+}
+
+/// What humans rejected in the cycles of an attempt that ended.
+fn committed(attempt: &Attempt) -> impl Iterator<Item = &Rejection> {
+    let rejections = attempt.rejections.iter();
+    rejections.filter(|rejection| attempt.has(rejection.seq))
 }
 
 impl From<&Gap> for Missing {
@@ -379,8 +388,8 @@ fn stage(
     registry: &PayloadRegistry,
     state: &mut ContextState,
 ) -> Result<(), RebuildError> {
-    for input in &attempt.staged.inputs {
-        let input = input_of(run, input, registry)?;
+    for (seq, input) in &attempt.staged.inputs {
+        let input = input_of(*seq, input, registry)?;
         let mut facts = state.get(input.key()).iter();
         // An earlier attempt may have been given the same.
         if facts.all(|fact| fact.id().as_str() != input.id().as_str()) {
@@ -392,7 +401,8 @@ fn stage(
 }
 
 /// What of an attempt's beginning is not there, of which this many facts are known before it.
-fn missing_of(number: u32, attempt: &Attempt, known: usize, missing: &mut Vec<Missing>) {
+fn missing_of(attempt: &Attempt, known: usize, missing: &mut Vec<Missing>) {
+    let number = attempt.number;
     let Some(started) = &attempt.started else {
         missing.push(Missing::Start { attempt: number });
         return;
@@ -450,21 +460,20 @@ fn restored(
     missing: &mut Vec<Missing>,
 ) -> Result<ContextState, RebuildError> {
     let mut facts = Facts::default();
-    for (number, attempt) in &run.attempts {
+    for attempt in run.attempts.iter().filter(|attempt| attempt.is_begun) {
         // If it is not whole, what it held is missing, and that is said below.
         let checkpoint = attempt.staged.checkpoint.whole();
         let held = checkpoint.and_then(|text| serde_json::from_str::<WireHeld>(text).ok());
         for fact in held.into_iter().flat_map(|held| held.facts.into_values()) {
             for fact in fact {
-                readable(&fact, 0, registry)?;
+                readable(&fact, attempt.staged.checkpoint_seq, registry)?;
                 facts.add(fact);
             }
         }
-        missing_of(*number, attempt, facts.seen.len(), missing);
+        missing_of(attempt, facts.seen.len(), missing);
         // In the log's order: what a human rejected left a fact there, of which the engine
         // has not told.
-        let rejections = attempt.rejections.iter();
-        let mut rejections = rejections.filter(|it| attempt.has(it.seq)).peekable();
+        let mut rejections = committed(attempt).peekable();
         for fact in attempt.facts.iter().filter(|fact| attempt.has(fact.seq)) {
             while let Some(rejection) = rejections.next_if(|it| it.seq < fact.seq) {
                 facts.add(rejected_fact(run, rejection)?);
@@ -535,14 +544,18 @@ fn readable(
 }
 
 fn input_of(
-    run: &Run,
+    seq: u64,
     input: &str,
     registry: &PayloadRegistry,
 ) -> Result<ProposedFact, RebuildError> {
     let wire: WireProposedFact =
-        serde_json::from_str(input).map_err(|error| refused(run, error))?;
+        serde_json::from_str(input).map_err(|error| HistoryError::Unreadable {
+            seq,
+            kind: record::INPUT.to_owned(),
+            why: error.to_string(),
+        })?;
     let id = wire.id.to_string();
-    ProposedFact::from_wire(wire, registry).map_err(|error| unreadable(0, &id, error))
+    ProposedFact::from_wire(wire, registry).map_err(|error| unreadable(seq, &id, error))
 }
 
 fn unreadable(seq: u64, id: &str, error: PayloadError) -> RebuildError {

@@ -53,6 +53,8 @@ pub(super) const CONTEXT_KEYS: [&str; 12] = [
 pub(super) struct Tags<'e> {
     pub(super) run_id: &'e str,
     pub(super) attempt: u32,
+    /// Which start of it; none is of no recorder.
+    pub(super) start: Option<&'e str>,
     pub(super) cycle: u32,
     pub(super) kind: &'e str,
     pub(super) agent: Option<&'e str>,
@@ -74,6 +76,7 @@ impl<'e> Tags<'e> {
                 "v" => version = value,
                 "run_id" => tags.run_id = value,
                 "attempt" => tags.attempt = value.parse().ok()?,
+                "start" => tags.start = Some(value),
                 "cycle" => tags.cycle = value.parse().ok()?,
                 "kind" => tags.kind = value,
                 "agent" => tags.agent = Some(value),

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::ledger::Ledger;
 
 use super::gate::Answer;
+use super::history::Rejection;
 use super::output::{Output, Tried};
 use super::rebuild::Rebuilt;
 use super::ringer::Ringer;
@@ -96,14 +97,14 @@ pub(super) struct State {
     pub(super) is_started: bool,
     /// An earlier attempt at the run has recorded what its context holds.
     pub(super) is_continued: bool,
-    /// Tells this start from all others, in the ids of events.
-    pub(super) start_id: String,
     pub(super) cycle: u32,
     /// Diagnostic facts that are recorded: the engine tells only of some.
     pub(super) diagnostics: HashSet<String>,
     pub(super) events: u64,
     /// What humans said in earlier attempts at the run.
     pub(super) answers: Vec<Answer>,
+    /// What an engine that had never been away would remember of them.
+    pub(super) rejections: Vec<Rejection>,
 }
 
 impl Recorder {
@@ -152,6 +153,7 @@ impl Recorder {
         let mut state = recorder.shared.state();
         state.is_continued = true;
         state.answers.clone_from(&rebuilt.answers);
+        state.rejections.clone_from(&rebuilt.rejections);
         drop(state);
         recorder
     }
@@ -185,7 +187,7 @@ impl Recorder {
     }
 
     /// Names the run that is started next, which tells it apart from others in the same
-    /// context. Those that follow on this recorder get random ids.
+    /// context; an empty name is none. Those that follow on this recorder get random ids.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -196,11 +198,14 @@ impl Recorder {
     /// ```
     #[must_use]
     pub fn with_run_id(self, run_id: impl Into<String>) -> Recorder {
+        let run_id = run_id.into();
         let mut state = self.shared.state();
-        state.run = Run::named(run_id.into(), 1);
+        state.run = match run_id.is_empty() {
+            true => Run::new(),
+            false => Run::named(run_id, 1),
+        };
         state.is_started = false;
-        state.is_continued = false;
-        state.answers.clear();
+        state.forget();
         drop(state);
         self
     }
@@ -414,21 +419,26 @@ impl State {
             run,
             is_started: false,
             is_continued: false,
-            start_id: Run::new().id().to_owned(),
             cycle: 0,
             diagnostics: HashSet::new(),
             events: 0,
             answers: Vec::new(),
+            rejections: Vec::new(),
         }
+    }
+
+    /// The next run is none that was begun before.
+    fn forget(&mut self) {
+        self.is_continued = false;
+        self.answers.clear();
+        self.rejections.clear();
     }
 
     /// A run is started: another one than the one before.
     pub(super) fn start(&mut self) {
         if std::mem::replace(&mut self.is_started, true) {
             self.run = Run::new();
-            self.is_continued = false;
-            self.answers.clear();
-            self.start_id = Run::new().id().to_owned();
+            self.forget();
         }
         self.cycle = 0;
         self.events = 0;
@@ -557,10 +567,14 @@ impl Shared {
             self.tried
                 .wait_timeout_while(self.opening(), OPEN_WAIT, is_new),
         );
+        self.wait_ready(deadline);
+    }
+
+    /// Until there is memory for a burst.
+    pub(super) fn wait_ready(&self, deadline: Instant) {
         if let Some(context) = self.context.get() {
-            context
-                .shared()
-                .wait_ready(deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
+            context.shared().wait_ready(left);
         }
     }
 }

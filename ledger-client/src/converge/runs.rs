@@ -1,6 +1,7 @@
 //! Running an engine with everything recorded, and what of that a host can say itself.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
@@ -14,7 +15,10 @@ use serde::Serialize;
 use super::hooks::{Beside, key_name};
 use super::output::What;
 use super::recorder::{Recorder, Setup};
-use super::{checkpoint, parts, record};
+use super::{checkpoint, parts, record, rejection};
+
+/// How long all of a checkpoint waits for memory, before the run.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(100);
 
 /// What the ledger keeps of a run's start: everything that only the host knows.
 #[derive(Serialize)]
@@ -146,6 +150,7 @@ impl Recorder {
     /// ```
     pub async fn run_with_hitl(&self, engine: &mut Engine, context: ContextState) -> RunResult {
         self.started("run_with_hitl", &context);
+        self.remind(engine);
         let listening = self.listen(engine);
         let result = listening.engine.run_with_hitl(context).await;
         listening.until_asked(result).await
@@ -238,7 +243,9 @@ impl Recorder {
     /// that call the engine themselves say so here, with a recorder as the engine's
     /// callback and observer; the entry point is what they call.
     ///
-    /// A recorder that has started a run before starts another one.
+    /// A recorder that has started a run before starts another one. What a context holds
+    /// already is recorded first, and this waits a tenth of a second at most until there is
+    /// memory for it.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -308,8 +315,8 @@ impl Recorder {
     /// What the context holds before anything is recorded of it.
     fn checkpoint(&self, snapshot: &ContextSnapshot) {
         let len_max = self.shared.payload_len_max();
-        let mut state = self.shared.state();
-        let run = state.run.clone();
+        let deadline = Instant::now() + CHECKPOINT_WAIT;
+        let run = self.shared.state().run.clone();
         match checkpoint::text(snapshot, |_| false) {
             Ok(text) => {
                 for (number, part) in parts::split(&text, len_max) {
@@ -319,12 +326,15 @@ impl Recorder {
                         cycle: 0,
                         more: &[("checkpoint", record::START), ("part", &*number)],
                     };
-                    state.output.record_bytes(&run, &what, part.as_bytes());
+                    self.shared.wait_ready(deadline);
+                    let output = &mut self.shared.state().output;
+                    output.record_bytes(&run, &what, part.as_bytes());
                 }
             }
             Err(error) => {
-                state.output.trouble = Some(error.to_string());
-                state.output.lose(&run, 0);
+                let output = &mut self.shared.state().output;
+                output.trouble = Some(error.to_string());
+                output.lose(&run, 0);
             }
         }
     }
@@ -393,6 +403,19 @@ impl Recorder {
         diagnostics
             .filter(|fact| !heard.contains(fact.id().as_str()))
             .collect()
+    }
+
+    /// Tells an engine what it would know if it had never been away from the run.
+    fn remind(&self, engine: &mut Engine) {
+        let rejections = std::mem::take(&mut self.shared.state().rejections);
+        if rejections.is_empty() {
+            return;
+        }
+        engine.clear_streaming();
+        engine.set_event_observer(Arc::new(|_: &ExperienceEvent| ()));
+        for rejection in &rejections {
+            rejection::teach(engine, rejection);
+        }
     }
 
     fn listen<'r>(&'r self, engine: &'r mut Engine) -> Listening<'r> {

@@ -181,14 +181,19 @@ fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
     let mut begins = HashMap::new();
     let mut before = 0;
     let mut seen = HashSet::new();
-    for (number, attempt) in &run.attempts {
-        begins.insert(*number, before);
+    let mut reached = 0;
+    for attempt in &run.attempts {
+        if !begins.contains_key(&attempt.number) {
+            begins.insert(attempt.number, reached);
+            before = reached;
+        }
         placed.extend(held_before(attempt)?);
         let rejections = attempt.rejections.iter().filter(|it| attempt.has(it.seq));
         for rejection in rejections.filter(|it| seen.insert(&*it.proposal_id)) {
             placed.push(rejected(before, rejection));
         }
-        before = attempt.cycles.saturating_add(before);
+        // Two processes at one attempt have begun at the same cycle.
+        reached = reached.max(attempt.cycles.saturating_add(before));
     }
     let is_rejection = |id: &str| id.starts_with(REJECTED);
     let facts = run.facts().into_iter();

@@ -88,7 +88,7 @@ pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, His
     let mut found = Vec::new();
     for run in &runs {
         let gates = gates::of_run(run);
-        for attempt in run.attempts.values() {
+        for attempt in &run.attempts {
             for fact in attempt.facts.iter().filter(|fact| fact.id == fact_id) {
                 found.push(one(run, attempt, fact, &gates)?);
             }
@@ -110,7 +110,7 @@ fn one(
     let gate = gates.iter().rfind(|gate| has_let_through(gate, fact));
     let gate = gate.cloned();
     let inputs = attempt.staged.inputs.iter().filter(|_| fact.cycle == 0);
-    let mut proposals = inputs.filter_map(|input| serde_json::from_str(input).ok());
+    let mut proposals = inputs.filter_map(|(_, input)| serde_json::from_str(input).ok());
     let is_it = |input: &Value| input["id"] == *fact.id && input["key"] == *fact.key;
     let proposal = proposals.find(is_it);
     let provenance = proposal.and_then(|input| Some(input["provenance"].as_str()?.to_owned()));

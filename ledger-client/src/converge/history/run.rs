@@ -1,6 +1,6 @@
 //! One run as its entries tell it: attempts, what each came to, and what is missing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ledger_shm::Entry;
 use serde::Deserialize;
@@ -20,9 +20,8 @@ use super::gates::{self, Gate};
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) id: String,
-    pub(crate) attempts: BTreeMap<u32, Attempt>,
-    /// What is there for attempts that are not started yet.
-    staged: BTreeMap<u32, Staged>,
+    /// In the order in which they began. Two processes may be at the same one.
+    pub(crate) attempts: Vec<Attempt>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) gaps: Vec<Gap>,
 }
@@ -30,17 +29,22 @@ pub(crate) struct Run {
 /// What an attempt begins with.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
-    /// `WireProposedFact`s.
-    pub(crate) inputs: Vec<String>,
+    /// `WireProposedFact`s, and where each is.
+    pub(crate) inputs: Vec<(u64, String)>,
     /// A `WireContextSnapshot`: what the context held before.
     pub(crate) checkpoint: Parts,
     /// Where its last part is.
-    pub(super) checkpoint_seq: u64,
+    pub(crate) checkpoint_seq: u64,
 }
 
 /// From one `run_started` to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
+    pub(crate) number: u32,
+    /// Tells it from another of the same number.
+    start: String,
+    /// Whether it has come further than to what is staged.
+    pub(crate) is_begun: bool,
     pub(crate) started: Option<Started>,
     pub(crate) staged: Staged,
     pub(crate) facts: Vec<FactEntry>,
@@ -95,7 +99,7 @@ pub(crate) struct FactEntry {
 }
 
 /// A human's no, as the engine was told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rejection {
     pub(crate) seq: u64,
     pub(super) cycle: u32,
@@ -178,24 +182,38 @@ impl Run {
         is_wanted: impl Fn(&Tags<'_>) -> bool,
     ) -> Result<Vec<Run>, HistoryError> {
         let mut runs: Vec<Run> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
+        // Where the newest run of an id is, and where each start.
+        let mut newest: HashMap<String, usize> = HashMap::new();
+        let mut starts: HashMap<(String, String), usize> = HashMap::new();
         let mut range = context.range(context.first_available()?);
         while let Some(entry) = range.next_entry()? {
             entry.verify().map_err(ReadError::from)?;
             let Some(tags) = Tags::of(&entry).filter(&is_wanted) else {
                 continue;
             };
-            let place = match places.get(tags.run_id) {
-                Some(place) => *place,
-                None => {
-                    runs.push(Run::new(tags.run_id));
-                    places.insert(tags.run_id.to_owned(), runs.len() - 1);
-                    runs.len() - 1
-                }
-            };
+            let known = tags
+                .start
+                .map(|start| (tags.run_id.to_owned(), start.to_owned()));
+            let of_start = known.as_ref().and_then(|known| starts.get(known)).copied();
+            let of_id = newest.get(tags.run_id).copied();
+            // A first attempt that begins once more is of another run with the same id.
+            let is_other = |place: &usize| tags.attempt == 1 && runs[*place].has_begun();
+            let of_id = of_id.filter(|place| tags.start.is_none() || !is_other(place));
+            let place = of_start.or(of_id).unwrap_or_else(|| {
+                runs.push(Run::new(tags.run_id));
+                runs.len() - 1
+            });
+            newest.insert(tags.run_id.to_owned(), place);
+            starts.extend(known.map(|known| (known, place)));
             runs[place].add(&entry, &tags)?;
         }
         Ok(runs)
+    }
+
+    /// Whether its first attempt has.
+    fn has_begun(&self) -> bool {
+        let mut attempts = self.attempts.iter();
+        attempts.any(|attempt| attempt.number == 1 && attempt.is_begun)
     }
 
     /// One run; without an id the last one that was started.
@@ -221,52 +239,43 @@ impl Run {
     fn new(id: &str) -> Run {
         Run {
             id: id.to_owned(),
-            attempts: BTreeMap::new(),
-            staged: BTreeMap::new(),
+            attempts: Vec::new(),
             gates: Vec::new(),
             gaps: Vec::new(),
         }
     }
 
     fn add(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
-        let number = tags.attempt;
+        let is_decided = (entry.key(), tags.kind) == (record::GATES, record::GATE_DECIDED);
+        let answered = is_decided
+            .then(|| gates::answered(entry, tags))
+            .transpose()?;
+        let rejection = answered.as_ref().and_then(|it| it.rejection(tags.cycle));
+        if let Some(answered) = answered {
+            gates::decide(&mut self.gates, answered);
+        }
+        // What others store beside a run begins no attempt.
+        let Some(start) = tags.start else {
+            return Ok(());
+        };
+        let attempt = self.attempt(tags.attempt, start);
+        attempt.is_begun |= BEGUN.contains(&tags.kind);
+        attempt.rejections.extend(rejection);
         match (entry.key(), tags.kind) {
             (record::PROPOSALS, record::INPUT) => {
-                let (input, staged) = (text(entry, tags)?, self.staged.entry(number));
-                let inputs = &mut staged.or_default().inputs;
-                // A process may have died between this and its start, and another begun it.
-                if !inputs.contains(&input) {
-                    inputs.push(input);
-                }
-                return Ok(());
+                let input = text(entry, tags)?;
+                attempt.staged.inputs.push((entry.seq(), input));
             }
             // What a host saves is not what an attempt begins with.
-            (record::SNAPSHOTS, record::CHECKPOINT) => {
-                if tags.checkpoint == Some(record::START) {
-                    let part = text(entry, tags)?;
-                    let staged = self.staged.entry(number).or_default();
-                    staged.checkpoint.take(tags.part.unwrap_or_default(), &part);
-                    staged.checkpoint_seq = entry.seq();
-                }
-                return Ok(());
+            (record::SNAPSHOTS, record::CHECKPOINT) if tags.checkpoint == Some(record::START) => {
+                let part = text(entry, tags)?;
+                let staged = &mut attempt.staged;
+                staged.checkpoint.take(tags.part.unwrap_or_default(), &part);
+                staged.checkpoint_seq = entry.seq();
             }
             (record::INTENTS, record::RUN_STARTED) => {
-                let known = self.attempts.get(&number);
-                if known.is_some_and(|known| known.started.is_some()) {
-                    // Another run that was given the same id.
-                    self.attempts.clear();
-                    self.gates.clear();
-                    self.gaps.clear();
-                }
-                let attempt = self.attempts.entry(number).or_default();
                 attempt.started = Some(payload(entry, tags)?);
-                attempt.staged = self.staged.remove(&number).unwrap_or_default();
-                return Ok(());
             }
-            _ => {}
-        }
-        let attempt = self.attempts.entry(number).or_default();
-        match (entry.key(), tags.kind) {
             (record::FACTS, record::FACT) => {
                 let fact = FactEntry::of(entry, tags, text(entry, tags)?);
                 attempt.facts.push(fact);
@@ -276,17 +285,12 @@ impl Run {
                 attempt.cycles = tags.cycle;
             }
             (record::TRACES, record::GAP) => {
-                self.gaps.push(payload(entry, tags)?);
                 attempt.is_gapped = true;
+                self.gaps.push(payload(entry, tags)?);
             }
             (record::GATES, record::GATE_REQUESTED) => {
                 let gate = gates::requested(entry, tags)?;
                 gates::ask(&mut self.gates, gate);
-            }
-            (record::GATES, record::GATE_DECIDED) => {
-                let answered = gates::answered(entry, tags)?;
-                attempt.rejections.extend(answered.rejection(tags.cycle));
-                gates::decide(&mut self.gates, answered);
             }
             (record::OUTCOMES, record::RUN_ENDED | record::RUN_FAILED) => {
                 attempt.end(entry, tags)?;
@@ -296,23 +300,35 @@ impl Run {
         Ok(())
     }
 
-    /// The last attempt that was started.
-    pub(crate) fn last_attempt(&self) -> Option<(u32, &Attempt)> {
-        let last = self.attempts.iter().next_back();
-        last.map(|(number, attempt)| (*number, attempt))
+    fn attempt(&mut self, number: u32, start: &str) -> &mut Attempt {
+        let is_it = |it: &Attempt| it.number == number && it.start == start;
+        let place = self.attempts.iter().rposition(is_it);
+        let place = place.unwrap_or_else(|| {
+            self.attempts.push(Attempt {
+                number,
+                start: start.to_owned(),
+                ..Attempt::default()
+            });
+            self.attempts.len() - 1
+        });
+        &mut self.attempts[place]
     }
 
-    /// A number that no attempt has, not even one that was never started.
+    /// The last attempt that has begun.
+    pub(crate) fn last_attempt(&self) -> Option<&Attempt> {
+        self.attempts.iter().rfind(|attempt| attempt.is_begun)
+    }
+
+    /// A number that no attempt has, not even one that has only staged something.
     #[cfg(feature = "converge")]
     pub(crate) fn next_attempt(&self) -> u32 {
-        let staged = self.staged.keys().next_back();
-        let last = self.attempts.keys().next_back().max(staged);
-        last.map_or(1, |last| last.saturating_add(1))
+        let numbers = self.attempts.iter().map(|attempt| attempt.number);
+        numbers.max().map_or(1, |last| last.saturating_add(1))
     }
 
     /// What the run came to, if it is over.
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
-        self.last_attempt()?.1.outcome.as_ref()
+        self.last_attempt()?.outcome.as_ref()
     }
 
     /// The facts of all cycles that ended, in the order of their promotion: of those of
@@ -320,7 +336,7 @@ impl Run {
     pub(crate) fn facts(&self) -> Vec<&FactEntry> {
         let mut seen = HashSet::new();
         let mut facts: Vec<&FactEntry> = Vec::new();
-        for attempt in self.attempts.values() {
+        for attempt in &self.attempts {
             let committed = attempt.facts.iter().filter(|fact| attempt.has(fact.seq));
             facts.extend(committed.filter(|fact| seen.insert((&*fact.key, &*fact.id))));
         }
@@ -329,8 +345,8 @@ impl Run {
 
     /// The name of a suggestor, where the run's start says it; else what the engine calls it.
     pub(crate) fn agent(&self, attempt: u32, agent: &str) -> String {
-        let started = self.attempts.get(&attempt);
-        let started = started.and_then(|attempt| attempt.started.as_ref());
+        let mut attempts = self.attempts.iter().filter(|it| it.number == attempt);
+        let started = attempts.find_map(|attempt| attempt.started.as_ref());
         let suggestors = started.and_then(|started| started.suggestors.as_deref());
         name_of(agent, suggestors.unwrap_or_default())
     }
