@@ -179,14 +179,10 @@ impl Placed {
 fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
     let mut placed = Vec::new();
     let mut begins = HashMap::new();
-    let mut before = 0;
     let mut seen = HashSet::new();
     let mut reached = 0;
     for attempt in &run.attempts {
-        if !begins.contains_key(&attempt.number) {
-            begins.insert(attempt.number, reached);
-            before = reached;
-        }
+        let before = *begins.entry(attempt.number).or_insert(reached);
         placed.extend(held_before(attempt)?);
         let rejections = attempt.rejections.iter().filter(|it| attempt.has(it.seq));
         for rejection in rejections.filter(|it| seen.insert(&*it.proposal_id)) {
