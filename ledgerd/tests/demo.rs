@@ -176,8 +176,8 @@ fn all_processes_see_the_same_dense_records() {
     assert_eq!((code, errors.as_str()), (Ok(0), ""), "{output}");
     let processes = processes(&output);
     for columns in &processes {
-        // 17 callbacks for each of 5 applications, and the end, in 2 contexts.
-        assert_eq!(columns[..3], ["172", "2", "yes"], "{output}");
+        // 27 entries for each of 5 applications, and the end, in 2 contexts.
+        assert_eq!(columns[..3], ["272", "2", "yes"], "{output}");
         assert_eq!(columns.last().map(|digest| digest.len()), Some(64));
     }
     let digests: BTreeSet<_> = processes.iter().map(|columns| columns.last()).collect();
@@ -185,8 +185,23 @@ fn all_processes_see_the_same_dense_records() {
     // One application of each run is printed, entry by entry.
     for context in ["run-1 ", "run-2 "] {
         let lines = output.lines().filter(|line| line.starts_with(context));
-        assert_eq!(lines.count(), 17, "{output}");
+        assert_eq!(lines.count(), 27, "{output}");
     }
+}
+
+#[test]
+fn a_killed_run_has_the_root_of_one_that_was_never_interrupted() {
+    let Ended { code, output, .. } = Demo::start(&[SMALL]).ended();
+    assert_eq!(code, Ok(0), "{output}");
+    assert!(output.contains("asks a human to approve"), "{output}");
+    let root = |name: &str| {
+        let line = output.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {output}"));
+        line.split_whitespace().last().map(str::to_owned)
+    };
+    let ended = root("killed, ended by attempt 2").expect("a root");
+    assert_eq!(ended.len(), 64);
+    assert_eq!(root("never interrupted"), Some(ended));
 }
 
 #[test]
@@ -199,7 +214,7 @@ fn an_observer_that_misses_one_entry_fails_the_demo() {
         let output = ended.output;
         assert_eq!(ended.code, Ok(1), "{output}");
         for fault in [
-            format!("FAILED: the digest of the {name} disagrees: 171 of 172 entries"),
+            format!("FAILED: the digest of the {name} disagrees: 271 of 272 entries"),
             format!("FAILED: {name}: in run-1 seq 6 follows 4"),
         ] {
             assert!(output.contains(&fault), "{output}");

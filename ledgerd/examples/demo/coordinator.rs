@@ -94,6 +94,11 @@ fn run(plan: &Plan) -> Result<Summary, Stopped> {
 
 /// A run asks, its process is killed, a human answers, and another process ends the run.
 fn play_gate(crew: &mut Crew<'_>, instance: &Instance) -> Result<Gated, Stopped> {
+    let ledger = Ledger::builder()
+        .instance(instance.name())
+        .runtime_dir(instance.runtime_dir())
+        .connect()?;
+    gate::make(&ledger)?;
     crew.start(Role::Asking)?;
     let asked = crew.asked()?;
     let mut out = io::stdout();
@@ -108,10 +113,6 @@ fn play_gate(crew: &mut Crew<'_>, instance: &Instance) -> Result<Gated, Stopped>
         out,
         "Its process is killed. The answer goes into the ledger."
     )?;
-    let ledger = Ledger::builder()
-        .instance(instance.name())
-        .runtime_dir(instance.runtime_dir())
-        .connect()?;
     gate::answer(&ledger)?;
     crew.start(Role::Resuming)?;
     crew.gated(Role::Resuming)

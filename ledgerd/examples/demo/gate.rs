@@ -3,20 +3,33 @@
 
 use converge_core::gates::GateDecision;
 use converge_core::{ConvergeResult, RunResult};
-use ledger_client::Ledger;
 use ledger_client::converge::history::gates;
 use ledger_client::converge::{Recorder, decide, rebuild};
+use ledger_client::{Ledger, Sizes};
 use pollster::block_on;
 
 use crate::Failure;
 use crate::loan;
 use crate::message::{Gated, Message, end_with_the_coordinator};
+use crate::plan::GATE_SEGMENT_LEN;
 
 /// The context of this one run.
 pub const CONTEXT: &str = "gate";
 /// Whose application a human looks at.
 const NUMBER: u64 = 7;
 const HUMAN: &str = "kari";
+
+/// Makes the context, which needs less than those of many runs.
+pub fn make(ledger: &Ledger) -> Result<(), Failure> {
+    let sizes = Sizes {
+        first_len: Some(GATE_SEGMENT_LEN),
+        spare_len_min: Some(GATE_SEGMENT_LEN),
+        spare_len_max: Some(GATE_SEGMENT_LEN),
+        ..Sizes::default()
+    };
+    ledger.context(CONTEXT).sizes(sizes).open_or_create()?;
+    Ok(())
+}
 
 /// The process that asks. It is killed while it waits for the answer.
 pub fn ask() -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use ledger_shm::format::CONTROL_LEN;
 
 /// Applications decided in total unless told otherwise: enough for a 99.9th
 /// percentile, and far from filling a /dev/shm of 64 MiB.
-const APPLICATIONS_DEFAULT: u32 = 1000;
+const APPLICATIONS_DEFAULT: u32 = 600;
 /// Bytes that the records of one application take in memory at most; they take
 /// 14 KiB.
 const APPLICATION_LEN_MAX: u64 = 16 << 10;
@@ -23,6 +23,10 @@ const SPARES: u64 = 2;
 const SEGMENT_LEN_MIN: u64 = 16 << 10;
 /// No spare is larger than this part of an instance's budget.
 const SPARES_PER_BUDGET: u64 = 16;
+/// Bytes of each segment of the run that waits for a human.
+pub const GATE_SEGMENT_LEN: u64 = 64 << 10;
+/// What that run takes at most.
+const GATE_LEN: u64 = 6 * GATE_SEGMENT_LEN;
 /// The entry that `--drop-one-in` leaves out, of the first run.
 const LEFT_OUT_SEQ: u64 = 5;
 
@@ -36,7 +40,7 @@ pub struct Plan {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(1..=999))]
     pub runs: u32,
-    /// Applications in each run, one after the other [default: 1000 divided by
+    /// Applications in each run, one after the other [default: 600 divided by
     /// the runs, rounded down]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     applications: Option<u32>,
@@ -174,7 +178,7 @@ impl Plan {
         };
         let segment_len = (run_len / segments).max(SEGMENT_LEN_MIN);
         let context_len = CONTROL_LEN as u64 + (segments + SPARES) * segment_len;
-        let needed = u64::from(self.runs) * context_len;
+        let needed = u64::from(self.runs) * context_len + GATE_LEN;
         Memory {
             segment_len,
             needed,
