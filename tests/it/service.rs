@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
@@ -12,7 +12,6 @@ use ledger_shm::socket;
 use ledger_tests::Instance;
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::small_memory::with_small_memory;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
@@ -112,16 +111,15 @@ fn a_daemon_whose_standard_error_is_the_journal_reports_to_it() {
 }
 
 /// `ledgerd run` as a service manager starts it that listens at `listener`.
-fn activated(instance: &Instance, listener: &impl AsRawFd) -> Process {
+fn activated(instance: &Instance, listener: &impl AsFd) -> Process {
     let run = instance.ledgerd(&["run"]);
     let mut command = Command::new("sh");
     command
         .arg("-c")
-        .arg(format!(
-            "exec 3<&{}; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" run",
-            listener.as_raw_fd()
-        ))
+        // Not by its own number: some shells know of one digit only.
+        .arg("exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" run")
         .arg(run.get_program())
+        .stdin(listener.as_fd().try_clone_to_owned().expect("a socket"))
         .envs(
             run.get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
@@ -134,7 +132,6 @@ fn activated(instance: &Instance, listener: &impl AsRawFd) -> Process {
 fn a_socket_that_was_passed_is_served_and_left_alone() {
     let instance = Instance::new(PROGRAMS);
     let listener = socket::listen(&instance.socket()).expect("a fresh folder");
-    fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("ours");
     // Who comes first waits for the daemon, and is not turned away.
     let early = std::thread::scope(|scope| {
         let early = scope.spawn(|| instance.connect());
@@ -166,7 +163,6 @@ fn a_socket_that_was_passed_is_served_and_left_alone() {
 fn something_else_that_was_passed_is_refused() {
     let instance = Instance::new(PROGRAMS);
     let datagrams = UnixDatagram::unbound().expect("a socket");
-    fcntl(&datagrams, FcntlArg::F_SETFD(FdFlag::empty())).expect("ours");
     let said = activated(&instance, &datagrams).output();
     assert_eq!(said.status.code(), Some(1));
     let said = String::from_utf8_lossy(&said.stderr);

@@ -345,7 +345,7 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
     if last.cut.is_none() {
         stage(&run, last, registry, &mut state)?;
     }
-    let outcome = last.outcome.as_ref();
+    let outcome = run.outcome();
     let ended = outcome.and_then(|outcome| outcome.merkle_root.clone());
     let rebuilt = state.snapshot().merkle_root().to_hex();
     if let Some(ended) = ended.filter(|ended| missing.is_empty() && *ended != rebuilt) {

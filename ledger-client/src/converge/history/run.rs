@@ -326,9 +326,12 @@ impl Run {
         numbers.max().map_or(1, |last| last.saturating_add(1))
     }
 
-    /// What the run came to, if it is over.
+    /// What the run came to, if it is over: at its end in any attempt, of two that may have
+    /// been at it at once, or else as the last one failed.
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
-        self.last_attempt()?.outcome.as_ref()
+        let mut outcomes = self.attempts.iter().filter_map(|it| it.outcome.as_ref());
+        let ended = outcomes.rfind(|outcome| outcome.is_ended);
+        ended.or_else(|| self.last_attempt()?.outcome.as_ref())
     }
 
     /// The facts of all cycles that ended, in the order of their promotion: of those of
