@@ -9,13 +9,13 @@ use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
     AgentEffect, Budget, ContextFact, ContextKey, ContextState, ContextStore, ConvergeError,
     Engine, EngineHitlPolicy, EventQuery, ExperienceEvent, ExperienceEventEnvelope,
-    ExperienceStore, HitlPause, Invariant, InvariantClass, InvariantResult, RunResult,
-    StreamingCallback, Suggestor, Violation,
+    ExperienceStore, Invariant, InvariantClass, InvariantResult, StreamingCallback, Suggestor,
+    Violation,
 };
 use ledger_client::converge::history::{Verdict, explain, gates};
 use ledger_client::converge::{
-    LedgerContextStore, LedgerExperienceStore, Missing, NotResumable, PayloadRegistry,
-    RebuildError, Recorder, decide, rebuild,
+    LedgerContextStore, LedgerExperienceStore, Missing, NotResumable, RebuildError, Recorder,
+    decide, rebuild,
 };
 use ledger_client::{Context, Ledger, NewEntry};
 use ledger_tests::{Instance, eventually};
@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use pollster::block_on;
 use serde_json::Value;
 
-use crate::suggestors::{Rule, engine};
+use crate::suggestors::{AtCycle, Rule, TERM, asked, complete, engine, ids, texts, with_term};
 use crate::{IN_MEMORY, loan, started};
 
 /// What a process that ends by itself prints.
@@ -112,11 +112,6 @@ fn answered_by_another(verdict: Verdict) -> (Instance, Value) {
     (instance, found)
 }
 
-fn ids(context: &ContextState, key: ContextKey) -> Vec<String> {
-    let facts = context.get(key).iter();
-    facts.map(|fact| fact.id().to_string()).collect()
-}
-
 fn rebuilt(context: &Context) -> ledger_client::converge::Rebuilt {
     rebuild(context, &loan::registry()).expect("a run")
 }
@@ -162,35 +157,8 @@ fn gated(rules: &[Rule]) -> Engine {
     engine
 }
 
-const TERM: &[(ContextKey, &str)] = &[(ContextKey::Seeds, "term")];
-
-fn with_term() -> ContextState {
-    let mut context = ContextState::new();
-    let added = context.add_input(ContextKey::Seeds, "term", "42 months");
-    added.expect("an input");
-    context
-}
-
 fn plan(text: &str) -> Rule {
     Rule::after("planner", TERM).adds(ContextKey::Strategies, "plan", text)
-}
-
-fn texts() -> PayloadRegistry {
-    PayloadRegistry::with_pack_payloads()
-}
-
-fn asked(result: RunResult) -> Box<HitlPause> {
-    match result {
-        RunResult::HitlPause(pause) => pause,
-        RunResult::Complete(result) => panic!("{result:?}"),
-    }
-}
-
-fn complete(result: RunResult) -> ContextState {
-    match result {
-        RunResult::Complete(result) => result.expect("it converges").context,
-        RunResult::HitlPause(pause) => panic!("{:?}", pause.request),
-    }
 }
 
 #[test]
@@ -438,19 +406,6 @@ fn of_two_facts_that_contradict_each_other_the_first_is_rebuilt() {
     );
     assert_eq!(rebuilt.context.get(ContextKey::Signals).len(), 1);
     assert!(!rebuilt.context.has(ContextKey::Hypotheses));
-}
-
-/// Calls what a test wants at the start of a cycle.
-struct AtCycle<F>(u32, F);
-
-impl<F: Fn() + Send + Sync> StreamingCallback for AtCycle<F> {
-    fn on_cycle_start(&self, cycle: u32) {
-        if cycle == self.0 {
-            (self.1)();
-        }
-    }
-    fn on_fact(&self, _: u32, _: &ContextFact) {}
-    fn on_cycle_end(&self, _: u32, _: usize) {}
 }
 
 /// An instance whose memory one context can take all of.

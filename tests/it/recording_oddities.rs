@@ -17,32 +17,22 @@ use converge_core::{
 };
 use ledger_client::converge::history::{diff, explain, gates, timeline};
 use ledger_client::converge::{
-    LedgerContextStore, LedgerExperienceStore, Missing, PayloadRegistry, RebuildError, Rebuilt,
-    Recorder, decide, rebuild,
+    LedgerContextStore, LedgerExperienceStore, Missing, RebuildError, Rebuilt, Recorder, decide,
+    rebuild,
 };
 use ledger_client::{Context, Ledger, NewEntry};
 use ledger_tests::eventually;
 use pollster::block_on;
 use serde::{Deserialize, Serialize};
 
-use crate::suggestors::{Rule, engine};
+use crate::suggestors::{AtCycle, Rule, TERM, asked, complete, engine, ids, texts, with_term};
 use crate::{IN_MEMORY, loan, started};
-
-const TERM: &[(ContextKey, &str)] = &[(ContextKey::Seeds, "term")];
 
 fn staged(text: &str) -> ContextState {
     let mut context = ContextState::new();
     let added = context.add_input(ContextKey::Seeds, "term", text);
     added.expect("an input");
     context
-}
-
-fn with_term() -> ContextState {
-    staged("42 months")
-}
-
-fn texts() -> PayloadRegistry {
-    PayloadRegistry::with_pack_payloads()
 }
 
 /// A human has to approve everything under these keys.
@@ -56,20 +46,6 @@ fn gated(rules: &[Rule], keys: &[ContextKey]) -> Engine {
     engine
 }
 
-fn asked(result: RunResult) -> Box<HitlPause> {
-    match result {
-        RunResult::HitlPause(pause) => pause,
-        RunResult::Complete(result) => panic!("nobody was asked: {result:?}"),
-    }
-}
-
-fn complete(result: RunResult) -> ContextState {
-    match result {
-        RunResult::Complete(result) => result.expect("it converges").context,
-        RunResult::HitlPause(pause) => panic!("{:?}", pause.request),
-    }
-}
-
 fn root(context: &ContextState) -> String {
     context.snapshot().merkle_root().to_hex()
 }
@@ -80,11 +56,6 @@ fn approve(pause: &HitlPause) -> GateDecision {
 
 fn reject(pause: &HitlPause) -> GateDecision {
     GateDecision::reject(pause.request.gate_id.clone(), "ola", Some("no".to_owned()))
-}
-
-fn ids(context: &ContextState, key: ContextKey) -> Vec<String> {
-    let facts = context.get(key).iter();
-    facts.map(|fact| fact.id().to_string()).collect()
 }
 
 /// Has the process fail right after its `count`th entry, as a panic without the report of one.
@@ -101,19 +72,6 @@ fn dying(recorder: Recorder, count: u64) -> Recorder {
 /// Whether a part of a host's process came to its end.
 fn survived<T>(part: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(part)).ok()
-}
-
-/// Calls what a test wants at the start of a cycle.
-struct AtCycle<F>(u32, F);
-
-impl<F: Fn() + Send + Sync> StreamingCallback for AtCycle<F> {
-    fn on_cycle_start(&self, cycle: u32) {
-        if cycle == self.0 {
-            (self.1)();
-        }
-    }
-    fn on_fact(&self, _: u32, _: &ContextFact) {}
-    fn on_cycle_end(&self, _: u32, _: usize) {}
 }
 
 /// Has the process fail as this cycle starts.

@@ -1,9 +1,11 @@
-//! Suggestors that do what a test says.
+//! Suggestors that do what a test says, and what tests of their runs have in common.
 
 use async_trait::async_trait;
 use converge_core::{
-    AgentEffect, Context, ContextKey, Engine, ProposedFact, Suggestor, TextPayload,
+    AgentEffect, Context, ContextFact, ContextKey, ContextState, Engine, HitlPause, ProposedFact,
+    RunResult, StreamingCallback, Suggestor, TextPayload,
 };
+use ledger_client::converge::PayloadRegistry;
 
 /// Adds facts as soon as others are there, unless the first of its own is there already.
 #[derive(Clone, Debug)]
@@ -73,4 +75,53 @@ pub(crate) fn engine(rules: &[Rule]) -> Engine {
         engine.register_suggestor(rule.clone());
     }
     engine
+}
+
+/// What runs begin with.
+pub(crate) const TERM: &[(ContextKey, &str)] = &[(ContextKey::Seeds, "term")];
+
+pub(crate) fn with_term() -> ContextState {
+    let mut context = ContextState::new();
+    let added = context.add_input(ContextKey::Seeds, "term", "42 months");
+    added.expect("an input");
+    context
+}
+
+/// How their facts are read back.
+pub(crate) fn texts() -> PayloadRegistry {
+    PayloadRegistry::with_pack_payloads()
+}
+
+pub(crate) fn ids(context: &ContextState, key: ContextKey) -> Vec<String> {
+    let facts = context.get(key).iter();
+    facts.map(|fact| fact.id().to_string()).collect()
+}
+
+/// What a human is asked.
+pub(crate) fn asked(result: RunResult) -> Box<HitlPause> {
+    match result {
+        RunResult::HitlPause(pause) => pause,
+        RunResult::Complete(result) => panic!("nobody was asked: {result:?}"),
+    }
+}
+
+/// What a run came to.
+pub(crate) fn complete(result: RunResult) -> ContextState {
+    match result {
+        RunResult::Complete(result) => result.expect("it converges").context,
+        RunResult::HitlPause(pause) => panic!("{:?}", pause.request),
+    }
+}
+
+/// Calls what a test wants at the start of a cycle.
+pub(crate) struct AtCycle<F>(pub(crate) u32, pub(crate) F);
+
+impl<F: Fn() + Send + Sync> StreamingCallback for AtCycle<F> {
+    fn on_cycle_start(&self, cycle: u32) {
+        if cycle == self.0 {
+            (self.1)();
+        }
+    }
+    fn on_fact(&self, _: u32, _: &ContextFact) {}
+    fn on_cycle_end(&self, _: u32, _: usize) {}
 }

@@ -136,7 +136,7 @@ impl Recorder {
         let snapshot = pause.context.snapshot();
         let proposal = proposal(&snapshot, &pause.request);
         // Beside its summary, which is as long, it may be too much for one entry.
-        let len_max = self.shared.state().output.payload_len_max();
+        let len_max = self.shared.payload_len_max();
         let is_long = pause.request.summary.len() > len_max / 4;
         let requested = Requested {
             request: &pause.request,

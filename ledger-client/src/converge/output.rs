@@ -106,42 +106,33 @@ impl Output {
         self.observer = Some(Box::new(observer));
     }
 
-    /// Bytes of a payload, at most.
-    pub(super) fn payload_len_max(&self) -> usize {
-        let appender = self.appender.as_ref();
-        let limits = appender.map(|appender| appender.context().limits());
-        limits.unwrap_or_default().payload_len_max
-    }
-
     pub(super) fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
 
-    /// Appends an entry without telling watchers, or counts it; says which.
+    /// Appends an entry without telling watchers, or counts it.
     pub(super) fn record<E: fmt::Display>(
         &mut self,
         run: &Run,
         what: &What<'_>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> bool {
+    ) {
         let mut buffer = std::mem::take(&mut self.payload);
         buffer.clear();
-        let is_recorded = match write(&mut buffer) {
+        match write(&mut buffer) {
             Ok(()) => self.record_bytes(run, what, &buffer),
             Err(error) => {
                 self.trouble = Some(format!("a {} cannot be written: {error}", what.kind));
                 self.lose(run, what.cycle);
-                false
             }
-        };
+        }
         if buffer.capacity() <= KEPT_LEN_MAX {
             self.payload = buffer;
         }
-        is_recorded
     }
 
     /// As [`record`](Self::record), of what is JSON already.
-    pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> bool {
+    pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) {
         let was_short = !self.lost.is_empty();
         let is_hopeless = was_short && self.shortage.is_some_and(|it| it.lasts(self.arrivals()));
         let outcome = match is_hopeless {
@@ -154,7 +145,7 @@ impl Output {
         match outcome {
             Some(Ok(())) => {
                 self.recorded += 1;
-                return true;
+                return;
             }
             Some(Err(error)) if was_short && error.is_full() => {
                 self.shortage = Some(Shortage {
@@ -165,7 +156,6 @@ impl Output {
             _ => {}
         }
         self.lose(run, what.cycle);
-        false
     }
 
     /// Changes when memory arrives, if there is a context for which it could.
