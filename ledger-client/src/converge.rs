@@ -33,7 +33,7 @@
 //!
 //! Reading order: `record` has the names of the table, [`history`] reads them without a type
 //! of converge-core; `recorder`, `hooks`, `runs` and `gate` are a run as it is recorded,
-//! `wire`, `output` and `ringer` how that never waits; `rebuild` and `rejection` the way back;
+//! `wire`, `output` and `ringer` how that never waits; `rebuild`, `missing` and `rejection` the way back;
 //! `experience`, `context_store`, `checkpoint` and `parts` the stores, [`conformance`] what they have
 //! to do.
 
@@ -50,6 +50,8 @@ mod gate;
 pub mod history;
 #[cfg(feature = "converge")]
 mod hooks;
+#[cfg(feature = "converge")]
+mod missing;
 #[cfg(feature = "converge")]
 mod output;
 mod parts;
@@ -79,8 +81,10 @@ pub use experience::LedgerExperienceStore;
 #[cfg(feature = "converge")]
 pub use gate::decide;
 #[cfg(feature = "converge")]
+pub use missing::Missing;
+#[cfg(feature = "converge")]
 pub use output::Tried;
 #[cfg(feature = "converge")]
-pub use rebuild::{Missing, NotResumable, RebuildError, Rebuilt, rebuild};
+pub use rebuild::{NotResumable, RebuildError, Rebuilt, rebuild};
 #[cfg(feature = "converge")]
 pub use recorder::Recorder;

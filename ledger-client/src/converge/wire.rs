@@ -1,7 +1,8 @@
-//! Facts and events as converge-core writes them, to the byte, in a third of the time.
+//! Facts and events as converge-core writes them, to the byte.
 //!
 //! It would copy every text of a fact first, take a hash's digits one by one and look at
 //! each byte of a text by itself, all that within the engine's loop.
+//! `docs/decisions/recording.md` has the figures.
 
 use converge_core::{ContextFact, ExperienceEvent, Timestamp};
 use converge_pack::{
