@@ -31,11 +31,10 @@
 //! `user_events`, and asks for them; a [`LedgerContextStore`] where it saves whole contexts,
 //! as `checkpoint`s.
 //!
-//! Reading order: `record` has the names of the table, [`history`] reads them without a type
-//! of converge-core; `recorder`, `hooks`, `runs` and `gate` are a run as it is recorded,
-//! `wire`, `output` and `ringer` how that never waits; `rebuild`, `missing` and `rejection` the way back;
-//! `experience`, `context_store`, `checkpoint` and `parts` the stores, [`conformance`] what they have
-//! to do.
+//! Reading order: `record` has the names of the table, and [`history`] reads them without a
+//! type of converge-core; `recorder` writes them and `rebuild` is the way back;
+//! `experience` and `context_store` are the stores, and [`conformance`] what those have to
+//! do; `checkpoint` and `parts` have what does not fit into one entry.
 
 #[cfg(feature = "converge")]
 mod checkpoint;
@@ -45,31 +44,13 @@ pub mod conformance;
 mod context_store;
 #[cfg(feature = "converge")]
 mod experience;
-#[cfg(feature = "converge")]
-mod gate;
 pub mod history;
-#[cfg(feature = "converge")]
-mod hooks;
-#[cfg(feature = "converge")]
-mod missing;
-#[cfg(feature = "converge")]
-mod output;
 mod parts;
 #[cfg(feature = "converge")]
 mod rebuild;
 mod record;
 #[cfg(feature = "converge")]
 mod recorder;
-#[cfg(feature = "converge")]
-mod rejection;
-#[cfg(feature = "converge")]
-mod ringer;
-#[cfg(feature = "converge")]
-mod run;
-#[cfg(feature = "converge")]
-mod runs;
-#[cfg(feature = "converge")]
-mod wire;
 
 #[cfg(feature = "converge")]
 pub use context_store::LedgerContextStore;
@@ -79,12 +60,6 @@ pub use converge_pack::PayloadRegistry;
 #[cfg(feature = "converge")]
 pub use experience::LedgerExperienceStore;
 #[cfg(feature = "converge")]
-pub use gate::decide;
+pub use rebuild::{Missing, NotResumable, RebuildError, Rebuilt, rebuild};
 #[cfg(feature = "converge")]
-pub use missing::Missing;
-#[cfg(feature = "converge")]
-pub use output::Tried;
-#[cfg(feature = "converge")]
-pub use rebuild::{NotResumable, RebuildError, Rebuilt, rebuild};
-#[cfg(feature = "converge")]
-pub use recorder::Recorder;
+pub use recorder::{Recorder, Tried, decide};

@@ -6,9 +6,8 @@ use converge_core::{ContextSnapshot, ProposedFact};
 use ledger_shm::Entry;
 use serde_json::Value;
 
-use super::hooks::key_name;
 use super::parts::Parts;
-use super::record::{self, of};
+use super::record::{self, key_name, of};
 
 /// What is written of a snapshot, without some of its proposals.
 pub(super) fn text(

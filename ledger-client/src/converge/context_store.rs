@@ -16,8 +16,9 @@ use crate::ledger::Ledger;
 
 use super::checkpoint::{self, Saved};
 use super::record::{self, Tags, VERSION};
-use super::run::Run;
-use super::{gate, history, parts};
+use super::recorder::gate;
+use super::recorder::run::Run;
+use super::{history, parts};
 
 /// Saves whole contexts, each in the ledger's context of its scope's name, and loads the one
 /// that was saved there last. Large ones take several entries.

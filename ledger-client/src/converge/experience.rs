@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::{AppendError, ReadError};
 
 use super::record::{EVENTS, Tags, USER_EVENTS, VERSION, of};
-use super::run::Run;
+use super::recorder::run::Run;
 
 /// Stores what a host tells of one run in a context, for everybody who asks there.
 ///

@@ -1,5 +1,8 @@
 //! A run's context, made again from what was recorded of it.
 
+mod missing;
+pub(super) mod rejection;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -12,11 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 
-use super::gate::Answer;
+pub use missing::Missing;
+
 use super::history::{Attempt, FactEntry, Gate, HistoryError, Rejection, Run, gates_of};
-use super::missing::Missing;
+use super::record;
 use super::recorder::Recorder;
-use super::{record, rejection};
+use super::recorder::gate::Answer;
 
 /// A run as far as it came.
 ///

@@ -1,5 +1,7 @@
 //! What is written of runs: under which keys, as which kinds, with which metadata.
 
+#[cfg(feature = "converge")]
+use converge_core::ContextKey;
 use ledger_shm::Entry;
 
 /// Version of what is recorded, in the metadata as `v`.
@@ -47,6 +49,12 @@ pub(super) const CONTEXT_KEYS: [&str; 12] = [
     "Disagreements",
     "ConsensusOutcomes",
 ];
+
+/// A context key as its JSON has it.
+#[cfg(feature = "converge")]
+pub(super) fn key_name(key: ContextKey) -> &'static str {
+    CONTEXT_KEYS[key as usize]
+}
 
 /// The metadata of an entry of a run.
 #[derive(Debug, Default)]
@@ -98,4 +106,20 @@ impl<'e> Tags<'e> {
 pub(super) fn of<'e>(entry: &'e Entry<'_>, name: &str) -> Option<&'e str> {
     let mut pairs = entry.metadata();
     pairs.find_map(|(key, value)| (key == name).then_some(value))
+}
+
+#[cfg(all(test, feature = "converge"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_keys_have_the_names_and_the_order_that_the_engine_has() {
+        let mut before = None;
+        for name in CONTEXT_KEYS {
+            let key: ContextKey = serde_json::from_str(&format!("{name:?}")).unwrap();
+            assert_eq!(key_name(key), name);
+            assert!(before < Some(key), "{before:?} {key:?}");
+            before = Some(key);
+        }
+    }
 }

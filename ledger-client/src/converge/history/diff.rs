@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::converge::record;
 
-use super::super::record;
 use super::HistoryError;
 use super::run::{Attempt, Rejection, Run, in_context_order};
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::Context;
+use crate::converge::record;
 
-use super::super::record;
 use super::HistoryError;
 use super::gates::{self, Decision, Gate, Verdict};
 use super::run::{Attempt, FactEntry, Run};

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::context::Context;
+use crate::converge::record::{self, Tags};
 
-use super::super::record::{self, Tags};
 use super::HistoryError;
 use super::run::{Rejection, Run, payload};
 

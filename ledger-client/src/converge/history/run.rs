@@ -9,10 +9,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::context::Context;
+use crate::converge::parts::Parts;
+use crate::converge::record::{self, Tags};
 use crate::error::ReadError;
 
-use super::super::parts::Parts;
-use super::super::record::{self, Tags};
 use super::HistoryError;
 use super::gates::{self, Gate};
 

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::Context;
+use crate::converge::record::{self, Tags};
 use crate::error::ReadError;
 use crate::range::Range;
 
-use super::super::record::{self, Tags};
 use super::gates::{self, Decision};
 use super::run::name_of;
 

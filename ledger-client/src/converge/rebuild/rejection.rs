@@ -12,7 +12,7 @@ use converge_core::{
     HitlPause, ProposedFact, RunResult, Suggestor, TextPayload,
 };
 
-use super::history::Rejection;
+use crate::converge::history::Rejection;
 
 /// Proposes one thing.
 struct Proposes(ProposedFact);
@@ -80,7 +80,7 @@ pub(super) fn fact(rejection: &Rejection) -> Option<ContextFact> {
 /// Has an engine, which nobody listens to, remember a rejection as if it had never been
 /// away from the run. It is resumed from a pause in whose context the rejection has left its
 /// fact already: so nothing changes there, and no suggestor is asked for anything.
-pub(super) fn teach(engine: &mut Engine, rejection: &Rejection) {
+pub(crate) fn teach(engine: &mut Engine, rejection: &Rejection) {
     let taught = context(rejection).and_then(|context| pause(rejection, context));
     if let Some((pause, decision)) = taught {
         // What its invariants say of that context is nobody's business.

@@ -7,9 +7,9 @@ use ledger_shm::{Appended, Full, NewEntry, Refused};
 use serde::Serialize;
 
 use crate::appender::Appender;
+use crate::converge::record::{self, VERSION};
 use crate::error::AppendError;
 
-use super::record::{self, VERSION};
 use super::run::Run;
 
 /// How long nothing is tried after nothing fitted.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ledger_shm::fork::Generation;
 
-use super::recorder::Shared;
+use super::shared::Shared;
 
 /// How often it looks while something is recorded.
 const LOOK: Duration = Duration::from_millis(1);

@@ -8,13 +8,12 @@ use ledger_shm::{Appended, NewEntry};
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::converge::history::{Gate, Verdict};
+use crate::converge::record::{self, VERSION, key_name};
 use crate::error::AppendError;
 
-use super::history::{Gate, Verdict};
-use super::hooks::key_name;
+use super::Recorder;
 use super::output::What;
-use super::record::{self, VERSION};
-use super::recorder::Recorder;
 
 /// What the ledger keeps of a pause.
 #[derive(Serialize)]
@@ -38,7 +37,7 @@ struct Decided<'a> {
 
 /// What a human said of a proposal of this content.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     proposal_id: String,
     proposal_hash: String,
     verdict: GateVerdict,
@@ -48,7 +47,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// None as long as nobody has answered.
-    pub(super) fn of(gate: &Gate) -> Option<Answer> {
+    pub(crate) fn of(gate: &Gate) -> Option<Answer> {
         let decision = gate.decision.as_ref()?;
         Some(Answer {
             proposal_id: gate.proposal_id.clone(),
@@ -80,7 +79,7 @@ impl Answer {
 }
 
 /// What a proposal says, as a hash: what its fact would be in the engine's Merkle tree.
-pub(super) fn hash(wire: &WireProposedFact) -> String {
+pub(crate) fn hash(wire: &WireProposedFact) -> String {
     let content = &wire.payload.payload;
     ContentHash::compute(&format!("{:?}|{}|{content}", wire.key, wire.id)).to_hex()
 }
@@ -218,7 +217,7 @@ impl Recorder {
     }
 }
 
-/// Records a human's answer to a gate that [`gates`](super::history::gates) has, from any
+/// Records a human's answer to a gate that [`gates`](crate::converge::history::gates) has, from any
 /// process: the run's next attempt takes it. It waits for room, and says where the answer is.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// An id, how often it was started, and which of these starts it is. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run(Arc<Name>);
+pub(crate) struct Run(Arc<Name>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Name {
@@ -17,11 +17,11 @@ struct Name {
 
 impl Run {
     /// One that nobody else has.
-    pub(super) fn new() -> Run {
+    pub(crate) fn new() -> Run {
         Run::named(unique() + &unique(), 1)
     }
 
-    pub(super) fn named(id: String, attempt: u32) -> Run {
+    pub(crate) fn named(id: String, attempt: u32) -> Run {
         Run(Arc::new(Name {
             id,
             attempt_text: attempt.to_string(),
@@ -29,7 +29,7 @@ impl Run {
         }))
     }
 
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.0.id
     }
 

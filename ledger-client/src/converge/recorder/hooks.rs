@@ -10,10 +10,10 @@ use converge_core::{
 use converge_pack::FactTraceLink;
 use serde::Serialize;
 
+use crate::converge::record::{self, key_name};
+
 use super::output::What;
-use super::record;
-use super::recorder::Recorder;
-use super::wire;
+use super::{Recorder, wire};
 
 #[derive(Serialize)]
 struct CycleStart {
@@ -165,27 +165,6 @@ impl ExperienceEventObserver for Beside {
         self.recorder.event(event);
         if let Some(other) = &self.other {
             other.on_event(event);
-        }
-    }
-}
-
-/// A context key as its JSON has it.
-pub(super) fn key_name(key: ContextKey) -> &'static str {
-    record::CONTEXT_KEYS[key as usize]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn context_keys_have_the_names_and_the_order_that_the_engine_has() {
-        let mut before = None;
-        for name in record::CONTEXT_KEYS {
-            let key: ContextKey = serde_json::from_str(&format!("{name:?}")).unwrap();
-            assert_eq!(key_name(key), name);
-            assert!(before < Some(key), "{before:?} {key:?}");
-            before = Some(key);
         }
     }
 }

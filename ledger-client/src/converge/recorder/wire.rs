@@ -12,7 +12,7 @@ use converge_pack::{
 use json_escape_simd::escape_into;
 use serde::{Serialize, Serializer};
 
-use super::hooks::key_name;
+use crate::converge::record::key_name;
 
 /// Why something cannot be written.
 #[derive(Debug, thiserror::Error)]

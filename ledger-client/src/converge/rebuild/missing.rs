@@ -1,6 +1,6 @@
 //! What is known to be missing of a run.
 
-use super::history::{Attempt, Gap};
+use crate::converge::history::{Attempt, Gap};
 
 /// Something that a run did and that its entries do not tell.
 ///

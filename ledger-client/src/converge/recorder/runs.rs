@@ -12,10 +12,12 @@ use converge_core::{
 use converge_pack::{ContextFact, ProposedFact};
 use serde::Serialize;
 
-use super::hooks::{Beside, key_name};
+use crate::converge::record::{self, key_name};
+use crate::converge::{checkpoint, parts, rebuild};
+
+use super::hooks::Beside;
 use super::output::What;
-use super::recorder::{Recorder, Setup};
-use super::{checkpoint, parts, record, rejection};
+use super::{Recorder, Setup};
 
 /// How long all of a checkpoint waits for memory, before the run.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(100);
@@ -414,7 +416,7 @@ impl Recorder {
         engine.clear_streaming();
         engine.set_event_observer(Arc::new(|_: &ExperienceEvent| ()));
         for rejection in &rejections {
-            rejection::teach(engine, rejection);
+            rebuild::rejection::teach(engine, rejection);
         }
     }
 
