@@ -20,9 +20,11 @@ mod entries;
 mod event_loops;
 mod experience;
 mod export;
+mod forged_runs;
 mod format;
 mod futures;
 mod history;
+mod hosting;
 mod json;
 #[allow(dead_code, reason = "used by the demo")]
 #[path = "../../ledgerd/examples/demo/loan.rs"]
@@ -31,11 +33,12 @@ mod memory;
 mod names;
 mod offline;
 mod oracle;
+mod payloads;
 mod programs;
 mod proofs;
 mod rebuild;
 mod recorder;
-mod recording_oddities;
+mod restarts;
 mod retention;
 mod roster;
 mod runs;
@@ -51,6 +54,7 @@ mod tail;
 mod trust;
 mod versions;
 mod waiting;
+mod which_run;
 
 use ledger_tests::Programs;
 

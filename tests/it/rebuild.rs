@@ -5,12 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use converge_core::gates::{GateDecision, TimeoutPolicy};
+use converge_core::gates::GateDecision;
 use converge_core::{
     AgentEffect, Budget, ContextFact, ContextKey, ContextState, ContextStore, ConvergeError,
-    Engine, EngineHitlPolicy, EventQuery, ExperienceEvent, ExperienceEventEnvelope,
-    ExperienceStore, Invariant, InvariantClass, InvariantResult, StreamingCallback, Suggestor,
-    Violation,
+    Engine, EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceStore, Invariant,
+    InvariantClass, InvariantResult, StreamingCallback, Suggestor, Violation,
 };
 use ledger_client::converge::history::{Verdict, explain, gates};
 use ledger_client::converge::{
@@ -23,7 +22,9 @@ use nix::sys::signal::Signal;
 use pollster::block_on;
 use serde_json::Value;
 
-use crate::suggestors::{AtCycle, Rule, TERM, asked, complete, engine, ids, texts, with_term};
+use crate::suggestors::{
+    AtCycle, Rule, TERM, approve, asked, complete, engine, gated, ids, texts, with_term,
+};
 use crate::{IN_MEMORY, loan, started};
 
 /// What a process that ends by itself prints.
@@ -146,17 +147,6 @@ fn rejected_while_no_engine_ran_it_stays_out() {
     assert_eq!(diagnostics, ["hitl-rejected:decision"]);
 }
 
-/// A human has to approve all strategies.
-fn gated(rules: &[Rule]) -> Engine {
-    let mut engine = engine(rules);
-    engine.set_hitl_policy(EngineHitlPolicy {
-        confidence_threshold: None,
-        gated_keys: vec![ContextKey::Strategies],
-        timeout: TimeoutPolicy::default(),
-    });
-    engine
-}
-
 fn plan(text: &str) -> Rule {
     Rule::after("planner", TERM).adds(ContextKey::Strategies, "plan", text)
 }
@@ -169,7 +159,7 @@ fn a_proposal_that_says_something_else_asks_again() {
     let pause = asked(block_on(
         recorder.run_with_hitl(&mut gated(&[plan("lend")]), with_term()),
     ));
-    let decision = GateDecision::approve(pause.request.gate_id.clone(), "kari");
+    let decision = approve(&pause);
     recorder.decided(&pause, &decision);
     drop((recorder, pause));
 

@@ -1,11 +1,16 @@
 //! Suggestors that do what a test says, and what tests of their runs have in common.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
-    AgentEffect, Context, ContextFact, ContextKey, ContextState, Engine, HitlPause, ProposedFact,
-    RunResult, StreamingCallback, Suggestor, TextPayload,
+    AgentEffect, Context, ContextFact, ContextKey, ContextState, Engine, EngineHitlPolicy,
+    HitlPause, ProposedFact, RunResult, StreamingCallback, Suggestor, TextPayload,
 };
-use ledger_client::converge::PayloadRegistry;
+use ledger_client::converge::{PayloadRegistry, Recorder};
+use pollster::block_on;
 
 /// Adds facts as soon as others are there, unless the first of its own is there already.
 #[derive(Clone, Debug)]
@@ -124,4 +129,115 @@ impl<F: Fn() + Send + Sync> StreamingCallback for AtCycle<F> {
     }
     fn on_fact(&self, _: u32, _: &ContextFact) {}
     fn on_cycle_end(&self, _: u32, _: usize) {}
+}
+
+pub(crate) fn staged(text: &str) -> ContextState {
+    let mut context = ContextState::new();
+    let added = context.add_input(ContextKey::Seeds, "term", text);
+    added.expect("an input");
+    context
+}
+
+/// A human has to approve all strategies.
+pub(crate) fn gated(rules: &[Rule]) -> Engine {
+    gated_at(&[ContextKey::Strategies], rules)
+}
+
+/// A human has to approve everything under these keys.
+pub(crate) fn gated_at(keys: &[ContextKey], rules: &[Rule]) -> Engine {
+    let mut engine = engine(rules);
+    engine.set_hitl_policy(EngineHitlPolicy {
+        confidence_threshold: None,
+        gated_keys: keys.to_vec(),
+        timeout: TimeoutPolicy::default(),
+    });
+    engine
+}
+
+pub(crate) fn root(context: &ContextState) -> String {
+    context.snapshot().merkle_root().to_hex()
+}
+
+pub(crate) fn approve(pause: &HitlPause) -> GateDecision {
+    GateDecision::approve(pause.request.gate_id.clone(), "kari")
+}
+
+pub(crate) fn reject(pause: &HitlPause) -> GateDecision {
+    GateDecision::reject(pause.request.gate_id.clone(), "ola", Some("no".to_owned()))
+}
+
+/// Has the process fail right after its `count`th entry, as a panic without the report of one.
+pub(crate) fn dying(recorder: Recorder, count: u64) -> Recorder {
+    let mut left = count;
+    recorder.observed_by(move |_| {
+        left = left.saturating_sub(1);
+        if left == 0 {
+            resume_unwind(Box::new("the process fails here"));
+        }
+    })
+}
+
+/// Whether a part of a host's process came to its end.
+pub(crate) fn survived<T>(part: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(part)).ok()
+}
+
+/// Has the process fail as this cycle starts.
+pub(crate) fn failing_at(cycle: u32) -> Arc<dyn StreamingCallback> {
+    Arc::new(AtCycle(cycle, || {
+        resume_unwind(Box::new("the process fails here"))
+    }))
+}
+
+pub(crate) fn two_plans() -> [Rule; 5] {
+    [
+        Rule::after("planner", TERM).adds(ContextKey::Strategies, "plan", "lend"),
+        Rule::after("identity", TERM).adds(ContextKey::Signals, "identity", "known"),
+        Rule::after("checker", &[(ContextKey::Strategies, "plan")]).adds(
+            ContextKey::Signals,
+            "check",
+            "ok",
+        ),
+        Rule::after("second", &[(ContextKey::Signals, "check")]).adds(
+            ContextKey::Strategies,
+            "second",
+            "lend more",
+        ),
+        Rule::after("end", &[(ContextKey::Strategies, "second")]).adds(
+            ContextKey::Evaluations,
+            "end",
+            "done",
+        ),
+    ]
+}
+
+/// What the run comes to if nothing happens to it.
+pub(crate) fn whole(mut engine: Engine, context: ContextState) -> (ContextState, u32) {
+    let mut result = block_on(engine.run_with_hitl(context));
+    let mut pauses = 0;
+    loop {
+        match result {
+            RunResult::Complete(result) => return (result.expect("it converges").context, pauses),
+            RunResult::HitlPause(pause) => {
+                pauses += 1;
+                let decision = approve(&pause);
+                result = block_on(engine.resume(*pause, decision));
+            }
+        }
+    }
+}
+
+/// Facts of another run.
+pub(crate) fn with_facts(prefix: &str, count: usize, len: usize) -> ContextState {
+    let mut context = ContextState::new();
+    for fact in 0..count {
+        let staged = context.add_input(
+            ContextKey::Signals,
+            format!("{prefix}-{fact}"),
+            "y".repeat(len),
+        );
+        assert!(staged.expect("nothing contradicts it"));
+    }
+    let result = block_on(Engine::new().run(context));
+    result.expect("it converges").context
 }
