@@ -4,15 +4,16 @@ use std::process::Stdio;
 
 use converge_core::gates::GateDecision;
 use converge_core::{ContextKey, ContextState, Engine, HitlPause, RunResult};
+use ledger_client::Context;
 use ledger_client::converge::history::{diff, gates};
 use ledger_client::converge::{Recorder, decide, rebuild};
-use ledger_client::{Context, NewEntry};
 use ledger_tests::Instance;
 use ledger_tests::process::Process;
 use pollster::block_on;
 use serde_json::Value;
 
 use crate::commands::lines;
+use crate::forged_runs::forged;
 use crate::json::check;
 use crate::{loan, started};
 
@@ -101,21 +102,6 @@ fn refused(instance: &Instance, args: &[&str]) -> String {
     let output = instance.run(args);
     assert_eq!(output.status.code(), Some(1), "{args:?}");
     String::from_utf8(output.stderr).expect("text")
-}
-
-/// An entry of a run that no recorder has written.
-fn forged(context: &Context, key: &str, kind: &str, payload: &str) -> u64 {
-    let metadata = [
-        ("v", "1"),
-        ("run_id", "one"),
-        ("start", "first"),
-        ("attempt", "1"),
-        ("cycle", "1"),
-        ("kind", kind),
-    ];
-    let entry = NewEntry::new(key, payload).metadata(&metadata);
-    let appended = context.appender().expect("an appender").append(&entry);
-    appended.expect("there is room").seq
 }
 
 #[test]
@@ -257,7 +243,12 @@ fn gates_are_open_until_a_human_answers_or_the_run_is_over() {
 fn one_context_that_cannot_be_told_keeps_nobody_from_the_gates_of_others() {
     let instance = started(&[]);
     let (_, _, _) = asked(&instance, "good", "one");
-    forged(&instance.context("bad"), "gates", "gate_requested", "[]");
+    forged(
+        &instance.context("bad"),
+        "gates",
+        "[]",
+        &[("kind", "gate_requested")],
+    );
     let output = instance.run(&["gates", "-o", "jsonl"]);
     assert_eq!(output.status.code(), Some(1));
     let printed = lines(&String::from_utf8(output.stdout).expect("text"));
@@ -325,6 +316,35 @@ fn a_fact_is_explained_with_its_origin_its_gate_and_the_runs_end() {
     ] {
         assert!(short.contains(row), "{row:?} in {short}");
     }
+}
+
+#[test]
+fn what_a_context_held_before_its_run_is_explained_as_such() {
+    let instance = started(&[]);
+    let before = recorder(&instance, "before", "one");
+    let result = block_on(before.run(&mut loan::engine(), staged(7))).expect("it converges");
+    let next = recorder(&instance, "loan", "two");
+    block_on(next.run(&mut loan::engine(), result.context)).expect("it converges");
+
+    let explained = |context: &str| {
+        let mut found = told(&instance, &["explain", context, "decision"]);
+        check(&found[0], &[EXPLANATION]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    };
+    let (made, held) = (explained("before"), explained("loan"));
+    for same in ["key", "id", "family", "payload", "promotion_record"] {
+        assert_eq!(made[same], held[same], "{same}");
+    }
+    let how = |fact: &Value| ["is_held", "is_committed"].map(|name| fact[name].as_bool());
+    assert_eq!(how(&made), [Some(false), Some(true)]);
+    assert_eq!(how(&held), [Some(true), Some(true)]);
+    assert_eq!((&held["run_id"], held.get("agent")), (&"two".into(), None));
+    let seq = held["seq"].as_u64().expect("a number");
+    let entry = instance.context("loan").get(seq).expect("readable");
+    assert_eq!(entry.expect("there").key(), "snapshots");
+    let short = instance.printed(&["explain", "loan", "decision", "-o", "short"]);
+    assert!(short.contains("cycle        before the first\n"), "{short}");
 }
 
 #[test]
@@ -510,7 +530,12 @@ fn what_no_recorder_wrote_is_named_and_told_as_unreadable() {
     let verdict = r#"{"decision":{"verdict":"Maybe","decided_by":"x","decided_at":"now"},"proposal_id":"decision","proposal_hash":""}"#;
     for (name, payload) in [("a", "garbage"), ("b", "{}"), ("c", verdict)] {
         answered(&instance, name, "one", approved);
-        let seq = forged(&instance.context(name), "gates", "gate_decided", payload);
+        let seq = forged(
+            &instance.context(name),
+            "gates",
+            payload,
+            &[("kind", "gate_decided")],
+        );
         let events = told(&instance, &["timeline", name]);
         let last = events.last().expect("told");
         assert_eq!(last["seq"], seq);
@@ -539,7 +564,7 @@ fn what_no_recorder_wrote_is_named_and_told_as_unreadable() {
         ("traces", "gap"),
     ];
     for (key, kind) in kinds {
-        let seq = forged(&context, key, kind, "[null]");
+        let seq = forged(&context, key, "[null]", &[("kind", kind)]);
         let events = told(&instance, &["timeline", "a"]);
         let last = events.last().expect("told");
         assert_eq!(last["seq"], seq);

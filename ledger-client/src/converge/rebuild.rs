@@ -11,7 +11,7 @@ use converge_core::{ContextFact, ContextKey, ContextSnapshot, ContextState, Engi
 use converge_pack::{
     PayloadError, PayloadRegistry, ProposedFact, WireContextFact, WireProposedFact,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::context::Context;
 
@@ -341,12 +341,6 @@ impl Facts {
     }
 }
 
-/// What a `WireContextSnapshot` holds that counts for an attempt.
-#[derive(Deserialize)]
-struct WireHeld {
-    facts: BTreeMap<ContextKey, Vec<WireContextFact>>,
-}
-
 /// As `WireContextSnapshot` has it, which keeps its fields to itself.
 #[derive(Serialize)]
 struct WireSnapshot {
@@ -364,13 +358,8 @@ fn restored(
     let mut facts = Facts::default();
     for attempt in run.attempts.iter().filter(|attempt| attempt.is_begun) {
         // If it is not whole, what it held is missing, and that is said below.
-        let checkpoint = attempt.staged.checkpoint.whole();
-        let held = checkpoint.and_then(|text| serde_json::from_str::<WireHeld>(text).ok());
-        for fact in held.into_iter().flat_map(|held| held.facts.into_values()) {
-            for fact in fact {
-                readable(&fact, attempt.staged.checkpoint_seq, registry)?;
-                facts.add(fact);
-            }
+        for fact in &attempt.staged.held {
+            facts.add(wire_of(fact, registry)?);
         }
         missing.extend(Missing::of_beginning(attempt, facts.seen.len()));
         // In the log's order: what a human rejected left a fact there, of which the engine
@@ -430,19 +419,10 @@ fn wire_of(fact: &FactEntry, registry: &PayloadRegistry) -> Result<WireContextFa
             kind: record::FACT.to_owned(),
             why: error.to_string(),
         })?;
-    readable(&wire, fact.seq, registry)?;
+    // Fact by fact, so that the error can name one.
+    ContextFact::from_wire(wire.clone(), registry)
+        .map_err(|error| unreadable(fact.seq, wire.id.as_str(), error))?;
     Ok(wire)
-}
-
-/// Tried fact by fact, so that the error can name one.
-fn readable(
-    wire: &WireContextFact,
-    seq: u64,
-    registry: &PayloadRegistry,
-) -> Result<(), RebuildError> {
-    let fact = ContextFact::from_wire(wire.clone(), registry);
-    let fact = fact.map_err(|error| unreadable(seq, wire.id.as_str(), error));
-    fact.map(drop)
 }
 
 fn input_of(

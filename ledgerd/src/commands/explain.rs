@@ -62,6 +62,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
 
 fn rows(fact: &Explanation) -> Vec<(&'static str, String)> {
     let cycle = match fact.is_committed {
+        true if fact.is_held => "before the first".to_owned(),
         true => fact.cycle.to_string(),
         false => format!("{}, which has not ended", fact.cycle),
     };

@@ -1,15 +1,14 @@
 //! Where two runs part.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::converge::record;
 
 use super::HistoryError;
-use super::run::{Attempt, Rejection, Run, in_context_order};
+use super::run::{FactEntry, Rejection, Run, in_context_order};
 
 /// Two runs beside each other.
 ///
@@ -166,6 +165,15 @@ struct Placed {
 }
 
 impl Placed {
+    fn of(fact: &FactEntry, cycle: u32) -> Result<Placed, HistoryError> {
+        Ok(Placed {
+            cycle,
+            key: fact.key.clone(),
+            id: fact.id.clone(),
+            payload: fact.object()?.remove("payload").unwrap_or_default(),
+        })
+    }
+
     /// What makes a fact the same in another run; its cycle does, too.
     fn content(&self) -> (u32, &str, &str, &Value) {
         (self.cycle, &self.key, &self.id, &self.payload)
@@ -183,7 +191,9 @@ fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
     let mut reached = 0;
     for attempt in &run.attempts {
         let before = *begins.entry(attempt.number).or_insert(reached);
-        placed.extend(held_before(attempt)?);
+        for fact in &attempt.staged.held {
+            placed.push(Placed::of(fact, 0)?);
+        }
         let rejections = attempt.rejections.iter().filter(|it| attempt.has(it.seq));
         for rejection in rejections.filter(|it| seen.insert(&*it.proposal_id)) {
             placed.push(rejected(before, rejection));
@@ -194,15 +204,8 @@ fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
     let is_rejection = |id: &str| id.starts_with(REJECTED);
     let facts = run.facts().into_iter();
     for fact in facts.filter(|fact| fact.key != DIAGNOSTIC || !is_rejection(&fact.id)) {
-        let mut wire = fact.object()?;
-        placed.push(Placed {
-            cycle: begins
-                .get(&fact.attempt)
-                .map_or(fact.cycle, |begin: &u32| begin.saturating_add(fact.cycle)),
-            key: fact.key.clone(),
-            id: fact.id.clone(),
-            payload: wire.remove("payload").unwrap_or_default(),
-        });
+        let before = begins.get(&fact.attempt).copied().unwrap_or_default();
+        placed.push(Placed::of(fact, fact.cycle.saturating_add(before))?);
     }
     // Stable: those of one cycle and key stay as they are.
     placed.sort_by_key(Placed::order);
@@ -228,44 +231,6 @@ fn rejected(cycles_before: u32, rejection: &Rejection) -> Placed {
         key: DIAGNOSTIC.to_owned(),
         id: format!("{REJECTED}{proposal_id}"),
         payload: json!({ "rejected_by": decided_by, "reason": reason }),
-    }
-}
-
-/// As `WireContextSnapshot` has it.
-#[derive(Deserialize)]
-struct WireSnapshot {
-    facts: BTreeMap<String, Vec<WireFact>>,
-}
-
-#[derive(Deserialize)]
-struct WireFact {
-    id: String,
-    payload: Value,
-}
-
-/// What the engine's context held before an attempt, and no attempt has recorded.
-fn held_before(attempt: &Attempt) -> Result<Vec<Placed>, HistoryError> {
-    let Some(checkpoint) = attempt.staged.checkpoint.whole() else {
-        return Ok(Vec::new());
-    };
-    let wire: WireSnapshot = serde_json::from_str(checkpoint)
-        .map_err(|error| unreadable(attempt.staged.checkpoint_seq, record::CHECKPOINT, &error))?;
-    let of_key = |(key, facts): (String, Vec<WireFact>)| {
-        facts.into_iter().map(move |fact| Placed {
-            cycle: 0,
-            key: key.clone(),
-            id: fact.id,
-            payload: fact.payload,
-        })
-    };
-    Ok(wire.facts.into_iter().flat_map(of_key).collect())
-}
-
-fn unreadable(seq: u64, kind: &str, error: &serde_json::Error) -> HistoryError {
-    HistoryError::Unreadable {
-        seq,
-        kind: kind.to_owned(),
-        why: error.to_string(),
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Explanation {
     pub cycle: u32,
     /// Whether that cycle ended, or the run did: the next attempt at the run keeps it.
     pub is_committed: bool,
+    /// Whether the context held it before the run: the entry is the checkpoint that says so,
+    /// and who proposed it is not known.
+    pub is_held: bool,
     /// Its key in the engine's context.
     pub key: String,
     /// Its id there.
@@ -64,8 +67,7 @@ pub struct Explanation {
 }
 
 /// Every fact of this id in a context, in the order in which they were recorded: of several
-/// runs, of several keys, and of cycles that an attempt did not finish. What a context held
-/// before its run is a checkpoint, of which nothing is known but that.
+/// runs, of several keys, and of cycles that an attempt did not finish.
 ///
 /// # Errors
 ///
@@ -89,6 +91,14 @@ pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, His
     for run in &runs {
         let gates = gates::of_run(run);
         for attempt in &run.attempts {
+            let held = attempt.staged.held.iter();
+            for fact in held.filter(|fact| fact.id == fact_id) {
+                found.push(Explanation {
+                    is_committed: true,
+                    is_held: true,
+                    ..one(run, attempt, fact, &gates)?
+                });
+            }
             for fact in attempt.facts.iter().filter(|fact| fact.id == fact_id) {
                 found.push(one(run, attempt, fact, &gates)?);
             }
@@ -122,6 +132,7 @@ fn one(
         attempt: fact.attempt,
         cycle: fact.cycle,
         is_committed: attempt.has(fact.seq),
+        is_held: false,
         key: fact.key.clone(),
         id: fact.id.clone(),
         family: fact.family.clone(),

@@ -1,6 +1,6 @@
 //! One run as its entries tell it: attempts, what each came to, and what is missing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ledger_shm::Entry;
 use serde::Deserialize;
@@ -31,10 +31,10 @@ pub(crate) struct Run {
 pub(crate) struct Staged {
     /// `WireProposedFact`s, and where each is.
     pub(crate) inputs: Vec<(u64, String)>,
-    /// A `WireContextSnapshot`: what the context held before.
-    pub(crate) checkpoint: Parts,
-    /// Where its last part is.
-    pub(crate) checkpoint_seq: u64,
+    /// A `WireContextSnapshot`.
+    checkpoint: Parts,
+    /// The facts in it, which the context held before.
+    pub(crate) held: Vec<FactEntry>,
 }
 
 /// From one `run_started` to the next.
@@ -137,6 +137,12 @@ struct WireOutcome {
 #[derive(Deserialize)]
 struct WireIntegrity {
     merkle_root: String,
+}
+
+/// As `WireContextSnapshot` has it.
+#[derive(Deserialize)]
+struct WireSnapshot {
+    facts: BTreeMap<String, Vec<Box<RawValue>>>,
 }
 
 /// What identifies a fact.
@@ -269,9 +275,8 @@ impl Run {
             // What a host saves is not what an attempt begins with.
             (record::SNAPSHOTS, record::CHECKPOINT) if tags.checkpoint == Some(record::START) => {
                 let part = text(entry, tags)?;
-                let staged = &mut attempt.staged;
-                staged.checkpoint.take(tags.part.unwrap_or_default(), &part);
-                staged.checkpoint_seq = entry.seq();
+                let number = tags.part.unwrap_or_default();
+                attempt.staged.hold(number, &part, entry, tags)?;
             }
             (record::INTENTS, record::RUN_STARTED) => {
                 attempt.started = Some(payload(entry, tags)?);
@@ -374,15 +379,7 @@ impl Attempt {
     fn end(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
         let outcome: WireOutcome = payload(entry, tags)?;
         for fact in outcome.facts {
-            let json: String = Box::<str>::from(fact).into();
-            let wire: WireFact = serde_json::from_str(&json)
-                .map_err(|error| unreadable(entry, tags, &error.to_string()))?;
-            self.facts.push(FactEntry {
-                key: wire.key,
-                id: wire.id,
-                family: wire.payload.family,
-                ..FactEntry::of(entry, tags, json)
-            });
+            self.facts.push(FactEntry::within(entry, tags, fact)?);
         }
         let stop_reason = match outcome.stop_reason {
             serde_json::Value::String(name) => name,
@@ -401,6 +398,28 @@ impl Attempt {
     }
 }
 
+impl Staged {
+    /// Takes a part of the checkpoint, and its facts with the last one.
+    fn hold(
+        &mut self,
+        number: &str,
+        part: &str,
+        entry: &Entry<'_>,
+        tags: &Tags<'_>,
+    ) -> Result<(), HistoryError> {
+        self.checkpoint.take(number, part);
+        self.held.clear();
+        if let Some(whole) = self.checkpoint.whole() {
+            let wire: WireSnapshot = serde_json::from_str(whole)
+                .map_err(|error| unreadable(entry, tags, &error.to_string()))?;
+            let facts = wire.facts.into_values().flatten();
+            let facts = facts.map(|fact| FactEntry::within(entry, tags, fact));
+            self.held = facts.collect::<Result<_, _>>()?;
+        }
+        Ok(())
+    }
+}
+
 impl FactEntry {
     /// Its payload.
     pub(super) fn object(&self) -> Result<serde_json::Map<String, Value>, HistoryError> {
@@ -408,6 +427,23 @@ impl FactEntry {
             seq: self.seq,
             kind: record::FACT.to_owned(),
             why: error.to_string(),
+        })
+    }
+
+    /// One of several in an entry's payload, whose tags are not the fact's.
+    fn within(
+        entry: &Entry<'_>,
+        tags: &Tags<'_>,
+        fact: Box<RawValue>,
+    ) -> Result<FactEntry, HistoryError> {
+        let json: String = Box::<str>::from(fact).into();
+        let wire: WireFact = serde_json::from_str(&json)
+            .map_err(|error| unreadable(entry, tags, &error.to_string()))?;
+        Ok(FactEntry {
+            key: wire.key,
+            id: wire.id,
+            family: wire.payload.family,
+            ..FactEntry::of(entry, tags, json)
         })
     }
 
