@@ -16,10 +16,11 @@ use ledger_client::converge::{Recorder, rebuild};
 use ledger_tests::eventually;
 use pollster::block_on;
 
-use crate::started;
+use crate::commands::lines;
 use crate::suggestors::{
     approve, asked, complete, engine, gated, reject, root, texts, two_plans, with_term,
 };
+use crate::{loan, started};
 
 #[test]
 fn clones_in_many_threads_lose_nothing() {
@@ -289,4 +290,35 @@ fn the_observer_of_a_typed_intent_hears_the_same() {
     // The observer of the host's engine is the engine's again.
     block_on(engine.run(with_term())).expect("it converges");
     assert!(!own.take().is_empty());
+}
+
+#[test]
+fn in_a_forks_child_a_run_is_not_disturbed_and_a_new_connection_records_it() {
+    let instance = started(&[]);
+    let output = instance.engine(&["run", "7", "--fork"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = lines(&String::from_utf8(output.stdout).expect("text"));
+    let [inherited, own, parent] = &said[..] else {
+        panic!("{said:?}")
+    };
+    for child in [inherited, own] {
+        assert_eq!(child["merkle_root"], parent["merkle_root"]);
+    }
+    assert_eq!(
+        (&inherited["recorded"], &own["dropped"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(inherited["dropped"], own["recorded"]);
+    let trouble = inherited["trouble"].as_str().expect("it was refused");
+    assert!(trouble.contains("fork"), "{trouble}");
+    for scope in ["run", "child"] {
+        let rebuilt = rebuild(&instance.context(scope), &loan::registry()).expect("a run");
+        assert!(rebuilt.is_complete() && rebuilt.has_ended, "{scope}");
+        assert_eq!(root(&rebuilt.context), parent["merkle_root"], "{scope}");
+    }
+    let latest = instance.context("run").latest().expect("readable");
+    assert_eq!(
+        parent["recorded"], latest,
+        "the child has left nothing there"
+    );
 }

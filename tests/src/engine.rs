@@ -10,6 +10,7 @@
 //! | `--gate` | a human has to approve the decision |
 //! | `--approve`, `--reject` | what the human says; without one of them it stops to ask |
 //! | `--die-after N` | kills this process right after its Nth entry |
+//! | `--fork` | has a fork's child decide it first, then in context `child` with a recorder of its own |
 
 use std::error::Error;
 
@@ -18,6 +19,8 @@ use converge_core::{ContextState, Engine, RunResult};
 use ledger_client::Ledger;
 use ledger_client::converge::{RebuildError, Rebuilt, Recorder, rebuild};
 use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::waitpid;
+use nix::unistd::ForkResult;
 use pollster::block_on;
 use serde_json::{Value, json};
 
@@ -33,6 +36,7 @@ struct Options {
     /// The human's answer.
     approves: Option<bool>,
     die_after: Option<u64>,
+    is_forked: bool,
 }
 
 fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
@@ -48,6 +52,7 @@ fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
         is_gated: has("--gate"),
         approves: (has("--approve") || has("--reject")).then(|| has("--approve")),
         die_after: after.nth(1).map(|count| count.parse()).transpose()?,
+        is_forked: has("--fork"),
     })
 }
 
@@ -65,6 +70,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         None => {
             let recorder = Recorder::new(&ledger, &*options.scope);
+            if options.is_forked {
+                fork(&recorder, &options)?;
+            }
             let (recorder, mut engine) = prepared(recorder, &options);
             let context = loan::context(loan::application(options.number))?;
             let result = block_on(recorder.run_with_hitl(&mut engine, context));
@@ -73,6 +81,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("{said}");
     Ok(())
+}
+
+/// Waits for the child, which says what becomes of what it records.
+#[allow(unsafe_code, reason = "fork(2)")]
+fn fork(recorder: &Recorder, options: &Options) -> Result<(), Box<dyn Error>> {
+    // SAFETY: the threads of this process hold no lock that the child needs: nothing is
+    // recorded yet, so that the recorder's thread has nothing to say, and the one that
+    // provides memory sleeps until somebody wants some.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => {
+            waitpid(child, None)?;
+            Ok(())
+        }
+        ForkResult::Child => {
+            println!("{}", decided(recorder, options)?);
+            let ledger = Ledger::connect()?;
+            println!("{}", decided(&Recorder::new(&ledger, "child"), options)?);
+            std::process::exit(0);
+        }
+    }
+}
+
+fn decided(recorder: &Recorder, options: &Options) -> Result<Value, Box<dyn Error>> {
+    let context = loan::context(loan::application(options.number))?;
+    let result = block_on(recorder.run(&mut loan::engine(), context))?;
+    let mut said = of_context(&result.context);
+    said["recorded"] = recorder.recorded().into();
+    said["dropped"] = recorder.dropped().into();
+    said["trouble"] = recorder.trouble().into();
+    Ok(said)
 }
 
 fn last_run(ledger: &Ledger, options: &Options) -> Result<Option<Rebuilt>, Box<dyn Error>> {
