@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let gate_id = gate.gate_id.clone().into();
         let decision = match &*verdict {
             "approve" => GateDecision::approve(gate_id, "example"),
-            _ => GateDecision::reject(gate_id, "example", None),
+            "reject" => GateDecision::reject(gate_id, "example", None),
+            other => return Err(format!("{other}: approve or reject").into()),
         };
         decide(&context, &gate, &decision)?;
     }
