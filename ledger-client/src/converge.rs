@@ -23,9 +23,9 @@
 //! `family`, `event_id` and `corr`. Payloads are UTF-8 JSON of the types of converge-core
 //! that the table names, else of what it says.
 //!
-//! A `cycle_end` is the mark up to which a run counts: [`rebuild`] makes a context of the
-//! facts before it, and [`Rebuilt::resume`] goes on from there. What was asked of humans and
-//! what they said outlives the engine with it.
+//! A `cycle_end` from which the run goes on is the mark up to which it counts: [`rebuild`] makes
+//! a context of the facts before it, and [`Rebuilt::resume`] goes on from there. What was asked
+//! of humans and what they said outlives the engine with it.
 //!
 //! A [`LedgerExperienceStore`] is where a host stores events of its own, under `events` and
 //! `user_events`, and asks for them; a [`LedgerContextStore`] where it saves whole contexts,
@@ -60,6 +60,6 @@ pub use converge_pack::PayloadRegistry;
 #[cfg(feature = "converge")]
 pub use experience::LedgerExperienceStore;
 #[cfg(feature = "converge")]
-pub use rebuild::{Missing, NotResumable, RebuildError, Rebuilt, rebuild};
+pub use rebuild::{Missing, NotResumable, RebuildError, Rebuilt, rebuild, rebuild_run};
 #[cfg(feature = "converge")]
-pub use recorder::{Recorder, Tried, decide};
+pub use recorder::{DecideError, Recorder, Tried, decide};

@@ -5,11 +5,14 @@ use std::future::{Ready, ready};
 use std::sync::Mutex;
 
 use converge_core::traits::StoreError;
-use converge_core::{ContextKey, ContextState, ContextStore, Engine};
-use ledger_client::converge::{LedgerContextStore, PayloadRegistry, conformance};
+use converge_core::{ContextKey, ContextState, ContextStore, Engine, StreamingCallback};
+use ledger_client::converge::history::gates;
+use ledger_client::converge::{LedgerContextStore, PayloadRegistry, Recorder, conformance};
 use ledger_client::{Context, Ledger, NewEntry};
 use pollster::block_on;
 
+use crate::forged_runs::forged;
+use crate::suggestors::{Rule, TERM, asked, gated, with_term};
 use crate::{loan, started};
 
 fn texts(ledger: &Ledger) -> LedgerContextStore {
@@ -105,6 +108,58 @@ fn a_large_one_takes_several_entries_and_a_half_one_is_passed_over() {
         loaded.snapshot().merkle_root(),
         saved.snapshot().merkle_root()
     );
+}
+
+fn staged_ids(context: &ContextState) -> Vec<String> {
+    let snapshot = context.snapshot();
+    let staged = snapshot.proposals().values().flatten();
+    staged.map(|it| it.id().to_string()).collect()
+}
+
+fn loaded(store: &LedgerContextStore, scope: &str) -> ContextState {
+    let loaded = block_on(store.load_context(scope)).expect("readable");
+    loaded.expect("one was saved")
+}
+
+#[test]
+fn what_is_staged_while_a_run_is_open_is_saved_and_so_it_is_behind_garbage() {
+    let instance = started(&[]);
+    let ledger = instance.connect();
+    // A run that never ends, and one that nobody has recorded.
+    Recorder::new(&ledger, "run").started("run", &with_term());
+    for kind in ["gate_requested", "input"] {
+        forged(&instance.context("run"), "gates", "[]", &[("kind", kind)]);
+    }
+    let mut context = ContextState::new();
+    let staged = context.add_input(ContextKey::Signals, "evidence", "new");
+    assert!(staged.expect("nothing contradicts it"));
+    let store = texts(&ledger);
+    block_on(store.save_context("run", &context)).expect("saved");
+    assert_eq!(staged_ids(&loaded(&store, "run")), ["evidence"]);
+    block_on(conformance::context_store(&store));
+}
+
+#[test]
+fn what_a_human_is_asked_is_not_saved_though_there_was_no_room_to_record_it() {
+    let mut instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let ledger = instance.connect();
+    let recorder = Recorder::new(&ledger, "run");
+    instance.kill_daemon();
+    while recorder.dropped() == 0 {
+        recorder.on_cycle_start(1);
+    }
+    let plan = Rule::after("planner", TERM).adds(ContextKey::Strategies, "plan", "lend");
+    let mut engine = gated(&[plan]);
+    let pause = asked(block_on(recorder.run_with_hitl(&mut engine, with_term())));
+    instance.start(&["--spare-min", "16K", "--spare-max", "16K"]);
+    assert_eq!(gates(&instance.context("run")).expect("readable"), []);
+    assert_eq!(staged_ids(&pause.context), ["plan"]);
+    let store = texts(&ledger);
+    block_on(store.save_context("run", &pause.context)).expect("saved");
+    assert_eq!(staged_ids(&loaded(&store, "run")), [""; 0]);
+    // Elsewhere nobody is asked about it.
+    block_on(store.save_context("other", &pause.context)).expect("saved");
+    assert_eq!(staged_ids(&loaded(&store, "other")), ["plan"]);
 }
 
 #[test]

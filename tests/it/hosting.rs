@@ -1,6 +1,8 @@
 //! Hosts that share a recorder among threads, give a run up, or listen themselves.
 
+use std::panic::resume_unwind;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Waker};
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use crate::commands::lines;
 use crate::suggestors::{
     approve, asked, complete, engine, gated, reject, root, texts, two_plans, with_term,
 };
+use crate::waiting::dozing;
 use crate::{loan, started};
 
 #[test]
@@ -38,15 +41,49 @@ fn clones_in_many_threads_lose_nothing() {
             });
         }
     });
-    assert_eq!(recorder.recorded() + recorder.dropped(), 8001);
+    let (recorded, dropped) = (recorder.recorded(), recorder.dropped());
+    assert_eq!(recorded + dropped, 8001);
+    assert!(
+        recorded > 100,
+        "{dropped} dropped: {:?}",
+        recorder.trouble()
+    );
     let context = instance.context("run");
     // Nothing but the run and what says what is missing.
     let latest = context.latest().expect("readable");
-    assert!(latest >= recorder.recorded(), "{latest}");
-    if recorder.dropped() == 0 {
-        assert_eq!(latest, 8001);
-        assert!(rebuild(&context, &texts()).expect("a run").is_complete());
+    assert!(latest >= recorded, "{latest}");
+    assert_eq!(
+        rebuild(&context, &texts()).expect("a run").is_complete(),
+        dropped == 0
+    );
+}
+
+#[test]
+fn an_observer_that_panics_beside_the_run_leaves_the_others_their_thread() {
+    let mut instance = started(&["--spare-min", "16K", "--spare-max", "16K"]);
+    let ledger = instance.connect();
+    let host = std::thread::current().id();
+    let panicked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&panicked);
+    let recorder = Recorder::new(&ledger, "run").observed_by(move |_| {
+        if std::thread::current().id() != host {
+            noted.store(true, Ordering::SeqCst);
+            resume_unwind(Box::new("beside the run"));
+        }
+    });
+    instance.kill_daemon();
+    while recorder.dropped() == 0 {
+        recorder.on_cycle_start(1);
     }
+    instance.start(&["--spare-min", "16K", "--spare-max", "16K"]);
+    eventually("the thread has said what is missing", || {
+        panicked.load(Ordering::SeqCst).then_some(())
+    });
+    // Without it nobody would ring.
+    let other = Recorder::new(&ledger, "log");
+    let mut sleeper = dozing(&instance);
+    other.on_cycle_start(1);
+    assert_eq!(sleeper.hear(), "ok rung");
 }
 
 /// Never comes to an end.
@@ -151,36 +188,32 @@ fn two_hundred_recorders_have_one_thread_and_leave_none_behind() {
 }
 
 #[test]
-fn after_a_long_silence_a_watcher_hears_of_the_next_entry() {
+fn after_a_long_silence_who_sleeps_hears_of_the_next_entry() {
     let instance = started(&[]);
     let ledger = instance.connect();
-    let recorder = Recorder::new(&ledger, "run");
-    let mut watcher = instance.context("run").watch(1);
+    let recorder = Recorder::new(&ledger, "log");
+    let mut watcher = instance.context("log").watch(1);
+    let mut silence = |millis| {
+        while watcher.try_next().expect("readable").is_some() {}
+        let nothing = watcher.next_timeout(Duration::from_millis(millis));
+        assert!(nothing.expect("readable").is_none());
+    };
+    // Kept: the daemon rings for those that end.
+    let mut sleepers = Vec::new();
     for cycle in 0..5 {
         // Longer than the thread beside the run looks by itself.
-        let nothing = watcher
-            .next_timeout(Duration::from_millis(300))
-            .expect("readable");
-        assert!(nothing.is_none());
-        let other = recorder.clone();
-        let recording = std::thread::spawn(move || other.on_cycle_start(cycle));
-        let entry = watcher
-            .next_timeout(Duration::from_secs(1))
-            .expect("readable");
-        assert!(entry.is_some(), "cycle {cycle}");
-        recording.join().expect("no panic");
+        silence(300);
+        let mut sleeper = dozing(&instance);
+        recorder.on_cycle_start(cycle);
+        assert_eq!(sleeper.hear(), "ok rung", "cycle {cycle}");
+        sleepers.push(sleeper);
     }
-    // And one that is made after the thread beside the runs before has ended.
+    // And of one by a recorder that is made after that thread has ended.
     drop(recorder);
-    let nothing = watcher
-        .next_timeout(Duration::from_millis(2500))
-        .expect("readable");
-    assert!(nothing.is_none());
-    Recorder::new(&ledger, "run").on_cycle_start(9);
-    let entry = watcher
-        .next_timeout(Duration::from_secs(1))
-        .expect("readable");
-    assert!(entry.is_some());
+    silence(2500);
+    let mut sleeper = dozing(&instance);
+    Recorder::new(&ledger, "log").on_cycle_start(9);
+    assert_eq!(sleeper.hear(), "ok rung");
 }
 
 /// Everything that an engine says, to the byte.

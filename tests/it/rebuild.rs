@@ -1,15 +1,15 @@
 //! A run that was interrupted goes on in another process as if it had never stopped.
 
 use std::os::unix::process::ExitStatusExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use converge_core::gates::GateDecision;
 use converge_core::{
-    AgentEffect, Budget, ContextFact, ContextKey, ContextState, ContextStore, ConvergeError,
-    Engine, EventQuery, ExperienceEvent, ExperienceEventEnvelope, ExperienceStore, Invariant,
-    InvariantClass, InvariantResult, StreamingCallback, Suggestor, Violation,
+    Budget, ContextFact, ContextKey, ContextState, ContextStore, ConvergeError, Engine, EventQuery,
+    ExperienceEvent, ExperienceEventEnvelope, ExperienceStore, Invariant, InvariantClass,
+    InvariantResult, RunResult, StreamingCallback, Violation,
 };
 use ledger_client::converge::history::{Verdict, explain, gates};
 use ledger_client::converge::{
@@ -23,7 +23,7 @@ use pollster::block_on;
 use serde_json::Value;
 
 use crate::suggestors::{
-    AtCycle, Rule, TERM, approve, asked, complete, engine, gated, ids, texts, with_term,
+    AtCycle, Rule, TERM, approve, asked, complete, engine, gated, ids, survived, texts, with_term,
 };
 use crate::{IN_MEMORY, loan, started};
 
@@ -371,6 +371,49 @@ fn the_diagnosis_of_a_violated_invariant_is_in_the_ledger() {
     assert_eq!(fact.stop_reason.as_deref(), Some(&*error.to_string()));
 }
 
+/// Has the process fail as soon as a cycle has ended that added something, before the engine
+/// checks what has come of it.
+struct FailsBehindCycle;
+
+impl StreamingCallback for FailsBehindCycle {
+    fn on_cycle_start(&self, _: u32) {}
+    fn on_fact(&self, _: u32, _: &ContextFact) {}
+    fn on_cycle_end(&self, _: u32, facts: usize) {
+        if facts > 0 {
+            resume_unwind(Box::new("the process fails here"));
+        }
+    }
+}
+
+#[test]
+fn what_violates_an_invariant_violates_it_again_after_a_restart() {
+    let instance = started(&[]);
+    let (ledger, context) = (instance.connect(), instance.context("run"));
+    let make = || {
+        let mut engine = engine(&[plan("lend")]);
+        engine.register_invariant(NoPlans);
+        engine
+    };
+    let recorder = Recorder::new(&ledger, "run").streaming(Arc::new(FailsBehindCycle));
+    let killed = survived(|| block_on(recorder.run_with_hitl(&mut make(), with_term())));
+    assert!(killed.is_none());
+    drop(recorder);
+    for attempt in 1..4 {
+        let rebuilt = rebuild(&context, &texts()).expect("a run");
+        assert_eq!((rebuilt.attempt, rebuilt.has_ended), (attempt, false));
+        assert!(rebuilt.is_complete() && !rebuilt.context.has(ContextKey::Strategies));
+        let recorder = Recorder::continuing(&ledger, &rebuilt);
+        let result = block_on(rebuilt.resume(&recorder, &mut make())).expect("not ended");
+        let RunResult::Complete(Err(error)) = result else {
+            panic!("{result:?}");
+        };
+        assert!(
+            matches!(error, ConvergeError::InvariantViolation { .. }),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn of_two_facts_that_contradict_each_other_the_first_is_rebuilt() {
     let instance = started(&[]);
@@ -447,10 +490,20 @@ fn incomplete(instance: Instance, take: fn(&mut Instance), give: fn(&mut Instanc
     assert_eq!(result.cycles, alone.cycles);
     let dropped = recorder.dropped();
     assert!(dropped > 100, "{dropped} dropped");
+    // Nobody has it any more, and it says all the same what is missing. Others record on.
+    drop((recorder, recording));
+    let other = Recorder::new(&ledger, "busy");
+    let busy = Arc::new(AtomicBool::new(true));
+    let is_busy = Arc::clone(&busy);
+    let recording = std::thread::spawn(move || {
+        while is_busy.load(Ordering::Relaxed) {
+            other.on_cycle_start(1);
+            std::thread::yield_now();
+        }
+    });
 
     let mut instance = instance.lock().expect("one thread");
     give(&mut instance);
-    // The recorder says by itself what is missing.
     let context = ledger.context("run").open_read_only().expect("there");
     let count = |missing: &Missing| match missing {
         Missing::Entries { dropped, .. } => *dropped,
@@ -463,6 +516,8 @@ fn incomplete(instance: Instance, take: fn(&mut Instance), give: fn(&mut Instanc
         (said == dropped).then_some(rebuilt.missing)
     });
     assert!(missing.len() < 10, "{missing:?}");
+    busy.store(false, Ordering::Relaxed);
+    recording.join().expect("no panic");
 }
 
 #[test]
@@ -682,63 +737,6 @@ fn an_id_that_is_given_twice_is_of_the_second_run() {
         .query_events(&EventQuery::default())
         .expect("readable");
     assert_eq!(found.len(), 2 + 2, "of both, as none has another's id");
-}
-
-#[test]
-fn an_entry_that_can_never_fit_is_missing_and_others_are_not() {
-    let instance = started(&[]);
-    let long = "x".repeat(5 << 20);
-    let rule = Rule::after("large", TERM)
-        .adds(ContextKey::Signals, "large-0", &long)
-        .adds(ContextKey::Signals, "large-1", &long)
-        .adds(ContextKey::Signals, "small", "ok");
-    let recorder = Recorder::new(&instance.connect(), "run");
-    block_on(recorder.run(&mut engine(&[rule]), with_term())).expect("it converges");
-    assert_eq!(recorder.dropped(), 2);
-    let context = instance.context("run");
-    assert_eq!(explain(&context, "small").expect("readable").len(), 1);
-    let rebuilt = rebuild(&context, &texts()).expect("a run");
-    assert!(rebuilt.has_ended && !rebuilt.is_complete());
-    let count = |missing: &Missing| match missing {
-        Missing::Entries { dropped, .. } => *dropped,
-        other => panic!("{other}"),
-    };
-    assert_eq!(rebuilt.missing.iter().map(count).sum::<u64>(), 2);
-}
-
-/// A suggestor that waits for ever.
-struct Waits;
-
-#[async_trait]
-impl Suggestor for Waits {
-    fn name(&self) -> &str {
-        "waits"
-    }
-    fn dependencies(&self) -> &[ContextKey] {
-        &[]
-    }
-    fn accepts(&self, context: &dyn converge_core::Context) -> bool {
-        !context.has(ContextKey::Strategies)
-    }
-    async fn execute(&self, _: &dyn converge_core::Context) -> AgentEffect {
-        std::future::pending().await
-    }
-}
-
-#[test]
-fn of_a_run_that_nobody_waits_for_any_more_nothing_else_is_recorded() {
-    let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run");
-    let mut engine = engine(&[]);
-    engine.register_suggestor(Waits);
-    let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-    let mut run = Box::pin(recorder.run(&mut engine, with_term()));
-    assert!(run.as_mut().poll(&mut task).is_pending());
-    drop(run);
-    let before = recorder.recorded();
-    let mut run = Box::pin(engine.run(with_term()));
-    assert!(run.as_mut().poll(&mut task).is_pending());
-    assert_eq!(recorder.recorded(), before);
 }
 
 fn loan_7() -> ContextState {

@@ -9,9 +9,9 @@ use converge_core::{
 };
 use ledger_client::Context;
 use ledger_client::converge::Recorder;
-use ledger_tests::PATIENCE;
 use pollster::block_on;
 
+use crate::waiting::dozing;
 use crate::{loan, started};
 
 /// Key, kind and metadata of every entry.
@@ -228,23 +228,17 @@ fn events_have_ids_that_no_other_has_and_the_time_at_which_they_were() {
 }
 
 #[test]
-fn a_watcher_hears_of_entries_though_the_run_does_not_tell_it() {
+fn who_sleeps_hears_of_entries_though_the_run_does_not_tell_it() {
     let instance = started(&[]);
-    let recorder = Recorder::new(&instance.connect(), "run");
-    let context = instance.context("run");
-    let watching = std::thread::spawn(move || {
-        let mut watcher = context.watch(1);
-        let mut seen = 0;
-        while seen < 100 {
-            let entry = watcher.next_timeout(PATIENCE).expect("readable");
-            assert!(entry.is_some(), "nothing after {seen}");
-            seen += 1;
-        }
-    });
-    for cycle in 0..100 {
+    let recorder = Recorder::new(&instance.connect(), "log");
+    // Kept: the daemon rings for those that end.
+    let mut sleepers = Vec::new();
+    for cycle in 0..20 {
+        let mut sleeper = dozing(&instance);
         recorder.on_cycle_start(cycle);
+        assert_eq!(sleeper.hear(), "ok rung");
+        sleepers.push(sleeper);
     }
-    watching.join().expect("it has seen all");
 }
 
 #[test]

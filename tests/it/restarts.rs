@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use converge_core::gates::GateDecision;
 use converge_core::{ContextKey, ContextState, ContextStore, Engine, RunResult};
-use ledger_client::converge::history::{explain, gates};
-use ledger_client::converge::{LedgerContextStore, RebuildError, Recorder, decide, rebuild};
+use ledger_client::converge::history::{diff, explain, gates};
+use ledger_client::converge::{
+    DecideError, LedgerContextStore, RebuildError, Recorder, decide, rebuild,
+};
 use ledger_client::{Context, Ledger};
 use pollster::block_on;
 
@@ -129,12 +131,22 @@ fn a_named_run_whose_start_was_cut_short_begins_again_under_its_name() {
     };
     let make = || engine(&two_plans());
     let (expected, _) = whole(make(), begin());
+    finished(&ledger, "whole", &make, &begin, None, &[]);
+    let uninterrupted = instance.context("whole");
     for first in 1..=6 {
         for second in [1, 4, 7, 9] {
             let scope = format!("named-{first}-{second}");
             let deaths = [first, second, 8];
             let found = finished(&ledger, &scope, &make, &begin, Some("loan"), &deaths);
             assert_eq!(root(&found), root(&expected), "{scope}");
+            let context = instance.context(&scope);
+            let parted = diff(&context, None, &uninterrupted, None).expect("readable");
+            assert_eq!(
+                (parted.first, parted.a.facts),
+                (None, parted.b.facts),
+                "{scope}"
+            );
+            assert_eq!(explain(&context, "old-0").expect("readable").len(), 1);
         }
     }
 }
@@ -233,6 +245,30 @@ fn a_rejected_proposal_that_comes_again_after_each_restart_stays_out() {
 }
 
 #[test]
+fn an_answer_to_one_gate_is_none_to_another() {
+    let instance = started(&[]);
+    let (ledger, context) = (instance.connect(), instance.context("run"));
+    let rules = two_plans();
+    let recorder = Recorder::new(&ledger, "run");
+    let mut engine = gated(&rules[..3]);
+    let pause = asked(block_on(recorder.run_with_hitl(&mut engine, with_term())));
+    let gate = gates(&context).expect("readable").remove(0);
+    let other = GateDecision::approve("another".into(), "kari");
+    let refused = decide(&context, &gate, &other).expect_err("of another gate");
+    assert!(
+        matches!(refused, DecideError::OtherGate { .. }),
+        "{refused}"
+    );
+    assert!(gates(&context).expect("readable")[0].is_open);
+    decide(&context, &gate, &reject(&pause)).expect("it is open");
+    let refused = decide(&context, &gate, &approve(&pause)).expect_err("it was rejected");
+    assert!(
+        refused.to_string().contains("does not wait for an answer"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn what_a_second_human_says_too_late_is_not_what_the_run_has_done() {
     let instance = started(&[]);
     let ledger = instance.connect();
@@ -246,14 +282,17 @@ fn what_a_second_human_says_too_late_is_not_what_the_run_has_done() {
         let gate = gates(&context).expect("readable").remove(0);
         let (decision, other) = (approve(&pause), reject(&pause));
         let late = context.clone();
-        let no = move || _ = decide(&late, &gate, &other).expect("there is room");
-        // While the engine waits, or while it goes on.
-        if is_before {
-            no();
-        }
+        let no = move || decide(&late, &gate, &other);
+        // While the engine waits, or while it goes on: then nobody asks any more.
         let recorder = match is_before {
-            true => recorder,
-            false => recorder.streaming(Arc::new(AtCycle(2, no))),
+            true => {
+                no().expect("there is room");
+                recorder
+            }
+            false => recorder.streaming(Arc::new(AtCycle(2, move || {
+                let refused = no().expect_err("it was answered");
+                assert!(matches!(refused, DecideError::NotOpen { .. }), "{refused}");
+            }))),
         };
         let done = complete(block_on(recorder.resume(&mut engine, *pause, decision)));
         assert_eq!(ids(&done, ContextKey::Strategies), ["plan"]);

@@ -22,7 +22,7 @@ fn asleep(instance: &Instance, latest: u64) -> Peer {
 }
 
 /// A peer that dozes on a context.
-fn dozing(instance: &Instance) -> Peer {
+pub(crate) fn dozing(instance: &Instance) -> Peer {
     let mut peer = instance.peer();
     peer.doze("log");
     peer

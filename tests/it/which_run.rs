@@ -1,8 +1,8 @@
 //! Which run an entry is of, where several are in one context, one after the other or at once.
 
-use converge_core::{Budget, ContextKey, Engine, EventQuery, ExperienceStore};
+use converge_core::{Budget, ContextKey, Engine, EventQuery, ExperienceStore, StreamingCallback};
 use ledger_client::converge::history::{diff, explain};
-use ledger_client::converge::{LedgerExperienceStore, Rebuilt, Recorder, rebuild};
+use ledger_client::converge::{LedgerExperienceStore, Rebuilt, Recorder, rebuild, rebuild_run};
 use pollster::block_on;
 
 use crate::started;
@@ -79,6 +79,28 @@ fn two_runs_at_once_in_one_context_are_told_apart() {
         assert!(names.contains(&rebuilt.run_id) && rebuilt.is_complete());
         assert_eq!(root(&rebuilt.context), root(&expected));
     }
+}
+
+#[test]
+fn the_run_that_was_started_last_is_rebuilt_whoever_records_last_and_any_by_its_name() {
+    let instance = started(&[]);
+    let (ledger, context) = (instance.connect(), instance.context("run"));
+    let named = |name: &str| Recorder::new(&ledger, "run").with_run_id(name);
+    let (first, second) = (named("first"), named("second"));
+    first.started("host", &staged("36 months"));
+    second.started("host", &with_term());
+    first.on_cycle_start(1);
+    let last = || rebuild(&context, &texts()).expect("a run").run_id;
+    assert_eq!(last(), "second");
+    let of_first = rebuild_run(&context, "first", &texts()).expect("a run");
+    assert_eq!(of_first.run_id, "first");
+    let said = rebuild_run(&context, "third", &texts()).expect_err("no such run");
+    assert!(said.to_string().contains("has no run \"third\""), "{said}");
+    // Started once more it is the last one.
+    let again = Recorder::continuing(&ledger, &of_first);
+    again.started("host", &of_first.context);
+    second.on_cycle_start(1);
+    assert_eq!(last(), "first");
 }
 
 #[test]

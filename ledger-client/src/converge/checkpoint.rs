@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use converge_core::{ContextSnapshot, ProposedFact};
-use ledger_shm::Entry;
 use serde_json::Value;
 
+use crate::context::Context;
+use crate::error::ReadError;
+
 use super::parts::Parts;
-use super::record::{self, key_name, of};
+use super::record::{self, VERSION, key_name, of};
 
 /// What is written of a snapshot, without some of its proposals.
 pub(super) fn text(
@@ -29,30 +31,51 @@ pub(super) fn text(
     serde_json::to_string(&whole)
 }
 
-/// What hosts have saved, of which parts may be between those of others.
-#[derive(Debug, Default)]
-pub(super) struct Saved {
-    open: HashMap<String, Parts>,
-    /// The last one that is whole.
-    pub(super) last: Option<String>,
+/// The text that hosts have saved last and whole. Parts of several may lie between each other.
+pub(super) fn last(context: &Context) -> Result<Option<String>, ReadError> {
+    let first_seq = context.first_available()?;
+    let mut ids: HashMap<String, Parts> = HashMap::new();
+    let mut last = None;
+    // Texts only of the one that is wanted: each may be large, and there may be many.
+    each_part(context, first_seq, |id, part, _| {
+        let parts = ids.entry(id.to_owned()).or_default();
+        parts.take(part, "");
+        if parts.whole().is_some() {
+            last = ids.remove_entry(id).map(|(id, _)| id);
+        }
+    })?;
+    let Some(last) = last else { return Ok(None) };
+    let mut parts = Parts::default();
+    each_part(context, first_seq, |id, part, text| {
+        if id == last {
+            parts.take(part, text);
+        }
+    })?;
+    Ok(parts.whole().map(str::to_owned))
 }
 
-impl Saved {
-    /// Takes what may be a part of one.
-    pub(super) fn add(&mut self, entry: &Entry<'_>) {
-        let text = std::str::from_utf8(entry.payload());
-        let (Some(id), Some(part), Ok(text)) = (of(entry, "checkpoint"), of(entry, "part"), text)
+/// Parts of what hosts have saved: id, number and text.
+fn each_part(
+    context: &Context,
+    first_seq: u64,
+    mut found: impl FnMut(&str, &str, &str),
+) -> Result<(), ReadError> {
+    let mut range = context.range(first_seq).key(record::SNAPSHOTS);
+    while let Some(entry) = range.next_entry()? {
+        entry.verify()?;
+        let tags = ["v", "kind", "checkpoint", "part"].map(|name| of(&entry, name));
+        let [
+            Some(VERSION),
+            Some(record::CHECKPOINT),
+            Some(id),
+            Some(part),
+        ] = tags
         else {
-            return;
+            continue;
         };
-        if of(entry, "kind") != Some(record::CHECKPOINT) || id == record::START {
-            return;
-        }
-        let parts = self.open.entry(id.to_owned()).or_default();
-        parts.take(part, text);
-        if let Some(whole) = parts.whole() {
-            self.last = Some(whole.to_owned());
-            self.open.remove(id);
+        if let (false, Ok(text)) = (id == record::START, str::from_utf8(entry.payload())) {
+            found(id, part, text);
         }
     }
+    Ok(())
 }

@@ -7,26 +7,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use converge_core::traits::StoreError;
 use converge_core::{ContextSnapshot, ContextState, ContextStore, ProposedFact};
-use converge_pack::{PayloadRegistry, WireProposedFact};
-use ledger_shm::{Entry, NewEntry};
+use converge_pack::PayloadRegistry;
+use ledger_shm::NewEntry;
 
 use crate::appender::Appender;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::ledger::Ledger;
 
-use super::checkpoint::{self, Saved};
+use super::checkpoint;
 use super::record::{self, Tags, VERSION};
 use super::recorder::gate;
-use super::recorder::run::Run;
+use super::recorder::start::unique;
 use super::{history, parts};
 
 /// Saves whole contexts, each in the ledger's context of its scope's name, and loads the one
 /// that was saved there last. Large ones take several entries.
 ///
 /// What a human has been asked about is never saved: the engine would take it as approved
-/// when it is run again. It is known from what a [`Recorder`](super::Recorder) has recorded
-/// in the same context: while its run has not ended, nothing that is staged is saved but that
-/// run's own inputs. Who pauses runs without a recorder must not save them at a pause.
+/// when it is run again. It is known from a [`Recorder`](super::Recorder) that has
+/// [`paused`](super::Recorder::paused) in the same context, by what it has recorded there or,
+/// within its process, by itself. Who pauses runs without a recorder must not save them at a
+/// pause.
 ///
 /// It waits for room as an appender does, and for nothing else, so it may be called by a
 /// task of any runtime.
@@ -54,22 +55,12 @@ pub struct LedgerContextStore {
 /// One context, and what is known of the runs in it.
 struct Scope {
     appender: Appender,
-    /// What was asked before this entry is known.
+    /// What was recorded before this entry is known.
     next_seq: u64,
-    runs: Runs,
-}
-
-/// What is known of the runs in a context.
-#[derive(Default)]
-struct Runs {
     /// Proposals that a human was asked about, by id and content.
     asked: HashSet<(String, String)>,
-    /// Those that the last run was given.
-    inputs: HashSet<(String, String)>,
-    /// Whether the last run has started and not ended.
-    is_open: bool,
-    /// Run, attempt and cycle of the entry before.
-    last: Option<(String, u32, u32)>,
+    /// Run, attempt and cycle of the last entry.
+    reached: Option<(String, u32, u32)>,
 }
 
 impl LedgerContextStore {
@@ -96,14 +87,8 @@ impl LedgerContextStore {
             Err(error) if error.is_unknown() => return Ok(None),
             Err(error) => return Err(unopened(&error)),
         };
-        let first_seq = context.first_available().map_err(unread)?;
-        let mut range = context.range(first_seq).key(record::SNAPSHOTS);
-        let mut saved = Saved::default();
-        while let Some(entry) = range.next_entry().map_err(unread)? {
-            saved.add(&entry);
-        }
-        let loaded = saved.last.map(|text| self.context(&text));
-        loaded.transpose()
+        let text = checkpoint::last(&context).map_err(unread)?;
+        text.map(|text| self.context(&text)).transpose()
     }
 
     fn context(&self, text: &str) -> Result<ContextState, StoreError> {
@@ -122,7 +107,7 @@ impl LedgerContextStore {
             Some(open) => open,
             None => Scope::open(&self.ledger, name)?,
         };
-        open.save(context)?;
+        open.save(&self.ledger, context)?;
         // After an error it is opened anew: it may have been dropped and made again.
         *scope = Some(open);
         Ok(())
@@ -136,19 +121,20 @@ impl Scope {
         Ok(Scope {
             appender: context.appender().map_err(|error| unappended(&error))?,
             next_seq: 1,
-            runs: Runs::default(),
+            asked: HashSet::new(),
+            reached: None,
         })
     }
 
-    fn save(&mut self, context: &ContextState) -> Result<(), StoreError> {
+    fn save(&mut self, ledger: &Ledger, context: &ContextState) -> Result<(), StoreError> {
         self.catch_up()?;
-        let text = checkpoint::text(&context.snapshot(), |proposal| self.runs.may_wait(proposal));
-        let text = text.map_err(unserialized)?;
+        let is_asked = |proposal: &ProposedFact| self.is_asked(ledger, proposal);
+        let text = checkpoint::text(&context.snapshot(), is_asked).map_err(unserialized)?;
         let len_max = self.appender.context().limits().payload_len_max;
         // Tells its parts from those that another saves meanwhile.
-        let id = Run::new();
-        let last = self.runs.last.as_ref();
-        let numbers = last.map(|(run_id, attempt, cycle)| {
+        let id = unique();
+        let reached = self.reached.as_ref();
+        let numbers = reached.map(|(run_id, attempt, cycle)| {
             (run_id.clone(), attempt.to_string(), cycle.to_string())
         });
         for (number, part) in parts::split(&text, len_max) {
@@ -162,7 +148,7 @@ impl Scope {
             }
             metadata.extend([
                 ("kind", record::CHECKPOINT),
-                ("checkpoint", id.id()),
+                ("checkpoint", &*id),
                 ("part", &number),
             ]);
             let entry = NewEntry::new(record::SNAPSHOTS, part).metadata(&metadata);
@@ -178,45 +164,28 @@ impl Scope {
         let first_seq = context.first_available().map_err(unread)?;
         let mut range = context.range(self.next_seq.max(first_seq));
         while let Some(entry) = range.next_entry().map_err(unread)? {
+            entry.verify().map_err(|damage| unread(damage.into()))?;
             self.next_seq = entry.seq() + 1;
-            if let Some(tags) = Tags::of(&entry) {
-                self.runs.add(&entry, &tags)?;
+            let Some(tags) = Tags::of(&entry) else {
+                continue;
+            };
+            // One that cannot be read is of no recorder.
+            let is_gate = (entry.key(), tags.kind) == (record::GATES, record::GATE_REQUESTED);
+            if is_gate && let Ok(asked) = history::asked(&entry, &tags) {
+                self.asked.insert(asked);
             }
+            self.reached = Some((tags.run_id.to_owned(), tags.attempt, tags.cycle));
         }
         Ok(())
     }
-}
 
-impl Runs {
-    fn add(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), StoreError> {
-        let is_known = self.last.as_ref().is_some_and(|last| last.0 == tags.run_id);
-        match tags.kind {
-            record::GATE_REQUESTED => {
-                let asked = history::asked(entry, tags);
-                self.asked.insert(asked.map_err(unserialized)?);
-            }
-            record::INPUT => {
-                if !is_known {
-                    self.inputs.clear();
-                }
-                let wire = serde_json::from_slice(entry.payload());
-                let wire: WireProposedFact = wire.map_err(unserialized)?;
-                self.inputs.insert((wire.id.to_string(), gate::hash(&wire)));
-            }
-            record::RUN_STARTED => self.is_open = true,
-            record::RUN_ENDED | record::RUN_FAILED => self.is_open = false,
-            _ => {}
-        }
-        self.last = Some((tags.run_id.to_owned(), tags.attempt, tags.cycle));
-        Ok(())
-    }
-
-    /// Whether it may be waiting for a human.
-    fn may_wait(&self, proposal: &ProposedFact) -> bool {
+    /// Whether a human was asked about it.
+    fn is_asked(&self, ledger: &Ledger, proposal: &ProposedFact) -> bool {
         let wire = proposal.to_wire();
         wire.is_ok_and(|wire| {
-            let it = (wire.id.to_string(), gate::hash(&wire));
-            self.asked.contains(&it) || (self.is_open && !self.inputs.contains(&it))
+            let (id, hash) = (wire.id.to_string(), gate::hash(&wire));
+            let scope = self.appender.context().name();
+            gate::is_waiting(ledger, scope, &id, &hash) || self.asked.contains(&(id, hash))
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::{AppendError, ReadError};
 
 use super::record::{EVENTS, Tags, USER_EVENTS, VERSION, of};
-use super::recorder::run::Run;
+use super::recorder::start::unique;
 
 /// Stores what a host tells of one run in a context, for everybody who asks there.
 ///
@@ -230,8 +230,8 @@ impl ExperienceStore for LedgerExperienceStore {
             artifact_kind,
             event,
         };
-        let id = Run::new();
-        let event = ExperienceEventEnvelope::new(id.id(), event).with_timestamp(occurred_at);
+        let id = unique();
+        let event = ExperienceEventEnvelope::new(id, event).with_timestamp(occurred_at);
         self.store_event(&mut self.writer(), &event)
     }
 

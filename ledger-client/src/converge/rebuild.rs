@@ -269,11 +269,59 @@ impl Rebuilt {
 /// # Ok(()) });
 /// ```
 pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt, RebuildError> {
-    let not_started = || RebuildError::NotStarted {
-        scope: context.name().to_owned(),
+    let run = Run::find(context, None)?;
+    run.and_then(|run| rebuilt(context, run, registry).transpose())
+        .unwrap_or_else(|| {
+            Err(RebuildError::NotStarted {
+                scope: context.name().to_owned(),
+            })
+        })
+}
+
+/// As [`rebuild`], the context of one of several runs.
+///
+/// # Errors
+///
+/// [`RebuildError`]: there is no such run, or it cannot be made again with this registry.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use converge_core::ContextState;
+/// use ledger_client::converge::{PayloadRegistry, Recorder, rebuild_run};
+///
+/// for run_id in ["loan-7", "loan-8"] {
+///     let recorder = Recorder::new(&ledger, "loans").with_run_id(run_id);
+///     recorder.started("run", &ContextState::new());
+/// }
+/// let context = ledger.context("loans").open()?;
+/// let rebuilt = rebuild_run(&context, "loan-7", &PayloadRegistry::with_pack_payloads())?;
+/// assert_eq!(rebuilt.run_id, "loan-7");
+/// # Ok(()) });
+/// ```
+pub fn rebuild_run(
+    context: &Context,
+    run_id: &str,
+    registry: &PayloadRegistry,
+) -> Result<Rebuilt, RebuildError> {
+    let run = Run::find(context, Some(run_id))?;
+    run.and_then(|run| rebuilt(context, run, registry).transpose())
+        .unwrap_or_else(|| {
+            Err(RebuildError::History(HistoryError::UnknownRun {
+                context: context.name().to_owned(),
+                run_id: Some(run_id.to_owned()),
+            }))
+        })
+}
+
+/// None if the run has not begun.
+fn rebuilt(
+    context: &Context,
+    run: Run,
+    registry: &PayloadRegistry,
+) -> Result<Option<Rebuilt>, RebuildError> {
+    let Some(last) = run.last_attempt() else {
+        return Ok(None);
     };
-    let run = Run::find(context, None)?.ok_or_else(not_started)?;
-    let last = run.last_attempt().ok_or_else(not_started)?;
     let gates = gates_of(&run);
     let mut missing: Vec<Missing> = run.gaps.iter().map(Missing::from).collect();
     let mut state = restored(&run, registry, &mut missing)?;
@@ -286,7 +334,7 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
     if let Some(ended) = ended.filter(|ended| missing.is_empty() && *ended != rebuilt) {
         missing.push(Missing::Root { ended, rebuilt });
     }
-    Ok(Rebuilt {
+    Ok(Some(Rebuilt {
         scope: context.name().to_owned(),
         run_id: run.id.clone(),
         attempt: last.number,
@@ -298,7 +346,7 @@ pub fn rebuild(context: &Context, registry: &PayloadRegistry) -> Result<Rebuilt,
         stop_reason: outcome.map(|outcome| outcome.stop_reason.clone()),
         rejections: run.attempts.iter().flat_map(committed).cloned().collect(),
         next_attempt: run.next_attempt(),
-    })
+    }))
 }
 
 /// What humans rejected in the cycles of an attempt that ended.

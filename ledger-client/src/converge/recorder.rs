@@ -1,6 +1,6 @@
 //! A [`Recorder`], and what it is told before a run.
 //!
-//! Reading order: `run` is which run an entry is of; `hooks`, `runs` and `gate` record what an
+//! Reading order: `start` is which run an entry is of; `hooks`, `runs` and `gate` record what an
 //! engine and its host do, `wire` has the JSON of it; `output` is where it goes, and what is
 //! missing there; `shared`, `ringer` and `opening` how none of that ever waits.
 
@@ -13,7 +13,7 @@ mod shared;
 mod wire;
 
 pub(super) mod gate;
-pub(super) mod run;
+pub(super) mod start;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use converge_core::{Budget, EngineHitlPolicy, ExperienceEventObserver, Streaming
 use crate::ledger::Ledger;
 
 use gate::Answer;
-pub use gate::decide;
+pub use gate::{DecideError, decide};
 pub use output::Tried;
-use run::Run;
 use shared::Handle;
+use start::Start;
 
 use super::rebuild::Rebuilt;
 
@@ -90,7 +90,7 @@ impl Recorder {
     /// # Ok(()) });
     /// ```
     pub fn new(ledger: &Ledger, scope: impl Into<String>) -> Recorder {
-        Recorder::of(ledger, scope.into(), Run::new())
+        Recorder::of(ledger, scope.into(), Start::new())
     }
 
     /// Records the next attempt at a run that was rebuilt, and answers its gates as humans
@@ -114,8 +114,8 @@ impl Recorder {
     /// # Ok(()) });
     /// ```
     pub fn continuing(ledger: &Ledger, rebuilt: &Rebuilt) -> Recorder {
-        let run = Run::named(rebuilt.run_id.clone(), rebuilt.next_attempt);
-        let recorder = Recorder::of(ledger, rebuilt.scope.clone(), run);
+        let start = Start::named(rebuilt.run_id.clone(), rebuilt.next_attempt);
+        let recorder = Recorder::of(ledger, rebuilt.scope.clone(), start);
         let mut state = recorder.shared.state();
         state.is_continued = true;
         state.answers.clone_from(&rebuilt.answers);
@@ -124,9 +124,9 @@ impl Recorder {
         recorder
     }
 
-    fn of(ledger: &Ledger, scope: String, run: Run) -> Recorder {
+    fn of(ledger: &Ledger, scope: String, start: Start) -> Recorder {
         Recorder {
-            shared: Arc::new(Handle::open(ledger, scope, run, OPEN_WAIT)),
+            shared: Arc::new(Handle::open(ledger, scope, start, OPEN_WAIT)),
             setup: Setup::default(),
             streaming: None,
             events: None,
@@ -145,12 +145,8 @@ impl Recorder {
     /// ```
     #[must_use]
     pub fn with_run_id(self, run_id: impl Into<String>) -> Recorder {
-        let run_id = run_id.into();
-        let run = match run_id.is_empty() {
-            true => Run::new(),
-            false => Run::named(run_id, 1),
-        };
-        self.shared.state().name(run);
+        let start = Start::named(run_id.into(), 1);
+        self.shared.state().name(start);
         self
     }
 
@@ -166,7 +162,7 @@ impl Recorder {
     /// # Ok(()) });
     /// ```
     pub fn run_id(&self) -> String {
-        self.shared.state().run.id().to_owned()
+        self.shared.state().start.run_id().to_owned()
     }
 
     /// The suggestors' names, in the order in which they were registered. Facts only say
@@ -270,8 +266,9 @@ impl Recorder {
     }
 
     /// Shows every entry to `observer` right after its append was tried, for those who want
-    /// to know why one was dropped or how long one took. It runs within the engine's call:
-    /// it must not block either, and must not use this recorder.
+    /// to know why one was dropped or how long one took. It runs within the engine's call, and
+    /// for gaps also in a thread beside the run, where a panic is its end: it must not block
+    /// either, and must not use this recorder.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -350,7 +347,7 @@ impl fmt::Debug for Recorder {
         let state = self.shared.state();
         f.debug_struct("Recorder")
             .field("scope", &self.shared.opening.scope)
-            .field("run", &state.run)
+            .field("start", &state.start)
             .field("output", &state.output)
             .finish_non_exhaustive()
     }

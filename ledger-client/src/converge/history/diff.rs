@@ -189,7 +189,7 @@ fn in_order(run: &Run) -> Result<Vec<Placed>, HistoryError> {
     let mut begins = HashMap::new();
     let mut seen = HashSet::new();
     let mut reached = 0;
-    for attempt in &run.attempts {
+    for attempt in run.attempts.iter().filter(|attempt| attempt.is_begun) {
         let before = *begins.entry(attempt.number).or_insert(reached);
         for fact in &attempt.staged.held {
             placed.push(Placed::of(fact, 0)?);

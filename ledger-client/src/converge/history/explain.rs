@@ -34,7 +34,8 @@ pub struct Explanation {
     pub attempt: u32,
     /// In which cycle of it.
     pub cycle: u32,
-    /// Whether that cycle ended, or the run did: the next attempt at the run keeps it.
+    /// Whether that cycle ended and the run went on from it, or ended: the next attempt at the
+    /// run keeps it.
     pub is_committed: bool,
     /// Whether the context held it before the run: the entry is the checkpoint that says so,
     /// and who proposed it is not known.
@@ -90,7 +91,7 @@ pub fn explain(context: &Context, fact_id: &str) -> Result<Vec<Explanation>, His
     let mut found = Vec::new();
     for run in &runs {
         let gates = gates::of_run(run);
-        for attempt in &run.attempts {
+        for attempt in run.attempts.iter().filter(|attempt| attempt.is_begun) {
             let held = attempt.staged.held.iter();
             for fact in held.filter(|fact| fact.id == fact_id) {
                 found.push(Explanation {

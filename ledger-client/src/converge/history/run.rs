@@ -49,9 +49,12 @@ pub(crate) struct Attempt {
     pub(crate) staged: Staged,
     pub(crate) facts: Vec<FactEntry>,
     pub(crate) rejections: Vec<Rejection>,
-    /// The last `cycle_end`, or the run's end: what comes after it is of a cycle that never
-    /// ended. Some diagnostic facts are only recorded between the two.
+    /// What comes after this `cycle_end`, or the run's end, is of a cycle that never ended.
+    /// Some diagnostic facts are only recorded between the two.
     pub(crate) cut: Option<u64>,
+    /// A `cycle_end` and its cycle, after which the engine has yet to check its invariants:
+    /// it counts when the run goes on.
+    unchecked: Option<(u64, u32)>,
     /// Behind a gap a cycle may be without some of its facts: it does not count.
     is_gapped: bool,
     /// How many cycles have ended.
@@ -222,17 +225,24 @@ impl Run {
         attempts.any(|attempt| attempt.number == 1 && attempt.is_begun)
     }
 
-    /// One run; without an id the last one that was started.
+    /// One run; without an id the last one that was started, which its first entry tells:
+    /// that of its start may be missing.
     pub(crate) fn find(
         context: &Context,
         run_id: Option<&str>,
     ) -> Result<Option<Run>, HistoryError> {
         let mut last = run_id.map(str::to_owned);
         if last.is_none() {
+            let mut begun = HashSet::new();
             let mut range = context.range(context.first_available()?);
             while let Some(entry) = range.next_entry()? {
+                entry.verify().map_err(ReadError::from)?;
                 let tags = Tags::of(&entry).filter(|tags| BEGUN.contains(&tags.kind));
-                if let Some(tags) = tags.filter(|tags| last.as_deref() != Some(tags.run_id)) {
+                let Some((tags, start)) = tags.and_then(|tags| tags.start.map(|it| (tags, it)))
+                else {
+                    continue;
+                };
+                if begun.insert((tags.run_id.to_owned(), start.to_owned())) {
                     last = Some(tags.run_id.to_owned());
                 }
             }
@@ -285,9 +295,9 @@ impl Run {
                 let fact = FactEntry::of(entry, tags, text(entry, tags)?);
                 attempt.facts.push(fact);
             }
+            (record::TRACES, record::CYCLE_START) => attempt.pass(),
             (record::TRACES, record::CYCLE_END) if !attempt.is_gapped => {
-                attempt.cut = Some(entry.seq());
-                attempt.cycles = tags.cycle;
+                attempt.unchecked = Some((entry.seq(), tags.cycle));
             }
             (record::TRACES, record::GAP) => {
                 attempt.is_gapped = true;
@@ -376,15 +386,27 @@ impl Attempt {
         self.cut.is_some_and(|cut| seq < cut)
     }
 
+    /// The engine's invariants held after the last cycle.
+    fn pass(&mut self) {
+        if let Some((seq, cycle)) = self.unchecked.take() {
+            self.cut = Some(seq);
+            self.cycles = cycle;
+        }
+    }
+
     fn end(&mut self, entry: &Entry<'_>, tags: &Tags<'_>) -> Result<(), HistoryError> {
         let outcome: WireOutcome = payload(entry, tags)?;
         for fact in outcome.facts {
             self.facts.push(FactEntry::within(entry, tags, fact)?);
         }
+        let is_violated = outcome.stop_reason.get("InvariantViolated").is_some();
         let stop_reason = match outcome.stop_reason {
             serde_json::Value::String(name) => name,
             other => other.to_string(),
         };
+        if !is_violated {
+            self.pass();
+        }
         let is_ended = tags.kind == record::RUN_ENDED;
         if is_ended && !self.is_gapped {
             self.cut = Some(entry.seq());

@@ -1,16 +1,21 @@
 //! What is asked of humans and what they answer, in converge-core's types.
 
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
 use converge_core::gates::{GateDecision, GateRequest, GateVerdict};
 use converge_core::integrity::ContentHash;
-use converge_core::{ContextSnapshot, HitlPause, ProposedFact, Timestamp};
+use converge_core::{Context as _, HitlPause, ProposedFact, Timestamp};
 use converge_pack::WireProposedFact;
+use ledger_shm::object::Instance;
 use ledger_shm::{Appended, NewEntry};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::converge::history::{Gate, Verdict};
-use crate::converge::record::{self, VERSION, key_name};
+use crate::converge::history::{Gate, HistoryError, Verdict, gates};
+use crate::converge::record::{self, KEYS, VERSION, key_name};
 use crate::error::AppendError;
+use crate::ledger::Ledger;
 
 use super::Recorder;
 use super::output::What;
@@ -64,7 +69,7 @@ impl Answer {
     }
 
     pub(super) fn is_for(&self, proposal_id: &str, hash: &str) -> bool {
-        self.proposal_id == proposal_id && self.proposal_hash == hash
+        !hash.is_empty() && self.proposal_id == proposal_id && self.proposal_hash == hash
     }
 
     /// The same answer to a gate of another name: the engine gives new ones in every run.
@@ -78,6 +83,33 @@ impl Answer {
     }
 }
 
+/// A proposal that a run of this process waits for a human with.
+#[derive(PartialEq, Eq, Hash)]
+struct Waiting {
+    instance: Instance,
+    scope: String,
+    proposal_id: String,
+    proposal_hash: String,
+}
+
+/// All of them: who saves a context in this process has to know, and there may have been no
+/// room to record it.
+static WAITING: LazyLock<Mutex<HashSet<Waiting>>> = LazyLock::new(Mutex::default);
+
+fn waiting() -> MutexGuard<'static, HashSet<Waiting>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a run of this process waits for a human with this proposal.
+pub(crate) fn is_waiting(ledger: &Ledger, scope: &str, proposal_id: &str, hash: &str) -> bool {
+    waiting().contains(&Waiting {
+        instance: ledger.instance().clone(),
+        scope: scope.to_owned(),
+        proposal_id: proposal_id.to_owned(),
+        proposal_hash: hash.to_owned(),
+    })
+}
+
 /// What a proposal says, as a hash: what its fact would be in the engine's Merkle tree.
 pub(crate) fn hash(wire: &WireProposedFact) -> String {
     let content = &wire.payload.payload;
@@ -86,8 +118,11 @@ pub(crate) fn hash(wire: &WireProposedFact) -> String {
 
 /// The proposal that a pause is about. The pause itself keeps it to itself, but has staged
 /// it in its context.
-fn proposal<'s>(snapshot: &'s ContextSnapshot, request: &GateRequest) -> Option<&'s ProposedFact> {
-    let proposals = snapshot.proposals().values().flatten();
+fn proposal(pause: &HitlPause) -> Option<&ProposedFact> {
+    let request = &pause.request;
+    let proposals = KEYS
+        .iter()
+        .flat_map(|key| pause.context.get_proposals(*key));
     let mut same: Vec<_> = proposals
         .filter(|proposal| proposal.id() == &request.proposal_id)
         .collect();
@@ -106,8 +141,8 @@ fn proposal<'s>(snapshot: &'s ContextSnapshot, request: &GateRequest) -> Option<
         .or_else(|| (same.len() == 1).then(|| same.remove(0)))
 }
 
-/// What a pause is about, hashed. Without the proposal, which does not happen, nothing has
-/// this hash.
+/// What a pause is about, hashed. Without the proposal, which does not happen, it is empty, and
+/// no answer is for that.
 fn proposal_hash(proposal: Option<&ProposedFact>) -> String {
     let wire = proposal.and_then(|proposal| proposal.to_wire().ok());
     wire.as_ref().map_or_else(String::new, hash)
@@ -132,30 +167,30 @@ impl Recorder {
     /// ```
     pub fn paused(&self, pause: &HitlPause) {
         self.reconcile(&pause.context, pause.cycle);
-        let snapshot = pause.context.snapshot();
-        let proposal = proposal(&snapshot, &pause.request);
+        let proposal = proposal(pause);
+        let hash = proposal_hash(proposal);
+        waiting().insert(self.waits_for(pause, hash.clone()));
         // Beside its summary, which is as long, it may be too much for one entry.
         let len_max = self.shared.payload_len_max();
         let is_long = pause.request.summary.len() > len_max / 4;
         let requested = Requested {
             request: &pause.request,
             proposal: proposal.filter(|_| !is_long),
-            proposal_hash: &proposal_hash(proposal),
-            merkle_root: snapshot.merkle_root().to_hex(),
+            proposal_hash: &hash,
+            merkle_root: pause.context.snapshot().merkle_root().to_hex(),
         };
+        let family = proposal.map(ProposedFact::payload_family);
         let more = [
             ("agent", &*pause.request.agent_id),
             ("proposal_id", pause.request.proposal_id.as_str()),
-            (
-                "ckey",
-                proposal.map_or("", |proposal| key_name(proposal.key())),
-            ),
+            ("ckey", proposal.map_or("", |it| key_name(it.key()))),
+            ("family", family.as_ref().map_or("", |it| it.as_str())),
         ];
         let what = What {
             key: record::GATES,
             kind: record::GATE_REQUESTED,
             cycle: pause.cycle,
-            more: &more[..if proposal.is_some() { 3 } else { 2 }],
+            more: &more[..if proposal.is_some() { 4 } else { 2 }],
         };
         self.record(&what, &requested);
         self.ring();
@@ -186,43 +221,124 @@ impl Recorder {
             return;
         }
         let proposal_id = pause.request.proposal_id.as_str();
+        let proposal = proposal(pause);
+        let hash = proposal_hash(proposal);
         let decided = Decided {
             decision,
             is_told: true,
             proposal_id,
-            proposal_hash: &self.hash(pause),
+            proposal_hash: &hash,
         };
+        let more = [
+            ("proposal_id", proposal_id),
+            ("ckey", proposal.map_or("", |it| key_name(it.key()))),
+        ];
         let what = What {
             key: record::GATES,
             kind: record::GATE_DECIDED,
             cycle: pause.cycle,
-            more: &[("proposal_id", proposal_id)],
+            more: &more[..if proposal.is_some() { 2 } else { 1 }],
         };
         self.record(&what, &decided);
         self.ring();
+        waiting().remove(&self.waits_for(pause, hash));
     }
 
-    /// What a human said of the same proposal in an earlier attempt.
-    pub(super) fn answered(&self, pause: &HitlPause) -> Option<GateDecision> {
+    /// What a human has said of the same proposal in an earlier attempt at the run. Hosts that
+    /// call the engine themselves ask here before they ask a human, and tell the engine;
+    /// [`decided`](Self::decided) before that.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use converge_core::{ContextState, Engine, RunResult};
+    /// use ledger_client::converge::Recorder;
+    ///
+    /// let (mut engine, context) = (Engine::new(), ContextState::new());
+    /// let recorder = Recorder::new(&ledger, "loan-7");
+    /// recorder.started("run_with_hitl", &context);
+    /// if let RunResult::HitlPause(pause) = pollster::block_on(engine.run_with_hitl(context)) {
+    ///     recorder.paused(&pause);
+    ///     if let Some(decision) = recorder.answered(&pause) {
+    ///         recorder.decided(&pause, &decision);
+    ///         pollster::block_on(engine.resume(*pause, decision));
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn answered(&self, pause: &HitlPause) -> Option<GateDecision> {
         if self.shared.state().answers.is_empty() {
             return None;
         }
-        let answer = self.answer(pause.request.proposal_id.as_str(), &self.hash(pause))?;
+        let hash = proposal_hash(proposal(pause));
+        let answer = self.answer(pause.request.proposal_id.as_str(), &hash)?;
         Some(answer.to(&pause.request))
     }
 
-    fn hash(&self, pause: &HitlPause) -> String {
-        let snapshot = pause.context.snapshot();
-        proposal_hash(proposal(&snapshot, &pause.request))
+    fn waits_for(&self, pause: &HitlPause, hash: String) -> Waiting {
+        let opening = &self.shared.opening;
+        Waiting {
+            instance: opening.instance().clone(),
+            scope: opening.scope.clone(),
+            proposal_id: pause.request.proposal_id.to_string(),
+            proposal_hash: hash,
+        }
     }
 }
 
-/// Records a human's answer to a gate that [`gates`](crate::converge::history::gates) has, from any
-/// process: the run's next attempt takes it. It waits for room, and says where the answer is.
+/// Why an answer is not recorded.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use converge_core::gates::GateDecision;
+/// use ledger_client::converge::{DecideError, decide, history::gates};
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// for gate in &gates(&context)? {
+///     let decision = GateDecision::approve("another".into(), "kari");
+///     let error = decide(&context, gate, &decision).unwrap_err();
+///     assert!(matches!(error, DecideError::OtherGate { .. }));
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// It is an answer to another gate.
+    #[error(
+        "the decision is for gate {decision:?} and not for {gate:?}; make it with the gate's id"
+    )]
+    OtherGate {
+        /// To which one.
+        decision: String,
+        /// Which one was asked.
+        gate: String,
+    },
+    /// Nobody waits for it any more: it was answered, its proposal says something else now, or
+    /// its run is over.
+    #[error(
+        "proposal {proposal_id:?} of run {run_id:?} does not wait for an answer any more; `ledgerd gates` shows what became of it"
+    )]
+    NotOpen {
+        /// Of which run.
+        run_id: String,
+        /// Which proposal.
+        proposal_id: String,
+    },
+    /// What was asked cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Records a human's answer to a gate that [`gates`](crate::converge::history::gates) has, from
+/// any process: the run's next attempt takes it. It waits for room, and says where the answer
+/// is. Of two that answer at once the first one counts.
 ///
 /// # Errors
 ///
-/// [`AppendError`]: it is not recorded.
+/// [`DecideError`]: it is not recorded.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {
@@ -240,7 +356,24 @@ pub fn decide(
     context: &Context,
     gate: &Gate,
     decision: &GateDecision,
-) -> Result<Appended, AppendError> {
+) -> Result<Appended, DecideError> {
+    if decision.gate_id.as_str() != gate.gate_id {
+        return Err(DecideError::OtherGate {
+            decision: decision.gate_id.to_string(),
+            gate: gate.gate_id.clone(),
+        });
+    }
+    let is_it = |other: &Gate| {
+        other.is_open
+            && (&other.run_id, &other.proposal_id) == (&gate.run_id, &gate.proposal_id)
+            && other.proposal_hash == gate.proposal_hash
+    };
+    if !gates(context)?.iter().any(is_it) {
+        return Err(DecideError::NotOpen {
+            run_id: gate.run_id.clone(),
+            proposal_id: gate.proposal_id.clone(),
+        });
+    }
     let decided = Decided {
         decision,
         is_told: false,
@@ -258,5 +391,5 @@ pub fn decide(
         ("proposal_id", &*gate.proposal_id),
     ];
     let entry = NewEntry::new(record::GATES, &payload[..]).metadata(&metadata);
-    context.appender()?.append(&entry)
+    Ok(context.appender()?.append(&entry)?)
 }

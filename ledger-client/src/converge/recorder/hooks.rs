@@ -37,8 +37,8 @@ impl Recorder {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) {
         let mut state = self.shared.state();
-        let run = state.run.clone();
-        state.output.record(&run, what, write);
+        let start = state.start.clone();
+        state.output.record(&start, what, write);
         drop(state);
         // Also of what was dropped: the thread says so when there is room.
         self.shared.published();
@@ -96,26 +96,42 @@ impl Recorder {
     pub(super) fn event(&self, event: &ExperienceEvent) {
         let mut state = self.shared.state();
         state.events += 1;
-        let (run, cycle) = (state.run.clone(), state.cycle);
-        let id = format!("{}-{}", run.start(), state.events);
+        let (start, cycle) = (state.start.clone(), state.cycle);
+        let id = format!("{}-{}", start.unique(), state.events);
         let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let kind = format!("{:?}", event.kind());
         let envelope = wire::Event {
             event_id: &id,
             occurred_at: &now,
             tenant_id: None,
-            correlation_id: Some(run.id()),
+            correlation_id: Some(start.run_id()),
             event,
         };
-        let more = [("event_id", &*id), ("corr", run.id())];
+        let mut more = [("", ""); 5];
+        more[..2].copy_from_slice(&[("event_id", &*id), ("corr", start.run_id())]);
+        let mut len = 2;
+        if let ExperienceEvent::FactPromoted {
+            proposal_id,
+            fact_id,
+            promoted_by,
+            ..
+        } = event
+        {
+            more[len..].copy_from_slice(&[
+                ("agent", promoted_by.as_str()),
+                ("fact_id", fact_id.as_str()),
+                ("proposal_id", proposal_id.as_str()),
+            ]);
+            len = more.len();
+        }
         let what = What {
             key: record::EVENTS,
             kind: &kind,
             cycle,
-            more: &more,
+            more: &more[..len],
         };
         let write = |json: &mut Vec<u8>| serde_json::to_writer(json, &envelope);
-        state.output.record(&run, &what, write);
+        state.output.record(&start, &what, write);
         drop(state);
         self.shared.published();
     }

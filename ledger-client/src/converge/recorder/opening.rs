@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ledger_shm::object::Instance;
+
 use crate::appender::Appender;
 use crate::context::Context;
 use crate::ledger::Ledger;
@@ -42,6 +44,10 @@ impl Opening {
             attempts: Mutex::default(),
             tried: Condvar::new(),
         }
+    }
+
+    pub(super) fn instance(&self) -> &Instance {
+        self.ledger.instance()
     }
 
     /// None as long as it could not be opened.

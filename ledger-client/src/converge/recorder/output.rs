@@ -1,5 +1,6 @@
 //! Where a recorder's entries go: into the log at once, or into a count of what is missing.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::appender::Appender;
 use crate::converge::record::{self, VERSION};
 use crate::error::AppendError;
 
-use super::run::Run;
+use super::start::Start;
 
 /// How long nothing is tried after nothing fitted.
 const SHORTAGE: Duration = Duration::from_millis(10);
@@ -59,7 +60,7 @@ pub(super) struct What<'a> {
 /// Entries of a run that did not fit.
 #[derive(Debug)]
 struct Lost {
-    run: Run,
+    start: Start,
     dropped: u64,
     since_cycle: u32,
 }
@@ -91,7 +92,7 @@ pub(super) struct Output {
     pub(super) appender: Option<Appender>,
     observer: Option<Observer>,
     /// Per run, the oldest first.
-    lost: Vec<Lost>,
+    lost: VecDeque<Lost>,
     shortage: Option<Shortage>,
     pub(super) recorded: u64,
     pub(super) dropped: u64,
@@ -106,6 +107,10 @@ impl Output {
         self.observer = Some(Box::new(observer));
     }
 
+    pub(super) fn forget_observer(&mut self) {
+        self.observer = None;
+    }
+
     pub(super) fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
@@ -113,17 +118,17 @@ impl Output {
     /// Appends an entry without telling watchers, or counts it.
     pub(super) fn record<E: fmt::Display>(
         &mut self,
-        run: &Run,
+        start: &Start,
         what: &What<'_>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) {
         let mut buffer = std::mem::take(&mut self.payload);
         buffer.clear();
         match write(&mut buffer) {
-            Ok(()) => self.record_bytes(run, what, &buffer),
+            Ok(()) => self.record_bytes(start, what, &buffer),
             Err(error) => {
                 self.trouble = Some(format!("a {} cannot be written: {error}", what.kind));
-                self.lose(run, what.cycle);
+                self.lose(start, what.cycle);
             }
         }
         if buffer.capacity() <= KEPT_LEN_MAX {
@@ -132,14 +137,14 @@ impl Output {
     }
 
     /// As [`record`](Self::record), of what is JSON already.
-    pub(super) fn record_bytes(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) {
+    pub(super) fn record_bytes(&mut self, start: &Start, what: &What<'_>, payload: &[u8]) {
         let was_short = !self.lost.is_empty();
         let is_hopeless = was_short && self.shortage.is_some_and(|it| it.lasts(self.arrivals()));
         let outcome = match is_hopeless {
             true => None,
             false => Some(
                 self.try_settle()
-                    .and_then(|()| self.append(run, what, payload)),
+                    .and_then(|()| self.append(start, what, payload)),
             ),
         };
         match outcome {
@@ -155,7 +160,7 @@ impl Output {
             }
             _ => {}
         }
-        self.lose(run, what.cycle);
+        self.lose(start, what.cycle);
     }
 
     /// Changes when memory arrives, if there is a context for which it could.
@@ -171,12 +176,12 @@ impl Output {
 
     /// Nothing may come before the gaps that are due.
     fn try_settle(&mut self) -> Result<(), AppendError> {
-        while let Some(lost) = self.lost.first() {
+        while let Some(lost) = self.lost.front() {
             let gap = Gap {
                 dropped: lost.dropped,
                 since_cycle: lost.since_cycle,
             };
-            let run = lost.run.clone();
+            let start = lost.start.clone();
             let payload = serde_json::to_vec(&gap).expect("numbers are JSON");
             let what = What {
                 key: record::TRACES,
@@ -184,22 +189,27 @@ impl Output {
                 cycle: gap.since_cycle,
                 more: &[],
             };
-            self.append(&run, &what, &payload)?;
-            self.lost.remove(0);
+            self.append(&start, &what, &payload)?;
+            self.lost.pop_front();
         }
         Ok(())
     }
 
-    fn append(&mut self, run: &Run, what: &What<'_>, payload: &[u8]) -> Result<(), AppendError> {
+    fn append(
+        &mut self,
+        start: &Start,
+        what: &What<'_>,
+        payload: &[u8],
+    ) -> Result<(), AppendError> {
         self.digits.clear();
         write!(self.digits, "{}", what.cycle).expect("a string takes everything");
         // More than any entry has.
         let mut pairs = [("", ""); 16];
         let always = [
             ("v", VERSION),
-            ("run_id", run.id()),
-            ("attempt", run.attempt_text()),
-            ("start", run.start()),
+            ("run_id", start.run_id()),
+            ("attempt", start.attempt_text()),
+            ("start", start.unique()),
             ("cycle", &self.digits),
             ("kind", what.kind),
         ];
@@ -208,18 +218,18 @@ impl Output {
         pairs[always.len()..len].copy_from_slice(what.more);
         let metadata = &pairs[..len];
         let entry = NewEntry::new(what.key, payload).metadata(metadata);
-        let start = self.observer.is_some().then(Instant::now);
+        let began = self.observer.is_some().then(Instant::now);
         let outcome = match &mut self.appender {
             Some(appender) => appender.try_append_quietly(&entry),
             None => Err(Refused::Full(Full::DaemonDown).into()),
         };
-        if let (Some(observer), Some(start)) = (&mut self.observer, start) {
+        if let (Some(observer), Some(began)) = (&mut self.observer, began) {
             observer(&Tried {
                 key: what.key,
                 metadata,
                 payload,
                 outcome: &outcome,
-                elapsed: start.elapsed(),
+                elapsed: began.elapsed(),
             });
         }
         // What kept the context from being opened says more.
@@ -230,12 +240,12 @@ impl Output {
     }
 
     /// Counts an entry that is not there.
-    pub(super) fn lose(&mut self, run: &Run, cycle: u32) {
+    pub(super) fn lose(&mut self, start: &Start, cycle: u32) {
         self.dropped += 1;
-        match self.lost.last_mut() {
-            Some(lost) if lost.run == *run => lost.dropped += 1,
-            _ => self.lost.push(Lost {
-                run: run.clone(),
+        match self.lost.back_mut() {
+            Some(lost) if lost.start == *start => lost.dropped += 1,
+            _ => self.lost.push_back(Lost {
+                start: start.clone(),
                 dropped: 1,
                 since_cycle: cycle,
             }),

@@ -6,6 +6,7 @@
 //! while; only what is recorded then wakes it.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
@@ -16,9 +17,9 @@ use ledger_shm::fork::Generation;
 use super::shared::Shared;
 
 /// How often it looks while something is recorded.
-const LOOK: Duration = Duration::from_millis(1);
-/// Without anything recorded for this long it sleeps.
-const QUIET: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(1);
+/// How long a recorder that nobody has any more may take to say what is missing.
+const KEEP: Duration = Duration::from_secs(60);
 /// How long it stays for the next recorder.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -30,11 +31,23 @@ pub(super) struct Ringer {
     thread: OnceLock<Thread>,
     is_asleep: AtomicBool,
     recorders: Mutex<Vec<Weak<Shared>>>,
+    /// Until when.
+    kept: Mutex<Vec<(Arc<Shared>, Instant)>>,
     made_in: Generation,
 }
 
 fn current() -> MutexGuard<'static, Option<Arc<Ringer>>> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what is due for a recorder; says when it wants to be asked again.
+fn tended(shared: &Arc<Shared>) -> Option<Instant> {
+    let due = catch_unwind(AssertUnwindSafe(|| shared.tend()));
+    due.unwrap_or_else(|_| {
+        // A host's observer has panicked, and all recorders have only this thread.
+        shared.forget_observer();
+        Some(Instant::now())
+    })
 }
 
 impl Ringer {
@@ -59,6 +72,7 @@ impl Ringer {
             thread: OnceLock::new(),
             is_asleep: AtomicBool::new(false),
             recorders: Mutex::default(),
+            kept: Mutex::default(),
             made_in: Generation::current()?,
         });
         let its = Arc::clone(&ringer);
@@ -91,34 +105,52 @@ impl Ringer {
         }
     }
 
+    /// Those that somebody has, and those that nobody has any more and that have yet to say
+    /// what is missing.
     fn live(&self) -> Vec<Arc<Shared>> {
         let mut recorders = self.recorders();
         recorders.retain(|shared| shared.strong_count() > 0);
         recorders.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Keeps a recorder that nobody has any more, as long as it makes sense.
+    pub(super) fn keep(&self, shared: Arc<Shared>) {
+        self.kept().push((shared, Instant::now() + KEEP));
+        self.wake();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(Arc<Shared>, Instant)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets those go that have said it, and those that cannot.
+    fn let_go(&self) {
+        let now = Instant::now();
+        let is_done =
+            |(shared, until): &mut (Arc<Shared>, Instant)| *until <= now || !shared.has_lost();
+        let done: Vec<_> = self.kept().extract_if(.., is_done).collect();
+        // Not while it is locked: the end of one may be anybody's code.
+        drop(done);
+    }
+
     fn run(&self) {
-        let mut recorded_at = Instant::now();
         let mut alone_since = None;
         loop {
             let live = self.live();
-            let now = Instant::now();
-            if live.iter().fold(false, |any, shared| shared.ring() | any) {
-                recorded_at = now;
-            }
-            let is_quiet = now.duration_since(recorded_at) >= QUIET;
-            let due = live.iter().filter_map(|shared| shared.tend(is_quiet)).min();
+            let due = live.iter().filter_map(tended).min();
             let is_alone = live.is_empty();
             drop(live);
-            if !is_quiet {
-                thread::park_timeout(LOOK);
+            self.let_go();
+            let now = Instant::now();
+            if let Some(due) = due.filter(|due| *due <= now + LOOK) {
+                thread::park_timeout(due.saturating_duration_since(now));
                 continue;
             }
             self.is_asleep.store(true, Ordering::SeqCst);
             if self.live().iter().any(|shared| shared.is_unrung()) {
-                recorded_at = now;
+                // It was recorded in between.
             } else if let Some(due) = due {
-                thread::park_timeout(due.saturating_duration_since(Instant::now()));
+                thread::park_timeout(due.saturating_duration_since(now));
             } else if !is_alone {
                 alone_since = None;
                 thread::park();

@@ -270,7 +270,7 @@ impl Recorder {
 
     fn start(&self, entry_point: &str, context: &ContextState, intent: Option<&TypesRootIntent>) {
         let mut state = self.shared.state();
-        state.start();
+        state.begin();
         let is_continued = state.is_continued;
         drop(state);
         let mut started = Started::new(&self.setup, intent);
@@ -318,7 +318,7 @@ impl Recorder {
     fn checkpoint(&self, snapshot: &ContextSnapshot) {
         let len_max = self.shared.payload_len_max();
         let deadline = Instant::now() + CHECKPOINT_WAIT;
-        let run = self.shared.state().run.clone();
+        let start = self.shared.state().start.clone();
         match checkpoint::text(snapshot, |_| false) {
             Ok(text) => {
                 for (number, part) in parts::split(&text, len_max) {
@@ -330,13 +330,13 @@ impl Recorder {
                     };
                     self.shared.wait_ready(deadline);
                     let output = &mut self.shared.state().output;
-                    output.record_bytes(&run, &what, part.as_bytes());
+                    output.record_bytes(&start, &what, part.as_bytes());
                 }
             }
             Err(error) => {
                 let output = &mut self.shared.state().output;
                 output.trouble = Some(error.to_string());
-                output.lose(&run, 0);
+                output.lose(&start, 0);
             }
         }
     }
@@ -407,8 +407,30 @@ impl Recorder {
             .collect()
     }
 
-    /// Tells an engine what it would know if it had never been away from the run.
-    fn remind(&self, engine: &mut Engine) {
+    /// Tells an engine what it would know if it had never been away from the run: what humans
+    /// have rejected in earlier attempts, which it does not ask about again. Hosts that call
+    /// the engine themselves do this before they set its callback and observer, which it
+    /// takes away.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// use std::sync::Arc;
+    /// use converge_core::{ContextState, Engine};
+    /// use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
+    ///
+    /// Recorder::new(&ledger, "loan-7").started("run_with_hitl", &ContextState::new());
+    ///
+    /// let context = ledger.context("loan-7").open()?;
+    /// let rebuilt = rebuild(&context, &PayloadRegistry::with_pack_payloads())?;
+    /// let recorder = Recorder::continuing(&ledger, &rebuilt);
+    /// let mut engine = Engine::new();
+    /// recorder.remind(&mut engine);
+    /// engine.set_streaming(Arc::new(recorder.clone()));
+    /// recorder.started("run_with_hitl", &rebuilt.context);
+    /// let result = pollster::block_on(engine.run_with_hitl(rebuilt.context));
+    /// # Ok(()) });
+    /// ```
+    pub fn remind(&self, engine: &mut Engine) {
         let rejections = std::mem::take(&mut self.shared.state().rejections);
         if rejections.is_empty() {
             return;

@@ -14,9 +14,11 @@ use crate::ledger::Ledger;
 use super::gate::Answer;
 use super::opening::Opening;
 use super::output::Output;
-use super::ringer::Ringer;
-use super::run::Run;
+use super::ringer::{LOOK, Ringer};
+use super::start::Start;
 
+/// Without anything recorded for this long, there is nothing to look for.
+const QUIET: Duration = Duration::from_millis(100);
 /// How often it is tried again to say what is missing.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -28,14 +30,23 @@ pub(super) struct Shared {
     pub(super) opening: Opening,
     state: Mutex<State>,
     is_unrung: AtomicBool,
+    /// Only of the thread beside the run.
+    tended: Mutex<Tended>,
     /// None if no thread could be started: then whoever appends tells watchers.
     ringer: Option<Arc<Ringer>>,
+}
+
+/// When the thread has last found and done something.
+#[derive(Debug)]
+struct Tended {
+    rung_at: Instant,
+    settle_at: Instant,
 }
 
 /// The log's end and the run that is recorded there.
 pub(super) struct State {
     pub(super) output: Output,
-    pub(super) run: Run,
+    pub(super) start: Start,
     /// Whether the run was started: the next start is another run's.
     is_started: bool,
     /// An earlier attempt at the run has recorded what its context holds.
@@ -51,10 +62,10 @@ pub(super) struct State {
 }
 
 impl State {
-    fn of(run: Run) -> State {
+    fn of(start: Start) -> State {
         State {
             output: Output::default(),
-            run,
+            start,
             is_started: false,
             is_continued: false,
             cycle: 0,
@@ -66,8 +77,8 @@ impl State {
     }
 
     /// The run that is started next.
-    pub(super) fn name(&mut self, run: Run) {
-        self.run = run;
+    pub(super) fn name(&mut self, start: Start) {
+        self.start = start;
         self.is_started = false;
         self.is_continued = false;
         self.answers.clear();
@@ -75,9 +86,9 @@ impl State {
     }
 
     /// A run is started: another one than the one before.
-    pub(super) fn start(&mut self) {
+    pub(super) fn begin(&mut self) {
         if self.is_started {
-            self.name(Run::new());
+            self.name(Start::new());
         }
         self.is_started = true;
         self.cycle = 0;
@@ -87,11 +98,16 @@ impl State {
 }
 
 impl Shared {
-    fn new(opening: Opening, run: Run, ringer: Option<Arc<Ringer>>) -> Arc<Shared> {
+    fn new(opening: Opening, start: Start, ringer: Option<Arc<Ringer>>) -> Arc<Shared> {
+        let now = Instant::now();
         Arc::new(Shared {
             opening,
-            state: Mutex::new(State::of(run)),
+            state: Mutex::new(State::of(start)),
             is_unrung: AtomicBool::new(false),
+            tended: Mutex::new(Tended {
+                rung_at: now,
+                settle_at: now,
+            }),
             ringer,
         })
     }
@@ -117,17 +133,29 @@ impl Shared {
         }
     }
 
+    /// Whether there is something that watchers are to be told.
     pub(super) fn is_unrung(&self) -> bool {
-        self.is_unrung.load(Ordering::SeqCst)
+        self.opening.context().is_some() && self.is_unrung.load(Ordering::SeqCst)
     }
 
     /// Tells watchers of what was appended since the last time; says whether anything was.
     pub(super) fn ring(&self) -> bool {
-        let is_unrung = self.is_unrung.swap(false, Ordering::SeqCst);
-        if is_unrung && let Some(context) = self.opening.context() {
+        // The context first: what is appended before it is there is told as soon as it is.
+        let context = self.opening.context();
+        let unrung = context.filter(|_| self.is_unrung.swap(false, Ordering::SeqCst));
+        if let Some(context) = unrung {
             context.ring();
         }
-        is_unrung
+        unrung.is_some()
+    }
+
+    /// Whether something is missing that is not said yet.
+    pub(super) fn has_lost(&self) -> bool {
+        self.state().output.has_lost()
+    }
+
+    pub(super) fn forget_observer(&self) {
+        self.state().output.forget_observer();
     }
 
     /// Has the thread look, also if nothing was recorded.
@@ -138,21 +166,32 @@ impl Shared {
     }
 
     /// Does what is due beside the run; says when it wants to be asked again.
-    pub(super) fn tend(self: &Arc<Shared>, is_quiet: bool) -> Option<Instant> {
+    pub(super) fn tend(self: &Arc<Shared>) -> Option<Instant> {
         if self.opening.context().is_none() {
             return self.open_if_due();
         }
+        let mut tended = self.tended.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if self.ring() {
+            tended.rung_at = now;
+        }
         // While something is recorded, that itself says what is missing.
-        let mut state = if is_quiet { self.state() } else { return None };
+        if now.duration_since(tended.rung_at) < QUIET {
+            return Some(now + LOOK);
+        }
+        let mut state = self.state();
         if !state.output.has_lost() {
             return None;
         }
-        if state.output.settle() {
-            drop(state);
-            self.published();
-            return None;
+        if now >= tended.settle_at {
+            tended.settle_at = now + RETRY;
+            if state.output.settle() {
+                drop(state);
+                self.published();
+                return Some(now);
+            }
         }
-        Some(Instant::now() + RETRY)
+        Some(tended.settle_at)
     }
 
     /// Until there is memory for a burst.
@@ -175,10 +214,10 @@ impl fmt::Debug for Shared {
 impl Handle {
     /// Opens the context, and waits this long at most until it is open and has memory for a
     /// burst.
-    pub(super) fn open(ledger: &Ledger, scope: String, run: Run, wait: Duration) -> Handle {
+    pub(super) fn open(ledger: &Ledger, scope: String, start: Start, wait: Duration) -> Handle {
         let deadline = Instant::now() + wait;
         let opening = Opening::new(ledger.clone(), scope);
-        let shared = Ringer::with(|ringer| Shared::new(opening, run, ringer));
+        let shared = Ringer::with(|ringer| Shared::new(opening, start, ringer));
         shared.open_if_due();
         shared.opening.wait(wait);
         shared.wait_ready(deadline);
@@ -195,14 +234,19 @@ impl Deref for Handle {
 }
 
 impl Drop for Handle {
-    /// The last chance to say what is missing, and to tell of what was said.
+    /// Says what is missing, and tells of what was said; the thread goes on trying if there
+    /// is no room for that.
     fn drop(&mut self) {
         let mut state = self.state();
         if state.output.has_lost() && state.output.settle() {
             self.is_unrung.store(true, Ordering::SeqCst);
         }
+        let has_lost = state.output.has_lost();
         drop(state);
         self.ring();
-        self.wake();
+        match &self.ringer {
+            Some(ringer) if has_lost => ringer.keep(Arc::clone(&self.0)),
+            _ => self.wake(),
+        }
     }
 }
