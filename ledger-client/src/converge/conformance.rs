@@ -67,7 +67,8 @@ fn record_ids(store: &impl ExperienceStore, query: &EventQuery) -> Vec<String> {
     ids.collect()
 }
 
-/// An [`ExperienceStore`], empty so far, finds what is asked for, whichever way it is asked.
+/// An [`ExperienceStore`], empty so far, finds what is asked for, whichever way it is asked, as
+/// converge-core's in-memory store does.
 ///
 /// # Panics
 ///
@@ -86,7 +87,6 @@ pub fn experience_store(store: &impl ExperienceStore) {
     fill(store);
     finds_what_every_filter_lets_through(store);
     orders_records_by_occurrence(store);
-    stores_an_id_once(store);
     keeps_transitions_of_artifacts(store);
     finds_trace_links(store);
 }
@@ -118,13 +118,23 @@ fn finds_what_every_filter_lets_through(store: &impl ExperienceStore) {
         ["e1"],
         "those without a chain are in none"
     );
-    let within = |start: &str, end: &str| EventQuery {
+    let correlated = EventQuery {
+        correlation_id: Some("c2".into()),
+        ..all.clone()
+    };
+    assert_eq!(ids(store, &correlated), ["e2", "e4"]);
+    let between = |start: Option<&str>, end: Option<&str>| EventQuery {
         time_range: Some(TimeRange {
-            start: Some(start.into()),
-            end: Some(end.into()),
+            start: start.map(Into::into),
+            end: end.map(Into::into),
         }),
         ..all.clone()
     };
+    let within = |start, end| between(Some(start), Some(end));
+    let since = between(Some("2026-01-02T00:00:00Z"), None);
+    assert_eq!(ids(store, &since), ["e1", "e3", "e4"]);
+    let until = between(None, Some("2026-01-01T00:00:00Z"));
+    assert_eq!(ids(store, &until), ["e2"]);
     let day = within("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z");
     assert_eq!(ids(store, &day), ["e1", "e3", "e4"], "both ends are in it");
     // As text: a shorter one is before what it begins.
@@ -160,14 +170,42 @@ fn orders_records_by_occurrence(store: &impl ExperienceStore) {
         ..all.clone()
     };
     assert_eq!(record_ids(store, &of_tenant), ["e2", "user e1", "e1"]);
+    // The engine's are limited before that.
+    let first = EventQuery {
+        limit: Some(2),
+        ..all.clone()
+    };
+    assert_eq!(record_ids(store, &first), ["e2", "user e1"]);
+    // Users' events have no kind and no chain.
     let in_chain = EventQuery {
         chain_id: Some("a".into()),
+        ..all.clone()
+    };
+    assert_eq!(record_ids(store, &in_chain), ["user e1", "e1"]);
+    let of_kind = EventQuery {
+        kinds: vec![ExperienceEventKind::FactPromoted],
         ..all
     };
-    assert_eq!(record_ids(store, &in_chain), ["e1"]);
+    assert_eq!(record_ids(store, &of_kind), ["e2", "e4", "user e1"]);
 }
 
-fn stores_an_id_once(store: &impl ExperienceStore) {
+/// An [`ExperienceStore`], empty so far, stores an event of an id once. That of converge-core,
+/// which is in memory, need not.
+///
+/// # Panics
+///
+/// Where it does not.
+///
+/// ```
+/// # ledger_tests::example(|ledger| {
+/// use ledger_client::converge::{LedgerExperienceStore, conformance};
+///
+/// let context = ledger.context("loan-7").open_or_create()?;
+/// conformance::stores_once(&LedgerExperienceStore::new(context.appender()?, "run-1"));
+/// # Ok(()) });
+/// ```
+pub fn stores_once(store: &impl ExperienceStore) {
+    fill(store);
     fill(store);
     let all = EventQuery::default();
     assert_eq!(ids(store, &all), ["e1", "e2", "e3", "e4"]);
@@ -203,7 +241,12 @@ fn keeps_transitions_of_artifacts(store: &impl ExperienceStore) {
 }
 
 fn finds_trace_links(store: &impl ExperienceStore) {
-    for (id, seed) in [("trace-1", 17), ("trace-2", 18)] {
+    let traces = [
+        ("t1", "trace-1", 16),
+        ("t2", "trace-2", 18),
+        ("t3", "trace-1", 17),
+    ];
+    for (event_id, id, seed) in traces {
         let trace = LocalReplayTrace {
             base_model_hash: "model".into(),
             adapter: None,
@@ -219,7 +262,7 @@ fn finds_trace_links(store: &impl ExperienceStore) {
             trace_link_id: id.into(),
             trace_link: ReplayTrace::Local(trace),
         };
-        let stored = store.append_event(ExperienceEventEnvelope::new(id, event));
+        let stored = store.append_event(ExperienceEventEnvelope::new(event_id, event));
         stored.expect("stored");
     }
     let seed = |id: &str| match store.get_trace_link(&id.into()).expect("readable") {
@@ -230,7 +273,7 @@ fn finds_trace_links(store: &impl ExperienceStore) {
         }
     };
     let found = ["trace-2", "trace-1", "none"].map(seed);
-    assert_eq!(found, [Some(18), Some(17), None]);
+    assert_eq!(found, [Some(18), Some(17), None], "the last one counts");
 }
 
 /// A [`ContextStore`], empty so far and with the payloads of

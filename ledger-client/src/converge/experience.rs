@@ -22,7 +22,9 @@ use super::recorder::start::unique;
 
 /// Stores what a host tells of one run in a context, for everybody who asks there.
 ///
-/// What several runs store in one context is found by all of them. An event of an id that
+/// It finds what converge-core's in-memory store would (`converge-experience`): the limit is the
+/// first n, of records those of the engine before they are put in order with the users'. What
+/// several runs store in one context is found by all of them. An event of an id that
 /// this run has stored already, now or before a restart, is not stored again. It waits
 /// for room as its appender does, and for nothing else, so it may be called by a
 /// task of any runtime.
@@ -63,7 +65,7 @@ struct Writer {
 }
 
 impl LedgerExperienceStore {
-    /// Stores with this appender, as this run.
+    /// Stores with this appender, as this run; an empty name is that of a new one.
     ///
     /// ```
     /// # ledger_tests::example(|ledger| {
@@ -74,9 +76,10 @@ impl LedgerExperienceStore {
     /// # Ok(()) });
     /// ```
     pub fn new(appender: Appender, run_id: impl Into<String>) -> LedgerExperienceStore {
+        let run_id = run_id.into();
         LedgerExperienceStore {
             context: appender.context().clone(),
-            run_id: run_id.into(),
+            run_id: if run_id.is_empty() { unique() } else { run_id },
             writer: Mutex::new(Writer {
                 appender,
                 stored: HashSet::new(),
@@ -141,6 +144,7 @@ impl LedgerExperienceStore {
         let mut found = Vec::new();
         let mut range = self.context.range(self.context.first_available()?).key(key);
         while let Some(entry) = range.next_entry()? {
+            entry.verify().map_err(ReadError::from)?;
             let id = ["run_id", "event_id"].map(|name| of(&entry, name).map(str::to_owned));
             let is_ours = of(&entry, "v") == Some(VERSION);
             if is_ours && seen.insert(id) {
@@ -230,8 +234,7 @@ impl ExperienceStore for LedgerExperienceStore {
             artifact_kind,
             event,
         };
-        let id = unique();
-        let event = ExperienceEventEnvelope::new(id, event).with_timestamp(occurred_at);
+        let event = ExperienceEventEnvelope::new(unique(), event).with_timestamp(occurred_at);
         self.store_event(&mut self.writer(), &event)
     }
 
@@ -247,7 +250,7 @@ impl ExperienceStore for LedgerExperienceStore {
             } if id == *trace_link_id => Some(trace_link),
             _ => None,
         });
-        Ok(links.next())
+        Ok(links.next_back())
     }
 
     fn append_user_event(&self, event: UserExperienceEventEnvelope) -> ExperienceStoreResult<()> {
@@ -262,22 +265,16 @@ impl ExperienceStore for LedgerExperienceStore {
     }
 
     fn query_records(&self, query: &EventQuery) -> ExperienceStoreResult<Vec<ExperienceRecord>> {
-        let everything = EventQuery {
-            limit: None,
-            ..query.clone()
-        };
-        let engine = self.query_events(&everything)?.into_iter();
+        let engine = self.query_events(query)?.into_iter();
         let mut found: Vec<_> = engine.map(ExperienceRecord::Engine).collect();
-        // Users' events are of no kind that can be asked for, and in no chain.
-        if query.kinds.is_empty() && query.chain_id.is_none() {
-            let user = self.all(USER_EVENTS)?.into_iter();
-            found.extend(user.map(ExperienceRecord::User));
-        }
-        found.retain(|record| {
-            is_same(query.tenant_id.as_ref(), record.tenant_id())
-                && is_same(query.correlation_id.as_ref(), record.correlation_id())
-                && is_within(query.time_range.as_ref(), record.occurred_at())
+        // Users' events have no kind and no chain, and are found whichever are asked for.
+        let user: Vec<UserExperienceEventEnvelope> = self.all(USER_EVENTS)?;
+        let user = user.into_iter().filter(|event| {
+            is_same(query.tenant_id.as_ref(), event.tenant_id.as_ref())
+                && is_same(query.correlation_id.as_ref(), event.correlation_id.as_ref())
+                && is_within(query.time_range.as_ref(), &event.occurred_at)
         });
+        found.extend(user.map(ExperienceRecord::User));
         // Those of one time stay as they are: the engine's before the user's.
         found.sort_by(|one, other| one.occurred_at().cmp(other.occurred_at()));
         found.truncate(query.limit.unwrap_or(usize::MAX));
@@ -306,13 +303,13 @@ fn is_within(wanted: Option<&TimeRange>, found: &Timestamp) -> bool {
     })
 }
 
+/// As the core's in-memory store has it, which finds no resolved hypothesis by its chain.
 fn chain(event: &ExperienceEvent) -> Option<&ChainId> {
     match event {
         ExperienceEvent::ProposalCreated { chain_id, .. }
         | ExperienceEvent::ProposalValidated { chain_id, .. }
         | ExperienceEvent::OutcomeRecorded { chain_id, .. }
-        | ExperienceEvent::BudgetExceeded { chain_id, .. }
-        | ExperienceEvent::HypothesisResolved { chain_id, .. } => Some(chain_id),
+        | ExperienceEvent::BudgetExceeded { chain_id, .. } => Some(chain_id),
         _ => None,
     }
 }
