@@ -152,3 +152,26 @@ fn watch_epoll_prints_entries_as_they_come() {
 fn watch_tokio_prints_entries_as_they_come() {
     watches("watch_tokio", |seq| format!("log: {seq} k"));
 }
+
+#[cfg(feature = "converge")]
+#[test]
+fn a_run_that_record_begins_is_resumed_as_a_human_says() {
+    use ledger_client::converge::history::{Verdict, gates};
+
+    let instance = Instance::start("converge");
+    for (scope, answer) in [("loan-7", Verdict::Approved), ("loan-8", Verdict::Rejected)] {
+        let printed = instance.printed("record", &[scope, "4200 euros"]);
+        assert_eq!(printed, "lend 4200 euros?\n");
+        let misspelt = instance.command("resume", &[scope, "aprove"]).output();
+        assert!(!misspelt.expect("it starts").status.success());
+        let word = match answer {
+            Verdict::Approved => "approve",
+            Verdict::Rejected => "reject",
+        };
+        let printed = instance.printed("resume", &[scope, word]);
+        assert!(printed.starts_with("Converged: "), "{printed}");
+        let gates = gates(&instance.context(scope)).expect("readable");
+        let decision = gates[0].decision.as_ref().expect("it is answered");
+        assert_eq!((decision.verdict, decision.is_told), (answer, true));
+    }
+}
