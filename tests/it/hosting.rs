@@ -2,16 +2,16 @@
 
 use std::panic::resume_unwind;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use converge_core::gates::GateDecision;
 use converge_core::{
-    AgentEffect, ContextFact, ContextKey, ContextState, Engine, ExperienceEvent, HitlPause,
-    StreamingCallback, Suggestor, TypesIntentKind, TypesRootIntent, TypesRunHooks,
+    AgentEffect, ContextKey, ContextState, Engine, ExperienceEvent, HitlPause, StreamingCallback,
+    Suggestor, TypesIntentKind, TypesRootIntent, TypesRunHooks,
 };
 use ledger_client::converge::history::explain;
 use ledger_client::converge::{Recorder, rebuild};
@@ -20,7 +20,7 @@ use pollster::block_on;
 
 use crate::commands::lines;
 use crate::suggestors::{
-    approve, asked, complete, engine, gated, reject, root, texts, two_plans, with_term,
+    Heard, approve, asked, complete, engine, gated, reject, root, texts, two_plans, with_term,
 };
 use crate::waiting::dozing;
 use crate::{loan, started};
@@ -214,34 +214,6 @@ fn after_a_long_silence_who_sleeps_hears_of_the_next_entry() {
     let mut sleeper = dozing(&instance);
     Recorder::new(&ledger, "log").on_cycle_start(9);
     assert_eq!(sleeper.hear(), "ok rung");
-}
-
-/// Everything that an engine says, to the byte.
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-impl Heard {
-    fn note(&self, what: String) {
-        self.0.lock().expect("no panic").push(what);
-    }
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("no panic"))
-    }
-}
-
-impl StreamingCallback for Heard {
-    fn on_cycle_start(&self, cycle: u32) {
-        self.note(format!("start {cycle}"));
-    }
-    fn on_fact(&self, cycle: u32, fact: &ContextFact) {
-        self.note(format!(
-            "fact {cycle} {}",
-            serde_json::to_string(fact).expect("JSON")
-        ));
-    }
-    fn on_cycle_end(&self, cycle: u32, facts: usize) {
-        self.note(format!("end {cycle} {facts}"));
-    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use converge_core::gates::{GateDecision, TimeoutPolicy};
 use converge_core::{
     Budget, ContextFact, ContextKey, ContextState, ConvergeError, ConvergeResult, Engine,
-    EngineHitlPolicy, RunResult, StreamingCallback,
+    EngineHitlPolicy, Invariant, InvariantClass, InvariantResult, RunResult, StreamingCallback,
+    Violation,
 };
 use ledger_client::Context;
 use ledger_client::converge::{PayloadRegistry, Recorder, rebuild};
@@ -43,6 +44,29 @@ struct Program {
     gated: Option<usize>,
     /// What a human says, one after the other.
     answers: Vec<bool>,
+    /// Nothing may be there, or only one thing, and when that is looked at.
+    forbidden: Option<(usize, usize, InvariantClass)>,
+    /// Without humans there is another way to run it.
+    is_plain: bool,
+}
+
+/// At most so many facts may be under a key.
+#[derive(Clone, Copy, Debug)]
+struct AtMost(usize, usize, InvariantClass);
+
+impl Invariant for AtMost {
+    fn name(&self) -> &str {
+        "at_most"
+    }
+    fn class(&self) -> InvariantClass {
+        self.2
+    }
+    fn check(&self, context: &dyn converge_core::Context) -> InvariantResult {
+        match context.count(KEYS[self.0]) > self.1 {
+            true => InvariantResult::Violated(Violation::new("there are too many")),
+            false => InvariantResult::Ok,
+        }
+    }
 }
 
 fn program() -> impl Strategy<Value = Program> {
@@ -62,14 +86,23 @@ fn program() -> impl Strategy<Value = Program> {
         prop::collection::vec(rule, 0..6),
     );
     let limits = (1..8_u32, 1..12_u32, prop::option::of(0..KEYS.len()));
-    (given, limits, prop::collection::vec(any::<bool>(), 8)).prop_map(
-        |((inputs, rules), (max_cycles, max_facts, gated), answers)| Program {
+    let classes = prop::sample::select(vec![
+        InvariantClass::Structural,
+        InvariantClass::Semantic,
+        InvariantClass::Acceptance,
+    ]);
+    let forbidden = prop::option::weighted(0.3, (0..KEYS.len(), 0..3_usize, classes));
+    let answers = prop::collection::vec(any::<bool>(), 8);
+    (given, limits, answers, forbidden, any::<bool>()).prop_map(
+        |((inputs, rules), (max_cycles, max_facts, gated), answers, forbidden, is_plain)| Program {
             inputs,
             rules,
             max_cycles,
             max_facts,
             gated,
             answers,
+            forbidden,
+            is_plain: is_plain && gated.is_none(),
         },
     )
 }
@@ -102,6 +135,9 @@ impl Program {
             max_cycles: self.max_cycles,
             max_facts: self.max_facts,
         });
+        if let Some((key, count, class)) = self.forbidden {
+            engine.register_invariant(AtMost(key, count, class));
+        }
         if let Some(gated) = self.gated {
             engine.set_hitl_policy(EngineHitlPolicy {
                 confidence_threshold: None,
@@ -123,6 +159,14 @@ impl Program {
 
     fn run(&self, recorder: Option<&Recorder>) -> Result<ConvergeResult, ConvergeError> {
         let mut engine = self.engine();
+        if self.is_plain {
+            return block_on(async {
+                match recorder {
+                    Some(recorder) => recorder.run(&mut engine, self.context()).await,
+                    None => engine.run(self.context()).await,
+                }
+            });
+        }
         let mut answers = self.answers.iter();
         let mut result = block_on(async {
             match recorder {
@@ -163,9 +207,12 @@ fn outcome(result: &Result<ConvergeResult, ConvergeError>) -> String {
             let root = error
                 .context()
                 .map(|it| it.snapshot().merkle_root().to_hex());
-            let kind = error.to_string();
-            let kind = kind.split(':').next().unwrap_or_default().to_owned();
-            format!("{kind} {root:?}")
+            let said = error.to_string();
+            let said = match error {
+                ConvergeError::Conflict { .. } => said.split(':').next().unwrap_or_default(),
+                _ => &*said,
+            };
+            format!("{said} {root:?}")
         }
     }
 }
@@ -202,6 +249,7 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
     let ledger = instance.connect();
     let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
     let interrupted = std::cell::Cell::new(0);
+    let violated = std::cell::Cell::new(0);
     let outcome = runner.run(&(program(), 0..12_u32), |(program, calls)| {
         // Budgets begin anew with every attempt, and a resumed pause promotes the rest of
         // its cycle unasked: neither can come to the same.
@@ -209,12 +257,13 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
             max_cycles: 100,
             max_facts: 1000,
             gated: None,
+            is_plain: false,
             ..program
         };
         let alone = program.run(None);
         // A fact that is proposed again contradicts itself by the cycle in its record, and
         // cycles count anew: the same cycle may come again.
-        prop_assume!(alone.is_ok());
+        prop_assume!(!matches!(alone, Err(ConvergeError::Conflict { .. })));
         let fails = Arc::new(Fails(Mutex::new(calls)));
         let recorder = Recorder::new(&ledger, "programs").streaming(fails);
         let run = AssertUnwindSafe(|| program.run(Some(&recorder)));
@@ -232,17 +281,20 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
         let RunResult::Complete(resumed) = resumed.expect("it has not ended") else {
             return Err(TestCaseError::fail("nothing is gated"));
         };
-        let root = |result: Result<ConvergeResult, ConvergeError>| {
-            result.map(|result| result.integrity.merkle_root).ok()
+        let root = |result: Result<ConvergeResult, ConvergeError>| match result {
+            Ok(result) => Ok(result.integrity.merkle_root.to_hex()),
+            Err(error) => Err(outcome(&Err(error))),
         };
+        violated.set(violated.get() + u32::from(alone.is_err()));
         prop_assert_eq!(root(resumed), root(alone));
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
     assert!(
-        interrupted.get() > 30,
-        "{} were interrupted",
-        interrupted.get()
+        interrupted.get() > 30 && violated.get() > 3,
+        "{} were interrupted, of which {} violate an invariant",
+        interrupted.get(),
+        violated.get()
     );
 }
 
@@ -297,7 +349,7 @@ fn with_and_without_a_ledger_a_program_does_the_same() {
         Ok(())
     });
     outcome_of.unwrap_or_else(|error| panic!("{error}"));
-    // All ways to end are among them.
+    // All ways to end are among them: well, without budget, in contradiction or violation.
     let kinds = kinds.into_inner();
-    assert!(kinds.len() >= 3, "{kinds:?}");
+    assert!(kinds.len() >= 4, "{kinds:?}");
 }

@@ -1,15 +1,16 @@
 //! Whatever becomes of the ledger, an engine does the same, and is not kept
 //! waiting.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use converge_core::{ContextFact, StreamingCallback};
+use converge_core::StreamingCallback;
 use ledger_client::converge::Recorder;
 use ledger_client::{Context, Full, NewEntry};
 use ledger_tests::Instance;
 use pollster::block_on;
 
+use crate::suggestors::Heard;
 use crate::{loan, started};
 
 /// An `append` would wait for a second.
@@ -19,38 +20,9 @@ const APPLICATIONS: u64 = 20;
 /// cycles and of the run.
 const ENTRIES: u64 = 27;
 
-/// Hears everything that an engine says.
-#[derive(Default)]
-struct Listener(Mutex<Vec<String>>);
-
-impl Listener {
-    fn hear(&self, what: String) {
-        self.0.lock().expect("one thread").push(what);
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("one thread"))
-    }
-}
-
-impl StreamingCallback for Listener {
-    fn on_cycle_start(&self, cycle: u32) {
-        self.hear(format!("start {cycle}"));
-    }
-
-    fn on_fact(&self, cycle: u32, fact: &ContextFact) {
-        let text = serde_json::to_string(fact).expect("a fact is JSON");
-        self.hear(format!("{cycle} {text}"));
-    }
-
-    fn on_cycle_end(&self, cycle: u32, facts_added: usize) {
-        self.hear(format!("end {cycle} {facts_added}"));
-    }
-}
-
 /// Everything that a run does without a ledger, to the byte.
 fn alone(number: u64) -> (loan::Outcome, Vec<String>) {
-    let listener = Arc::new(Listener::default());
+    let listener = Arc::new(Heard::default());
     let mut engine = loan::engine();
     engine.set_streaming(listener.clone());
     let context = loan::context(loan::application(number)).expect("a context");
@@ -65,7 +37,7 @@ fn alone(number: u64) -> (loan::Outcome, Vec<String>) {
 /// recorded, and how many were dropped.
 fn runs_are_the_same(recorder: &Recorder) -> (u64, u64) {
     let before = (recorder.recorded(), recorder.dropped());
-    let listener = Arc::new(Listener::default());
+    let listener = Arc::new(Heard::default());
     let recorder = recorder.clone().streaming(listener.clone());
     for number in 0..APPLICATIONS {
         let (expected, heard) = alone(number);

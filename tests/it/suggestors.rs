@@ -1,7 +1,7 @@
 //! Suggestors that do what a test says, and what tests of their runs have in common.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use converge_core::gates::{GateDecision, TimeoutPolicy};
@@ -240,4 +240,32 @@ pub(crate) fn with_facts(prefix: &str, count: usize, len: usize) -> ContextState
     }
     let result = block_on(Engine::new().run(context));
     result.expect("it converges").context
+}
+
+/// Everything that an engine says, to the byte.
+#[derive(Default)]
+pub(crate) struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    pub(crate) fn note(&self, what: String) {
+        self.0.lock().expect("no panic").push(what);
+    }
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+}
+
+impl StreamingCallback for Heard {
+    fn on_cycle_start(&self, cycle: u32) {
+        self.note(format!("start {cycle}"));
+    }
+    fn on_fact(&self, cycle: u32, fact: &ContextFact) {
+        self.note(format!(
+            "fact {cycle} {}",
+            serde_json::to_string(fact).expect("JSON")
+        ));
+    }
+    fn on_cycle_end(&self, cycle: u32, facts: usize) {
+        self.note(format!("end {cycle} {facts}"));
+    }
 }
