@@ -45,17 +45,25 @@ pub fn answer_futex([there, back]: [&AtomicU32; 2], n: u32) {
     wake(back, n);
 }
 
-fn wake(word: &AtomicU32, value: u32) {
+pub fn wake(word: &AtomicU32, value: u32) {
     word.store(value, Ordering::Release);
     // SAFETY: FUTEX_WAKE reads no memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }
 
 fn wait(word: &AtomicU32, value: u32) {
+    let mut now = word.load(Ordering::Acquire);
+    while now != value {
+        now = wait_for_change(word, now);
+    }
+}
+
+/// Sleeps as long as a word has this value; says what it has then.
+pub fn wait_for_change(word: &AtomicU32, seen: u32) -> u32 {
     loop {
         let now = word.load(Ordering::Acquire);
-        if now == value {
-            return;
+        if now != seen {
+            return now;
         }
         // SAFETY: the word outlives the call; no timeout is given.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, now, 0) };

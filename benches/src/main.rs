@@ -4,15 +4,20 @@
 //! another process, pinned to another core. `--only NAME` runs one row.
 
 mod archive;
+mod beside;
+mod child;
 mod converge;
 mod instance;
 mod limits;
 mod log;
 mod memory;
+mod peers;
 mod report;
 mod scale;
 mod snapshot;
 mod watch;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -25,6 +30,9 @@ struct Args {
     /// Fewer repetitions: for a look, not for a record
     #[arg(long)]
     quick: bool,
+    /// Fail unless these peers can be run
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    require: Vec<String>,
     /// Internal: the part that a child process plays
     #[arg(long, hide = true)]
     role: Option<String>,
@@ -36,14 +44,19 @@ struct Args {
 /// Prints figures; does the given fraction of the work.
 type Row = fn(u64);
 
-fn main() {
+fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(role) = &args.role {
-        if role == "daemon" {
-            return scale::be_daemon(&args.rest);
+        match &**role {
+            "daemon" => scale::be_daemon(&args.rest),
+            "player" => beside::player::play(&args.rest),
+            _ => watch::play(role, &args.rest),
         }
-        watch::play(role, &args.rest);
-        return;
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = beside::run(&args.only, args.quick, &args.require) {
+        eprintln!("ledger-benches: {error}");
+        return ExitCode::FAILURE;
     }
     let scale = if args.quick { 10 } else { 1 };
     let rows: [(&str, Row); 20] = [
@@ -68,11 +81,21 @@ fn main() {
         ("snapshot/small", snapshot::small),
         ("scale/idle-contexts", scale::idle_contexts),
     ];
-    for (name, row) in rows {
-        if name.contains(&args.only) {
-            // The row before may have pinned this thread, and children inherit that.
-            report::unpin();
-            row(scale);
-        }
+    let own: Vec<_> = rows
+        .iter()
+        .filter(|(name, _)| name.contains(&args.only))
+        .collect();
+    if own.is_empty() && beside::works(&args.only).next().is_none() {
+        eprintln!(
+            "ledger-benches: no row's name contains {:?}; without --only all are run",
+            args.only
+        );
+        return ExitCode::FAILURE;
     }
+    for (_, row) in own {
+        // The row before may have pinned this thread, and children inherit that.
+        report::unpin();
+        row(scale);
+    }
+    ExitCode::SUCCESS
 }

@@ -20,14 +20,16 @@ pub struct SharedMemory {
 
 impl SharedMemory {
     pub fn create(what: &str, len: usize) -> SharedMemory {
-        let name = format!("/ledger-bench-{what}-{}", std::process::id());
+        SharedMemory::create_named(&format!("/ledger-bench-{what}-{}", std::process::id()), len)
+    }
+
+    pub fn create_named(name: &str, len: usize) -> SharedMemory {
         let flags = OFlag::O_CREAT | OFlag::O_RDWR;
-        let fd =
-            shm_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).expect("shared memory");
+        let fd = shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR).expect("shared memory");
         nix::unistd::ftruncate(&fd, len as i64).expect("room");
         SharedMemory {
             address: map(&fd, len),
-            name,
+            name: name.to_owned(),
             len,
             is_owner: true,
         }
@@ -71,11 +73,14 @@ impl SharedMemory {
 
     /// Two words on lines of their own.
     pub fn words32(&self) -> [&AtomicU32; 2] {
-        [0, 128].map(|offset| {
-            let word = std::ptr::from_ref(self.word64(offset)).cast_mut();
-            // SAFETY: the first half of a word that nobody uses whole meanwhile.
-            unsafe { AtomicU32::from_ptr(word.cast()) }
-        })
+        [self.word32(0), self.word32(128)]
+    }
+
+    #[inline]
+    pub fn word32(&self, offset: usize) -> &AtomicU32 {
+        let word = std::ptr::from_ref(self.word64(offset)).cast_mut();
+        // SAFETY: the first half of a word that nobody uses whole meanwhile.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
     }
 
     #[inline]

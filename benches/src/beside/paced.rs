@@ -1,0 +1,62 @@
+//! One way, at a fixed rate: from when a payload was due to when it has been read.
+
+use crate::peers::{Missing, Place, Wait};
+
+use super::player::{Part, Player};
+use super::stage::{Cast, Line, Round, Stage};
+use super::table;
+
+struct Players {
+    sender: Player,
+    receiver: Player,
+}
+
+fn start(peer: &str, place: &Place) -> Result<Players, Missing> {
+    if peer == "machine" {
+        return Err(Missing::NoSuchThing("its word has no room for a time"));
+    }
+    Ok(Players {
+        receiver: Player::start(peer, Part::Receiver(0), place)?,
+        sender: Player::start(peer, Part::Sender, place)?,
+    })
+}
+
+impl Players {
+    fn play(&mut self, count: u64, interval_ns: u64) -> Result<Round, Missing> {
+        self.sender.tell("settle")?;
+        self.sender.hear("settled")?;
+        self.receiver.tell(&format!("age {count}"))?;
+        self.sender.tell(&format!("pace {count} {interval_ns}"))?;
+        self.sender.hear("paced")?;
+        let (_, ages) = self.receiver.hear_figures("aged")?;
+        Ok((ages.value_at_quantile(0.5) as f64, ages))
+    }
+}
+
+const RATES: [(u64, &str); 3] = [
+    (10_000, "10 k/s"),
+    (100_000, "100 k/s"),
+    (1_000_000, "1 M/s"),
+];
+
+fn line(stage: &Stage, rate: u64) -> Line {
+    let place = Place::of(format!("paced-{rate}"), 64, 1, Wait::Spinning);
+    let mut casts = stage.casts(&place, start);
+    // A tenth of a second.
+    let count = rate / 10;
+    for round in 0..=stage.rounds() {
+        for cast in &mut casts {
+            cast.play(round > 0, |players| {
+                players.play(count, 1_000_000_000 / rate)
+            });
+        }
+    }
+    casts.into_iter().map(Cast::figures).collect()
+}
+
+/// One table: a column for each rate.
+pub fn tables(stage: &Stage) -> String {
+    let columns = RATES.map(|(rate, name)| (name, line(stage, rate)));
+    let table = table::beside(&columns);
+    format!("One way to a receiver that spins, 64 B at a fixed rate:\n\n{table}")
+}

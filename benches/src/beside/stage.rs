@@ -1,0 +1,162 @@
+//! All peers beside each other, in one run: what runs beside them, and who plays.
+
+use std::path::PathBuf;
+
+use hdrhistogram::Histogram;
+
+use crate::peers::{self, Host, Missing, Peer, Place};
+use crate::report::histogram;
+use crate::with_peer;
+
+use super::machine;
+
+/// Peers that are there, and why others are not.
+pub struct Stage {
+    hosts: Vec<(&'static str, Result<Host, Missing>)>,
+    dir: PathBuf,
+    is_quick: bool,
+}
+
+/// What was measured of one peer: the mean of each round, and how long single ones took.
+#[derive(Clone)]
+pub struct Figures {
+    pub means: Vec<f64>,
+    pub latencies: Histogram<u64>,
+}
+
+/// The same of every peer, in the order of [`peers::NAMES`].
+pub type Line = Vec<(&'static str, Result<Figures, Missing>)>;
+
+impl Stage {
+    /// Starts what runs beside them.
+    ///
+    /// # Errors
+    ///
+    /// One that is required is missing.
+    pub fn set(is_quick: bool, required: &[String]) -> Result<Stage, String> {
+        if let Some(unknown) = required.iter().find(|it| !peers::NAMES.contains(&&***it)) {
+            let known = peers::NAMES.join(", ");
+            return Err(format!("no peer is named {unknown:?}; there are {known}"));
+        }
+        let name = format!("ledger-beside-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let hosts = peers::NAMES.map(|peer| {
+            let host = match peer {
+                "aeron" if cfg!(not(feature = "aeron")) => Err(Missing::NotInstalled(
+                    "--features aeron, with CMake 3.30 or newer (pip install cmake) and \
+                     apt-get install libclang-dev libbsd-dev uuid-dev"
+                        .to_owned(),
+                )),
+                _ => with_peer!(peer, host(&dir)),
+            };
+            (peer, host)
+        });
+        let stage = Stage {
+            hosts: hosts.into(),
+            dir,
+            is_quick,
+        };
+        for peer in required {
+            if let Some(missing) = stage.missing(peer) {
+                let how = machine::why(missing);
+                return Err(format!("{peer} is required and cannot be run: {how}"));
+            }
+        }
+        Ok(stage)
+    }
+
+    /// Why a peer cannot be run here, if it cannot.
+    pub fn missing(&self, peer: &str) -> Option<&Missing> {
+        let (_, host) = self.hosts.iter().find(|(name, _)| *name == peer)?;
+        host.as_ref().err()
+    }
+
+    pub fn rounds(&self) -> u32 {
+        if self.is_quick { 2 } else { 9 }
+    }
+
+    /// Every peer with its players, as `start` has them start, or why not.
+    pub fn casts<P>(
+        &self,
+        place: &Place,
+        start: impl Fn(&str, &Place) -> Result<P, Missing>,
+    ) -> Vec<Cast<P>> {
+        let casts = self.hosts.iter().map(|(peer, host)| {
+            let here = host.as_ref().map_err(Clone::clone).and_then(|host| {
+                let place = Place {
+                    address: host.address.clone(),
+                    dir: self.dir.clone(),
+                    topic: format!("{}-{peer}", place.topic),
+                    ..place.clone()
+                };
+                match with_peer!(*peer, lacks(&place)) {
+                    Some(missing) => Err(missing),
+                    None => Ok(place),
+                }
+            });
+            Cast {
+                peer,
+                is_slow: here.is_ok() && with_peer!(*peer, is_slow()),
+                players: here.and_then(|place| start(peer, &place)),
+                figures: Figures {
+                    means: Vec::new(),
+                    latencies: histogram(),
+                },
+            }
+        });
+        casts.collect()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.hosts.clear();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn host<P: Peer>(dir: &std::path::Path) -> Result<Host, Missing> {
+    P::host(dir)
+}
+
+fn lacks<P: Peer>(place: &Place) -> Option<Missing> {
+    P::lacks(place)
+}
+
+fn is_slow<P: Peer>() -> bool {
+    P::IS_SLOW
+}
+
+/// One peer's players, and what was measured of them.
+pub struct Cast<P> {
+    pub peer: &'static str,
+    pub is_slow: bool,
+    players: Result<P, Missing>,
+    figures: Figures,
+}
+
+/// A mean in nanoseconds, and what single ones took.
+pub type Round = (f64, Histogram<u64>);
+
+impl<P> Cast<P> {
+    /// Has the players play a round, which counts once they are warm.
+    pub fn play(&mut self, is_warm: bool, round: impl FnOnce(&mut P) -> Result<Round, Missing>) {
+        let Ok(players) = &mut self.players else {
+            return;
+        };
+        match round(players) {
+            Ok((mean, latencies)) if is_warm => {
+                self.figures.means.push(mean);
+                let added = self.figures.latencies.add(latencies);
+                added.expect("the same bounds");
+            }
+            Ok(_) => {}
+            Err(missing) => self.players = Err(missing),
+        }
+    }
+
+    pub fn figures(self) -> (&'static str, Result<Figures, Missing>) {
+        (self.peer, self.players.map(|_| self.figures))
+    }
+}

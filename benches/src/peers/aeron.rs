@@ -1,0 +1,129 @@
+//! Aeron IPC: a concurrent publication's `offer`, and a subscription that polls. It has no
+//! time, no checksum, and no history.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::time::Duration;
+
+use rusteron_client::{Aeron as Client, AeronPublication, AeronSubscription, Handlers};
+use rusteron_media_driver::testing::EmbeddedDriver;
+
+use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+
+pub struct Aeron;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The whole of a round fits, so that nobody is held up by who receives.
+const CHANNEL: &str = "aeron:ipc?term-length=64m";
+
+impl Peer for Aeron {
+    type Sender = Offering;
+    type Receiver = Polling;
+
+    fn host(_: &Path) -> Result<Host, Missing> {
+        let driver = EmbeddedDriver::launch();
+        let driver = driver.map_err(|error| Missing::Failed(format!("{error:?}")))?;
+        Ok(Host {
+            address: driver.dir().to_owned(),
+            _running: Box::new(driver),
+        })
+    }
+
+    fn lacks(place: &Place) -> Option<Missing> {
+        if place.receivers == 0 {
+            return Some(Missing::NoSuchThing("nothing is offered to nobody"));
+        }
+        let is_parked = place.wait == Wait::Parked;
+        is_parked.then_some(Missing::NoSuchThing("its subscribers poll"))
+    }
+
+    fn sender(place: &Place) -> Offering {
+        let client = Client::connect_dir(&place.address).expect("a driver");
+        let channel = CString::new(CHANNEL).expect("no zero");
+        let adding = client.async_add_publication(&channel, stream(place));
+        let publication = adding.and_then(|adding| adding.poll_blocking(PATIENCE));
+        let publication = publication.expect("a publication");
+        while !publication.is_connected() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Offering {
+            publication,
+            _client: client,
+        }
+    }
+
+    fn receiver(place: &Place, _: usize) -> Polling {
+        let client = Client::connect_dir(&place.address).expect("a driver");
+        let channel = CString::new(CHANNEL).expect("no zero");
+        let adding =
+            client.async_add_subscription(&channel, stream(place), Handlers::NONE, Handlers::NONE);
+        let subscription = adding.and_then(|adding| adding.poll_blocking(PATIENCE));
+        Polling {
+            subscription: subscription.expect("a subscription"),
+            len: place.len,
+            fragments: Vec::new(),
+            _client: client,
+        }
+    }
+}
+
+/// A topic's own.
+fn stream(place: &Place) -> i32 {
+    let bytes = place.topic.bytes();
+    let hash = bytes.fold(7_i32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
+    });
+    hash.rem_euclid(1 << 20)
+}
+
+pub struct Offering {
+    publication: AeronPublication,
+    _client: Client,
+}
+
+impl Sender for Offering {
+    fn send(&mut self, payload: &[u8]) {
+        loop {
+            match self.publication.offer(payload) {
+                Ok(_) => return,
+                Err(error) if error.is_retryable() => std::hint::spin_loop(),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+}
+
+pub struct Polling {
+    subscription: AeronSubscription,
+    len: usize,
+    /// Of a payload that is longer than a fragment.
+    fragments: Vec<u8>,
+    _client: Client,
+}
+
+impl Receiver for Polling {
+    fn receive(&mut self, read: &mut impl FnMut(&[u8])) {
+        let mut is_done = false;
+        while !is_done {
+            let polled = self.subscription.poll_fn(
+                |fragment, _| {
+                    if fragment.len() == self.len {
+                        read(fragment);
+                        is_done = true;
+                        return;
+                    }
+                    self.fragments.extend_from_slice(fragment);
+                    if self.fragments.len() == self.len {
+                        read(&self.fragments);
+                        self.fragments.clear();
+                        is_done = true;
+                    }
+                },
+                1,
+            );
+            if polled.expect("a driver") == 0 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}

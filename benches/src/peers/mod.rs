@@ -1,0 +1,157 @@
+//! Who is measured, each behind the same two halves: one sends, one receives.
+
+#[cfg(feature = "aeron")]
+pub mod aeron;
+pub mod iceoryx;
+pub mod ledger;
+pub mod machine;
+pub mod mnesia;
+pub mod pipe;
+pub mod redis;
+pub mod socket;
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A way to get bytes from one process to another.
+pub trait Peer {
+    type Sender: Sender;
+    type Receiver: Receiver;
+
+    /// Whether each payload takes it tens of microseconds: then fewer will do.
+    const IS_SLOW: bool = false;
+
+    /// Starts what has to run beside both, and says where it is.
+    fn host(dir: &Path) -> Result<Host, Missing>;
+
+    /// Why it cannot be measured like that, if it cannot.
+    fn lacks(_: &Place) -> Option<Missing> {
+        None
+    }
+
+    fn sender(place: &Place) -> Self::Sender;
+
+    /// The nth of them.
+    fn receiver(place: &Place, n: usize) -> Self::Receiver;
+
+    /// Another program than this one that sends, and speaks as [`crate::player`] does.
+    fn sending_program(_: &Place) -> Option<Command> {
+        None
+    }
+}
+
+/// What runs beside the halves of a peer, until it is dropped.
+pub struct Host {
+    pub address: String,
+    pub _running: Box<dyn Any>,
+}
+
+/// Where the halves of one peer meet, and how large what they exchange is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// As its host says it.
+    pub address: String,
+    /// A directory of this run, for sockets and files.
+    pub dir: PathBuf,
+    pub topic: String,
+    /// Of each payload, in bytes.
+    pub len: usize,
+    pub receivers: usize,
+    pub wait: Wait,
+}
+
+impl Place {
+    /// Where it is, its peer says.
+    pub fn of(topic: String, len: usize, receivers: usize, wait: Wait) -> Place {
+        Place {
+            address: String::new(),
+            dir: PathBuf::new(),
+            topic,
+            len,
+            receivers,
+            wait,
+        }
+    }
+
+    /// The same for one direction.
+    pub fn towards(&self, direction: &str) -> Place {
+        Place {
+            topic: format!("{}-{direction}", self.topic),
+            ..self.clone()
+        }
+    }
+}
+
+/// What a receiver does while there is nothing for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Spinning,
+    Parked,
+}
+
+/// Sends one payload after the other.
+pub trait Sender {
+    /// Sends, however long it takes until there is room.
+    fn send(&mut self, payload: &[u8]);
+
+    /// Between two rounds, untimed: what is prepared in the background is done.
+    fn settle(&mut self) {}
+}
+
+/// Receives what was sent, in order.
+pub trait Receiver {
+    /// Waits for the next payload, as the place says, and reads it.
+    fn receive(&mut self, read: &mut impl FnMut(&[u8]));
+}
+
+/// Of a peer that has no such half.
+pub enum Never {}
+
+impl Receiver for Never {
+    fn receive(&mut self, _: &mut impl FnMut(&[u8])) {
+        match *self {}
+    }
+}
+
+impl Sender for Never {
+    fn send(&mut self, _: &[u8]) {
+        match *self {}
+    }
+}
+
+/// Why a peer is not measured, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nobody has built or installed it.
+    NotInstalled(String),
+    /// It has no such thing.
+    NoSuchThing(&'static str),
+    /// It did not work.
+    Failed(String),
+}
+
+/// Calls a generic function for the peer of a name.
+#[macro_export]
+macro_rules! with_peer {
+    ($name:expr, $call:ident ( $($argument:expr),* )) => {{
+        use $crate::peers::*;
+        match $name {
+            "ledger" => $call::<ledger::Ledger>($($argument),*),
+            #[cfg(feature = "aeron")]
+            "aeron" => $call::<aeron::Aeron>($($argument),*),
+            "iceoryx2" => $call::<iceoryx::Iceoryx>($($argument),*),
+            "redis" => $call::<redis::Redis>($($argument),*),
+            "mnesia" => $call::<mnesia::Mnesia>($($argument),*),
+            "socket" => $call::<socket::Socket>($($argument),*),
+            "pipe" => $call::<pipe::Pipe>($($argument),*),
+            "machine" => $call::<machine::Machine>($($argument),*),
+            other => panic!("no such peer: {other:?}"),
+        }
+    }};
+}
+
+/// All of them, in the order of the tables.
+pub const NAMES: [&str; 8] = [
+    "ledger", "aeron", "iceoryx2", "redis", "mnesia", "socket", "pipe", "machine",
+];
