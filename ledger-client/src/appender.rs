@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ledger_shm::append::Clock;
+use ledger_shm::clock::WallClock;
 use ledger_shm::record::Payload;
 use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
-use nix::time::{ClockId, clock_gettime};
 
 use crate::context::Context;
 use crate::error::AppendError;
@@ -19,19 +18,6 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(1);
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How many entries of a batch share one look at the bell.
 const BATCH_PER_RING: usize = 64;
-
-struct WallClock;
-
-impl Clock for WallClock {
-    #[inline]
-    fn now_ns(&self) -> u64 {
-        // A clock that fails, or stands before 1970, says nothing: the time is
-        // for information, and an append must not fail for it.
-        clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |now| {
-            u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).unwrap_or(0)
-        })
-    }
-}
 
 /// Appends to one context. Belongs to one thread (`Send`, not `Sync`).
 ///
@@ -49,6 +35,7 @@ impl Clock for WallClock {
 #[derive(Debug)]
 pub struct Appender {
     tail: Tail,
+    clock: WallClock,
     bell: Option<Arc<Bell>>,
     bell_version: u64,
     wait: Duration,
@@ -99,6 +86,7 @@ impl Appender {
         let bell = shared.bell();
         Ok(Appender {
             tail,
+            clock: WallClock::new(),
             bell,
             bell_version,
             wait: WAIT_DEFAULT,
@@ -384,7 +372,7 @@ impl Appender {
         let limits = shared.control.limits();
         match self
             .tail
-            .try_append(entry, &limits, &shared.parts, &WallClock)
+            .try_append(entry, &limits, &shared.parts, &mut self.clock)
         {
             Ok(appended) => {
                 if self.tail.take_wants_spare() {
@@ -413,10 +401,12 @@ impl Appender {
             && newest.part() != self.tail.segment().part()
         {
             self.tail = Tail::new(newest, shared.core.made_in).map_err(Refused::Corrupt)?;
-            match self
-                .tail
-                .try_append(entry, &shared.control.limits(), &shared.parts, &WallClock)
-            {
+            match self.tail.try_append(
+                entry,
+                &shared.control.limits(),
+                &shared.parts,
+                &mut self.clock,
+            ) {
                 Err(Refused::Full(now)) => why = now,
                 outcome => return Ok(outcome?),
             }

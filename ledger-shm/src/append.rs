@@ -58,7 +58,7 @@ pub trait Parts {
 /// Where the wall-clock time of an entry comes from.
 pub trait Clock {
     /// Nanoseconds since 1970.
-    fn now_ns(&self) -> u64;
+    fn now_ns(&mut self) -> u64;
 }
 
 /// What the ledger gave an entry.
@@ -183,7 +183,7 @@ impl Tail {
         entry: &NewEntry<'_, P>,
         limits: &Limits,
         parts: &impl Parts,
-        clock: &impl Clock,
+        clock: &mut impl Clock,
     ) -> Result<Appended, Refused> {
         if !self.made_in.is_current() {
             return Err(Refused::Forked);

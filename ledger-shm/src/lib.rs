@@ -19,7 +19,8 @@
 //! 10. `file`: entries on disk, in an archive or a snapshot; `merkle`: the tree over
 //!     them;
 //! 11. [`socket`]: packets and descriptors between a client and the daemon;
-//! 12. [`fork`], `region`, [`sync`] and `sys`: what all of it rests on.
+//! 12. `clock`: what time it is, for less;
+//! 13. [`fork`], `region`, [`sync`] and `sys`: what all of it rests on.
 
 #![cfg_attr(loom, allow(dead_code))]
 
@@ -33,6 +34,8 @@ compile_error!("ledger-shm needs 64-bit addresses: segments are mapped whole");
 
 pub mod append;
 pub mod bell;
+#[cfg(not(loom))]
+pub mod clock;
 pub mod control;
 pub mod entry;
 pub mod error;

@@ -26,7 +26,7 @@ impl Tail {
         &mut self,
         entry: &NewEntry<'_, P>,
         limits: &Limits,
-        clock: &impl Clock,
+        clock: &mut impl Clock,
     ) -> Result<Result<Placed, usize>, Refused> {
         let pairs = entry.pairs();
         if self.scratch.len() < record::scratch_len(pairs.len()) {

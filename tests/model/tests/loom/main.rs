@@ -92,7 +92,7 @@ impl Parts for Mapped {
 struct Stopped;
 
 impl Clock for Stopped {
-    fn now_ns(&self) -> u64 {
+    fn now_ns(&mut self) -> u64 {
         0
     }
 }
@@ -115,7 +115,7 @@ fn tail(segment: &Arc<Segment>) -> Tail {
 
 fn append(tail: &mut Tail, parts: &Mapped, key: &str) -> Result<Appended, Refused> {
     let entry = NewEntry::new(key, key);
-    tail.try_append(&entry, &Limits::default(), parts, &Stopped)
+    tail.try_append(&entry, &Limits::default(), parts, &mut Stopped)
 }
 
 /// Everything from seq 1 on, through seals, with the keys in seq order.
