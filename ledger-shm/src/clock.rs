@@ -33,7 +33,7 @@ const RATES: std::ops::RangeInclusive<u64> = (1 << 32) / 10..=10 << 32;
 const RATE_CHANGE: u64 = 1000;
 /// A look is of both clocks at once if it took less than this; what it is off is less than
 /// half of that.
-const LOOK_TICKS_MAX: u64 = 5_000;
+const LOOK_TICKS_MAX: u64 = 3_000;
 /// So much may a look be off: a time that is earlier than the one before by less is that again.
 const BACK_NS: u64 = 2_000;
 
