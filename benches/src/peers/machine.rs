@@ -1,13 +1,12 @@
 //! What the machine itself can do: a cache line that one writes and another one reads, and a
 //! futex for who parks. No payload goes along, only its number.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use crate::limits;
 use crate::memory::SharedMemory;
 
-use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Missing, Peer, Place, Receiver, Sender, Wait};
 
 pub struct Machine;
 
@@ -16,13 +15,6 @@ const PAGE_LEN: usize = 4096;
 impl Peer for Machine {
     type Sender = Half;
     type Receiver = Half;
-
-    fn host(_: &Path) -> Result<Host, Missing> {
-        Ok(Host {
-            address: String::new(),
-            _running: Box::new(()),
-        })
-    }
 
     fn lacks(place: &Place) -> Option<Missing> {
         (place.receivers != 1).then_some(Missing::NoSuchThing("one word for one"))

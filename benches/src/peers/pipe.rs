@@ -2,12 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::stat::Mode;
 
 use super::socket::{Writing, fill};
-use super::{Host, Missing, Peer, Place, Receiver, Wait};
+use super::{Missing, Peer, Place, Receiver, Wait};
 
 pub struct Pipe;
 
@@ -15,16 +15,8 @@ impl Peer for Pipe {
     type Sender = Writing<File>;
     type Receiver = Reading;
 
-    fn host(_: &Path) -> Result<Host, Missing> {
-        Ok(Host {
-            address: String::new(),
-            _running: Box::new(()),
-        })
-    }
-
     fn lacks(place: &Place) -> Option<Missing> {
-        let is_alone = place.receivers == 0;
-        is_alone.then_some(Missing::NoSuchThing("nothing is sent to nobody"))
+        (place.receivers == 0).then_some(Missing::NO_AUDIENCE)
     }
 
     fn sender(place: &Place) -> Writing<File> {

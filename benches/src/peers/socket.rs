@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Missing, Peer, Place, Receiver, Sender, Wait};
 
 pub struct Socket;
 
@@ -12,16 +12,8 @@ impl Peer for Socket {
     type Sender = Writing<UnixStream>;
     type Receiver = Accepting;
 
-    fn host(_: &Path) -> Result<Host, Missing> {
-        Ok(Host {
-            address: String::new(),
-            _running: Box::new(()),
-        })
-    }
-
     fn lacks(place: &Place) -> Option<Missing> {
-        let is_alone = place.receivers == 0;
-        is_alone.then_some(Missing::NoSuchThing("nothing is sent to nobody"))
+        (place.receivers == 0).then_some(Missing::NO_AUDIENCE)
     }
 
     fn sender(place: &Place) -> Writing<UnixStream> {
