@@ -93,7 +93,7 @@ struct Waiting {
 }
 
 /// All of them: who saves a context in this process has to know, and there may have been no
-/// room to record it.
+/// room to record it. One that is never answered stays: its pause may be saved at any time.
 static WAITING: LazyLock<Mutex<HashSet<Waiting>>> = LazyLock::new(Mutex::default);
 
 fn waiting() -> MutexGuard<'static, HashSet<Waiting>> {

@@ -187,8 +187,10 @@ impl Shared {
             tended.settle_at = now + RETRY;
             if state.output.settle() {
                 drop(state);
+                // At once: if nobody has it any more, this was the last thing that it did.
                 self.published();
-                return Some(now);
+                self.ring();
+                return None;
             }
         }
         Some(tended.settle_at)
