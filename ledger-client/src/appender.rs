@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ledger_shm::append::Stop;
 use ledger_shm::clock::WallClock;
 use ledger_shm::record::Payload;
 use ledger_shm::{Appended, Bell, Corrupt, Full, NewEntry, Refused, Tail};
@@ -170,9 +171,7 @@ impl Appender {
         &mut self,
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
-        let appended = self.publish(entry)?;
-        self.ring_now();
-        Ok(appended)
+        self.publish(entry, Appender::ring_now)
     }
 
     /// Appends one entry, waiting for room if there is none: at most
@@ -249,7 +248,7 @@ impl Appender {
         &mut self,
         entries: impl IntoIterator<Item = NewEntry<'e, P>>,
     ) -> Result<usize, BatchError> {
-        self.batch(entries, Self::publish)
+        self.batch(entries, Self::try_append_quietly)
     }
 
     /// As [`try_append_batch`](Self::try_append_batch), waiting for room as
@@ -273,9 +272,11 @@ impl Appender {
         &mut self,
         entries: impl IntoIterator<Item = NewEntry<'e, P>>,
     ) -> Result<usize, BatchError> {
-        self.batch(entries, |appender, entry| match appender.publish(entry) {
-            Err(error) if error.is_full() => appender.append_contended(entry),
-            outcome => outcome,
+        self.batch(entries, |appender, entry| {
+            match appender.try_append_quietly(entry) {
+                Err(error) if error.is_full() => appender.append_contended(entry),
+                outcome => outcome,
+            }
         })
     }
 
@@ -326,7 +327,7 @@ impl Appender {
         &mut self,
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
-        self.publish(entry)
+        self.publish(entry, |_| {})
     }
 
     /// Tells parked watchers to look, if there are any. In a fork's child it
@@ -366,13 +367,42 @@ impl Appender {
         self.bell = self.context.shared().bell();
     }
 
+    /// Appends, then tells whom it concerns. What is returned where nothing went
+    /// wrong shares no memory with what is returned otherwise, see [`Stop`].
     #[inline]
-    fn publish<P: Payload>(&mut self, entry: &NewEntry<'_, P>) -> Result<Appended, AppendError> {
+    fn publish<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+        tell: impl FnOnce(&mut Appender),
+    ) -> Result<Appended, AppendError> {
+        let limits = self.context.shared().control.limits();
+        match self.tail.try_here(entry, &limits, &mut self.clock) {
+            Ok(appended) => {
+                if self.tail.take_wants_spare() {
+                    self.context.shared().want(0);
+                }
+                tell(self);
+                Ok(appended)
+            }
+            Err(stop) => {
+                let appended = self.publish_elsewhere(stop, entry)?;
+                tell(self);
+                Ok(appended)
+            }
+        }
+    }
+
+    #[cold]
+    fn publish_elsewhere<P: Payload>(
+        &mut self,
+        stop: Stop,
+        entry: &NewEntry<'_, P>,
+    ) -> Result<Appended, AppendError> {
         let shared: &Shared = self.context.shared();
         let limits = shared.control.limits();
         match self
             .tail
-            .try_append(entry, &limits, &shared.parts, &mut self.clock)
+            .try_elsewhere(stop, entry, &limits, &shared.parts, &mut self.clock)
         {
             Ok(appended) => {
                 if self.tail.take_wants_spare() {
@@ -380,14 +410,14 @@ impl Appender {
                 }
                 Ok(appended)
             }
-            Err(refused) => self.publish_cold(entry, refused),
+            Err(refused) => self.publish_refused(entry, refused),
         }
     }
 
     /// Asks for what was missing, and goes to where the log went on if that is
     /// known already.
     #[cold]
-    fn publish_cold<P: Payload>(
+    fn publish_refused<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
         refused: Refused,

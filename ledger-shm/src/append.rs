@@ -27,7 +27,6 @@
 mod place;
 mod roll;
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ use crate::entry::{Limits, NewEntry};
 use crate::error::{Corrupt, Full, Refused};
 use crate::fork::Generation;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader, SEQ_MAX};
-use crate::record::Payload;
+use crate::record::{Payload, Scratch};
 use crate::segment::Segment;
 use crate::slot::{Extent, Slot};
 use crate::sync::{Label, Ordering};
@@ -96,17 +95,41 @@ pub struct Tail {
     /// Whether the end of this segment was announced by `wants_spare` already.
     has_seen_end: bool,
     missing_len: usize,
-    scratch: Vec<MaybeUninit<u8>>,
+    scratch: Scratch,
     made_in: Generation,
+    /// Of the last [`Stop`].
+    why: Option<Why>,
 }
 
 /// A record that lies complete in this appender's block, except for its number.
 struct Placed {
     extent: Extent,
-    header: RecordHeader,
+    appended_at_ns: u64,
+}
+
+/// Says that an append has to go on elsewhere; its tail knows why. Nothing
+/// else, so that what is returned of an append that succeeds stays in registers:
+/// what is put together in memory and then read as a whole waits until the
+/// pieces have left the store buffer.
+#[derive(Debug)]
+pub struct Stop(());
+
+/// Why an append did not end where it began.
+#[derive(Debug)]
+enum Why {
+    /// The part ended, before a record of this length.
+    End(End, usize),
+    Refused(Refused),
+}
+
+impl<E: Into<Refused>> From<E> for Why {
+    fn from(error: E) -> Why {
+        Why::Refused(error.into())
+    }
 }
 
 /// How a part came to its end.
+#[derive(Debug)]
 enum End {
     Full,
     Sealed(u64),
@@ -135,8 +158,9 @@ impl Tail {
             wants_spare: false,
             has_seen_end: false,
             missing_len: 0,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             made_in,
+            why: None,
         };
         tail.next = tail.segment.frontier()?;
         // ORDER(park): these looks moved the hint, see `step_over_entries`.
@@ -177,7 +201,6 @@ impl Tail {
     /// # Errors
     ///
     /// [`Refused`], and nothing was written.
-    #[inline]
     pub fn try_append<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
@@ -185,58 +208,105 @@ impl Tail {
         parts: &impl Parts,
         clock: &mut impl Clock,
     ) -> Result<Appended, Refused> {
-        if !self.made_in.is_current() {
-            return Err(Refused::Forked);
+        match self.try_here(entry, limits, clock) {
+            Ok(appended) => Ok(appended),
+            Err(stop) => self.try_elsewhere(stop, entry, limits, parts, clock),
         }
-        entry.validate(limits)?;
+    }
+
+    /// The part of [`try_append`](Self::try_append) that is all of it as long as
+    /// this part of the log goes on.
+    ///
+    /// # Errors
+    ///
+    /// What [`try_elsewhere`](Self::try_elsewhere) takes.
+    #[inline]
+    pub fn try_here<P: Payload>(
+        &mut self,
+        entry: &NewEntry<'_, P>,
+        limits: &Limits,
+        clock: &mut impl Clock,
+    ) -> Result<Appended, Stop> {
+        if !self.made_in.is_current() {
+            return Err(self.stop(Refused::Forked));
+        }
+        if let Err(refused) = entry.validate(limits) {
+            return Err(self.stop(refused));
+        }
+        let placed = self.place(entry, limits, clock)?;
+        self.publish(&placed, entry.received())
+    }
+
+    #[cold]
+    fn stop(&mut self, why: impl Into<Why>) -> Stop {
+        self.why = Some(why.into());
+        Stop(())
+    }
+
+    /// Goes on where [`try_here`](Self::try_here) stopped, in other parts for as
+    /// long as there are any.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_append`](Self::try_append).
+    #[cold]
+    pub fn try_elsewhere<P: Payload>(
+        &mut self,
+        mut stop: Stop,
+        entry: &NewEntry<'_, P>,
+        limits: &Limits,
+        parts: &impl Parts,
+        clock: &mut impl Clock,
+    ) -> Result<Appended, Refused> {
         loop {
-            let (end, record_len) = match self.place(entry, limits, clock)? {
-                Ok(placed) => match self.publish(&placed, entry.received())? {
-                    Ok(appended) => return Ok(appended),
-                    Err(end) => (end, placed.extent.len),
-                },
-                Err(record_len) => (End::Full, record_len),
-            };
-            self.go_on(end, record_len, parts)?;
+            let Stop(()) = stop;
+            match self.why.take().expect("it says so when it stops") {
+                Why::End(end, record_len) => self.go_on(end, record_len, parts)?,
+                Why::Refused(refused) => return Err(refused),
+            }
+            match self.try_here(entry, limits, clock) {
+                Ok(appended) => return Ok(appended),
+                Err(again) => stop = again,
+            }
         }
     }
 
     /// Numbers and publishes a placed record, or says how this part ended.
     #[inline]
-    fn publish(
-        &mut self,
-        placed: &Placed,
-        received: u64,
-    ) -> Result<Result<Appended, End>, Refused> {
+    fn publish(&mut self, placed: &Placed, received: u64) -> Result<Appended, Stop> {
         loop {
             if self.next == self.segment.geometry().slot_capacity {
-                return Ok(Err(End::Full));
+                return Err(self.stop(Why::End(End::Full, placed.extent.len)));
             }
-            let header = RecordHeader {
-                seq: self.base_seq + self.next as u64,
-                lamport: self.lamport.max(received).saturating_add(1),
-                ..placed.header
-            };
+            let seq = self.next_seq();
+            let lamport = self.lamport.max(received).saturating_add(1);
+            let offset = placed.extent.offset;
             // SAFETY: as in `place`: ours, and still unpublished.
-            let target = unsafe {
-                self.segment
-                    .block_mut(placed.extent.offset, RECORD_HEADER_LEN)
+            let target = unsafe { self.segment.block_mut(offset, RECORD_HEADER_LEN) };
+            let header = target.first_chunk_mut().expect("room for a header");
+            RecordHeader::number(header, seq, lamport);
+            let found = match self.claim(Slot::Entry(placed.extent)) {
+                Ok(found) => found,
+                Err(corrupt) => return Err(self.stop(corrupt)),
             };
-            header.write_to(target.first_chunk_mut().expect("room for a header"));
-            match self.claim(Slot::Entry(placed.extent))? {
+            let end = match found {
                 Slot::Empty => {
                     self.next += 1;
-                    self.lamport = header.lamport;
-                    return Ok(Ok(Appended {
-                        seq: header.seq,
-                        lamport: header.lamport,
-                        appended_at_ns: header.appended_at_ns,
-                    }));
+                    self.lamport = lamport;
+                    return Ok(Appended {
+                        seq,
+                        lamport,
+                        appended_at_ns: placed.appended_at_ns,
+                    });
                 }
-                Slot::Entry(_) => self.step_over_entries()?,
-                Slot::Seal(part) => return Ok(Err(End::Sealed(part))),
-                Slot::Closed => return Ok(Err(End::Closed)),
-            }
+                Slot::Entry(_) => match self.step_over_entries() {
+                    Ok(()) => continue,
+                    Err(corrupt) => return Err(self.stop(corrupt)),
+                },
+                Slot::Seal(part) => End::Sealed(part),
+                Slot::Closed => End::Closed,
+            };
+            return Err(self.stop(Why::End(end, placed.extent.len)));
         }
     }
 

@@ -5,7 +5,7 @@
 )]
 
 use std::fmt;
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use rkyv::api::low::LowValidator;
@@ -17,7 +17,7 @@ use rkyv::{Archive, Portable};
 use crate::append::Appended;
 use crate::error::{Corrupt, Refused};
 use crate::format::{KEY_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
-use crate::record::{self, ArchivedBody, Payload, Typed};
+use crate::record::{self, ArchivedBody, Payload, Scratch, Typed};
 use crate::segment::Segment;
 use crate::slot::Extent;
 
@@ -215,8 +215,8 @@ impl<P: Payload> NewEntry<'_, P> {
                 received: self.received_lamport,
             });
         }
-        match self.payload.known_len() {
-            Some(len) => limits.check_payload(len),
+        match self.payload.bytes() {
+            Some(bytes) => limits.check_payload(bytes.len()),
             None => Ok(()),
         }
     }
@@ -257,23 +257,24 @@ impl<P: Payload> NewEntry<'_, P> {
     /// ```
     pub fn record(&self, appended: &Appended, limits: &Limits) -> Result<Vec<u8>, Refused> {
         self.validate(limits)?;
-        let mut scratch = vec![MaybeUninit::uninit(); record::scratch_len(self.metadata.len())];
-        let mut write = |target: Option<&mut [u8]>| {
-            record::write_body(target, &self.payload, self.key, self.metadata, &mut scratch)
+        let mut scratch = Scratch::default();
+        let mut write_payload = |target: Option<&mut [u8]>| {
+            record::write_payload(target, &self.payload, &mut scratch)
                 .map_err(Refused::unserializable)
         };
-        let len = write(None)?;
-        limits.check_payload(len.payload)?;
-        let mut bytes = vec![0; RECORD_HEADER_LEN + len.body];
-        write(Some(&mut bytes[RECORD_HEADER_LEN..]))?;
-        let body = &bytes[RECORD_HEADER_LEN..];
-        let header = RecordHeader {
-            seq: appended.seq,
-            lamport: appended.lamport,
-            ..RecordHeader::unnumbered(body, self.key, appended.appended_at_ns)
-        };
-        header.write_to(bytes.first_chunk_mut().expect("a header"));
-        Ok(bytes)
+        let payload_len = write_payload(None)?;
+        limits.check_payload(payload_len)?;
+        let body_len = record::body_len(payload_len, self.key, self.metadata);
+        let mut bytes = AlignedVec::<RECORD_ALIGN>::new();
+        bytes.resize(RECORD_HEADER_LEN + body_len, 0);
+        let body = &mut bytes[RECORD_HEADER_LEN..];
+        write_payload(Some(&mut *body))?;
+        record::write_around(body, payload_len, self.key, self.metadata)
+            .map_err(Refused::unserializable)?;
+        RecordHeader::write_unnumbered(&mut bytes, self.key, appended.appended_at_ns);
+        let header = bytes.first_chunk_mut().expect("a header");
+        RecordHeader::number(header, appended.seq, appended.lamport);
+        Ok(bytes.to_vec())
     }
 }
 

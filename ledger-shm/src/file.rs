@@ -41,19 +41,16 @@ pub use self::writer::{FileWriter, Finished};
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::mem::MaybeUninit;
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
     use super::*;
-    use crate::Segment;
     use crate::control::{Facts, Sizes};
     use crate::entry::{Entry, Limits};
-    use crate::format::{RECORD_HEADER_LEN, RecordHeader};
     use crate::merkle::{Frontier, peak_count};
     use crate::object::{Epoch, MapError, Object};
     use crate::read::Link;
-    use crate::record::{crc32c, scratch_len, write_body};
+    use crate::{Appended, NewEntry, Segment};
 
     /// A tree over so many entries, whatever they are.
     fn before(count: u64) -> Frontier {
@@ -86,28 +83,14 @@ mod tests {
     /// A record with a payload of this length, that is all of its number.
     pub(super) fn record(seq: u64, payload_len: usize) -> Vec<u8> {
         let payload = vec![seq as u8; payload_len];
-        let mut body = vec![0; payload_len + 200];
-        let mut scratch = vec![MaybeUninit::uninit(); scratch_len(1)];
-        let pairs = [("agent", "a longer value")];
-        let payload = &payload[..];
-        let len = write_body(Some(&mut body), &payload, "key", &pairs, &mut scratch)
-            .expect("room for it");
-        body.truncate(len.body);
-        let header = RecordHeader {
-            body_len: body.len() as u32,
-            body_crc: crc32c(&body),
+        let entry = NewEntry::new("key", &payload).metadata(&[("agent", "a longer value")]);
+        let appended = Appended {
             seq,
-            appended_at_ns: 1000 + seq,
             lamport: seq,
-            key_hash: crc32c(b"key"),
-            reserved: 0,
-            header_crc: 0,
-            reserved_end: 0,
+            appended_at_ns: 1000 + seq,
         };
-        let mut record = vec![0; RECORD_HEADER_LEN];
-        header.write_to(record.first_chunk_mut().expect("a header"));
-        record.extend(body);
-        record
+        let record = entry.record(&appended, &Limits::default());
+        record.expect("within all limits")
     }
 
     fn file(first_seq: u64, count: u64) -> Vec<u8> {

@@ -106,11 +106,9 @@ mod mapped {
         #[inline]
         fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
             let end = offset.checked_add(len);
-            assert!(
-                end.is_some_and(|end| end <= self.len) && offset.is_multiple_of(align),
-                "{len} bytes at {offset} of {}, aligned to {align}",
-                self.len
-            );
+            if !(end.is_some_and(|end| end <= self.len) && offset.is_multiple_of(align)) {
+                out_of_range(offset, len, align, self.len);
+            }
             // SAFETY: the range was just checked to lie inside the mapping, or the copy,
             // which lives and stays where it is as long as this.
             unsafe { self.address.as_ptr().add(offset) }
@@ -190,6 +188,13 @@ mod mapped {
             // SAFETY: the range lies inside this mapping by `at`.
             unsafe { sys::populate(address, len, self.writable) }
         }
+    }
+
+    /// By value: what a message refers to would be stored at every access.
+    #[cold]
+    #[inline(never)]
+    fn out_of_range(offset: usize, len: usize, align: usize, region_len: usize) -> ! {
+        panic!("{len} bytes at {offset} of {region_len}, aligned to {align}");
     }
 
     fn zeroed(len: usize) -> Box<[AtomicU64]> {

@@ -47,6 +47,13 @@ const BASE_SEQ_AT: usize = offset_of!(SegmentHeader, base_seq_word);
 const SUCCESSOR_AT: usize = offset_of!(SegmentHeader, successor_word);
 const DATA_TAIL_AT: usize = offset_of!(SegmentHeader, data_tail_word);
 
+/// By value, as in `region`.
+#[cold]
+#[inline(never)]
+fn no_such_slot(index: usize, capacity: usize) -> ! {
+    panic!("slot {index} of {capacity}");
+}
+
 impl Segment {
     /// The context this segment is a part of.
     pub fn epoch(&self) -> [u8; 16] {
@@ -85,11 +92,9 @@ impl Segment {
     /// If `index` is beyond the seal's slot.
     #[inline]
     pub(crate) fn slot(&self, index: usize) -> &AtomicU64 {
-        assert!(
-            index <= self.geometry.slot_capacity,
-            "slot {index} of {}",
-            self.geometry.slot_capacity
-        );
+        if index > self.geometry.slot_capacity {
+            no_such_slot(index, self.geometry.slot_capacity);
+        }
         self.region
             .word(self.geometry.index_offset + index * size_of::<u64>())
     }

@@ -125,6 +125,8 @@ struct Fact {
     weight: u128,
     name: String,
     tags: Vec<u32>,
+    /// Needs memory of its own while it is serialised.
+    aliases: Vec<String>,
 }
 
 #[test]
@@ -137,6 +139,7 @@ fn a_typed_payload_is_read_where_it_lies() {
             weight: u128::from(n) << 64,
             name: "n".repeat(n as usize % 50),
             tags: vec![n; n as usize % 9],
+            aliases: vec![n.to_string(); n as usize % 70],
         };
         appender
             .append(&NewEntry::typed("fact", &fact))
@@ -153,6 +156,8 @@ fn a_typed_payload_is_read_where_it_lies() {
         assert!(
             fact.tags.len() == n as usize % 9 && fact.tags.iter().all(|tag| tag.to_native() == n)
         );
+        assert_eq!(fact.aliases.len(), n as usize % 70);
+        assert!(fact.aliases.iter().all(|alias| *alias == n.to_string()));
         count += 1;
     }
     assert_eq!(count, 5_000);

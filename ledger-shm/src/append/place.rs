@@ -2,14 +2,12 @@
 //! nobody else looks.
 #![allow(unsafe_code, reason = "blocks are written in place")]
 
-use std::mem::MaybeUninit;
-use std::ops::Range;
-
-use super::{Clock, Placed, Tail};
+use super::{Clock, End, Placed, Stop, Tail, Why};
 use crate::entry::{Limits, NewEntry};
 use crate::error::Refused;
 use crate::format::{LINE_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
-use crate::record::{self, BodyLen, Payload};
+use crate::record::{self, Payload};
+use crate::segment::Segment;
 use crate::slot::Extent;
 use crate::sync::Ordering;
 
@@ -18,116 +16,125 @@ const BLOCK_LEN_MAX: usize = 64 << 10;
 /// A block is at most this fraction of a segment's data area.
 const BLOCKS_PER_SEGMENT_MIN: usize = 32;
 
+#[inline]
+fn record_len<P>(entry: &NewEntry<'_, P>, payload_len: usize) -> usize {
+    RECORD_HEADER_LEN + record::body_len(payload_len, entry.key(), entry.pairs())
+}
+
+impl Segment {
+    /// The bytes of a record that will lie here.
+    ///
+    /// # Safety
+    ///
+    /// The extent was given to this caller by [`Tail::take`], or is what is left of
+    /// its block, and no slot names anything in it yet.
+    #[inline]
+    #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
+    unsafe fn taken(&self, extent: Extent) -> &mut [u8] {
+        // SAFETY: by the caller's contract.
+        unsafe { self.block_mut(extent.offset, extent.len) }
+    }
+}
+
 impl Tail {
     /// Writes a record, all but its number, into memory that is ours alone.
-    /// `Err` is the length of a record that this segment has no room for.
     #[inline]
     pub(super) fn place<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
         limits: &Limits,
         clock: &mut impl Clock,
-    ) -> Result<Result<Placed, usize>, Refused> {
-        let pairs = entry.pairs();
-        if self.scratch.len() < record::scratch_len(pairs.len()) {
-            self.scratch
-                .resize(record::scratch_len(pairs.len()), MaybeUninit::uninit());
-        }
-        let known = entry.payload().known_len();
-        let (run, len) = if let Some(payload_len) = known {
-            let body = record::body_len(payload_len, entry.key(), pairs);
-            let Some(run) = self.take(RECORD_HEADER_LEN + body) else {
-                return Ok(Err(RECORD_HEADER_LEN + body));
-            };
-            (
-                run.clone(),
-                self.write(run, entry).map_err(Refused::unserializable)?,
-            )
-        } else {
-            match self.place_unmeasured(entry, limits)? {
+    ) -> Result<Placed, Stop> {
+        let bytes = entry.payload().bytes();
+        let (extent, payload_len) = match bytes {
+            Some(bytes) => match self.take(record_len(entry, bytes.len())) {
+                Ok(extent) => (extent, bytes.len()),
+                Err(why) => return Err(self.stop(why)),
+            },
+            None => match self.place_typed(entry, limits) {
                 Ok(placed) => placed,
-                Err(record_len) => return Ok(Err(record_len)),
-            }
+                Err(why) => return Err(self.stop(why)),
+            },
         };
-        // SAFETY: `run` came from `take` and has not been published.
-        let bytes = unsafe {
-            self.segment
-                .block_mut(run.start, RECORD_HEADER_LEN + len.body)
-        };
-        let body = &bytes[RECORD_HEADER_LEN..];
-        let header = RecordHeader::unnumbered(body, entry.key(), clock.now_ns());
-        let extent = Extent {
-            offset: run.start,
-            len: RECORD_HEADER_LEN + len.body,
-        };
-        Ok(Ok(Placed { extent, header }))
+        // SAFETY: taken above, and not published.
+        let record = unsafe { self.segment.taken(extent) };
+        let body = &mut record[RECORD_HEADER_LEN..];
+        if let Some(bytes) = bytes {
+            body[..payload_len].copy_from_slice(bytes);
+        }
+        if let Err(error) = record::write_around(body, payload_len, entry.key(), entry.pairs()) {
+            return Err(self.stop(Refused::unserializable(error)));
+        }
+        let appended_at_ns = clock.now_ns();
+        RecordHeader::write_unnumbered(record, entry.key(), appended_at_ns);
+        Ok(Placed {
+            extent,
+            appended_at_ns,
+        })
     }
 
-    /// Places a payload whose length only its serialisation tells: into what
-    /// is left of the block if it fits, else measured first.
-    fn place_unmeasured<P: Payload>(
+    /// Takes room for a payload whose length only its serialisation tells, and
+    /// writes it there: into what is left of the block if the record fits, else
+    /// it is measured first. Returns the record's extent and the payload's length.
+    fn place_typed<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
         limits: &Limits,
-    ) -> Result<Result<(Range<usize>, BodyLen), usize>, Refused> {
-        let rest = self.block.clone();
-        if rest.len() > RECORD_HEADER_LEN
-            && let Ok(len) = self.write(rest.clone(), entry)
+    ) -> Result<(Extent, usize), Why> {
+        let rest = Extent {
+            offset: self.block.start,
+            len: self.block.len(),
+        };
+        if rest.len > RECORD_HEADER_LEN
+            && let Ok(payload_len) = self.write_payload(rest, entry)
         {
-            limits.check_payload(len.payload)?;
-            self.block.start += (RECORD_HEADER_LEN + len.body).next_multiple_of(RECORD_ALIGN);
-            return Ok(Ok((rest, len)));
+            limits.check_payload(payload_len)?;
+            let record_len = record_len(entry, payload_len);
+            if record_len.next_multiple_of(RECORD_ALIGN) <= rest.len {
+                return Ok((self.take(record_len)?, payload_len));
+            }
         }
-        let len = record::write_body(
-            None,
-            entry.payload(),
-            entry.key(),
-            entry.pairs(),
-            &mut self.scratch,
-        )
-        .map_err(Refused::unserializable)?;
-        limits.check_payload(len.payload)?;
-        match self.take(RECORD_HEADER_LEN + len.body) {
-            Some(run) => Ok(Ok((
-                run.clone(),
-                self.write(run, entry).map_err(Refused::unserializable)?,
-            ))),
-            None => Ok(Err(RECORD_HEADER_LEN + len.body)),
-        }
+        let measured = record::write_payload(None, entry.payload(), &mut self.scratch);
+        let payload_len = measured.map_err(Refused::unserializable)?;
+        limits.check_payload(payload_len)?;
+        let extent = self.take(record_len(entry, payload_len))?;
+        self.write_payload(extent, entry)
+            .map_err(Refused::unserializable)?;
+        Ok((extent, payload_len))
     }
 
-    #[inline]
-    fn write<P: Payload>(
+    fn write_payload<P: Payload>(
         &mut self,
-        run: Range<usize>,
+        extent: Extent,
         entry: &NewEntry<'_, P>,
-    ) -> Result<BodyLen, rkyv::rancor::Error> {
-        // SAFETY: the run is ours and unpublished, see `take`.
-        let bytes = unsafe { self.segment.block_mut(run.start, run.len()) };
-        record::write_body(
-            Some(&mut bytes[RECORD_HEADER_LEN..]),
-            entry.payload(),
-            entry.key(),
-            entry.pairs(),
-            &mut self.scratch,
-        )
+    ) -> Result<usize, rkyv::rancor::Error> {
+        // SAFETY: taken, or what is left of the block.
+        let record = unsafe { self.segment.taken(extent) };
+        let body = &mut record[RECORD_HEADER_LEN..];
+        record::write_payload(Some(body), entry.payload(), &mut self.scratch)
     }
 
-    /// Takes a run of the data area for one record: from the block if it fits.
+    /// Takes room in the data area for one record: from the block if it fits.
     #[inline]
-    fn take(&mut self, record_len: usize) -> Option<Range<usize>> {
+    fn take(&mut self, record_len: usize) -> Result<Extent, Why> {
         let need = record_len.next_multiple_of(RECORD_ALIGN);
-        if need > self.block.len() {
-            return self.take_contended(need);
-        }
-        let start = self.block.start;
-        self.block.start += need;
-        Some(start..start + need)
+        let offset = if self.block.start + need <= self.block.end {
+            let offset = self.block.start;
+            self.block.start += need;
+            offset
+        } else {
+            let offset = self.take_contended(need);
+            offset.ok_or(Why::End(End::Full, record_len))?
+        };
+        Ok(Extent {
+            offset,
+            len: record_len,
+        })
     }
 
     /// Takes a new block, or, for a large record, a run of its own.
     #[cold]
-    fn take_contended(&mut self, need: usize) -> Option<Range<usize>> {
+    fn take_contended(&mut self, need: usize) -> Option<usize> {
         let data_len = self.segment.geometry().data_len;
         let tail = self.segment.data_tail();
         // Relaxed throughout: the tail only divides room; what lies there is
@@ -164,14 +171,14 @@ impl Tail {
         };
         // Somebody may have been faster: keep what is left for smaller records.
         let fits = end - start >= need;
-        let (run, rest) = if fits {
-            (Some(start..start + need), start + need..end)
+        let (taken, rest) = if fits {
+            (Some(start), start + need..end)
         } else {
             (None, start..end)
         };
         if is_continued || rest.len() > self.block.len() {
             self.block = rest;
         }
-        run
+        taken
     }
 }
