@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     if let Some(role) = &args.role {
         match &**role {
             "daemon" => scale::be_daemon(&args.rest),
-            "player" => beside::player::play(&args.rest),
+            "player" => beside::part::play(&args.rest),
             _ => watch::play(role, &args.rest),
         }
         return ExitCode::SUCCESS;

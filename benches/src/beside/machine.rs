@@ -61,7 +61,7 @@ fn version(peer: &str) -> String {
             locked("rusteron-client")
         ),
         "iceoryx2" => locked("iceoryx2"),
-        "redis" => {
+        "redis" | "redis, 64 at once" => {
             let said = printed("redis-server", &["--version"]).unwrap_or_default();
             let version = said
                 .split_whitespace()

@@ -1,33 +1,45 @@
 //! All peers beside each other: the same work for each, in turn, in one run.
 //!
-//! Reading order: [`crate::peers`] is who they are, `player` a process that plays one half of
-//! one, `stage` all of them with what runs beside them; then one file for each kind of work;
-//! `table` and `page` are what is made of the figures.
+//! Reading order: [`crate::peers`] is who they are; `player` is a process that plays one half
+//! of one, and `part` what it does; `stage` is all of them with what runs beside them; then one
+//! file for each kind of work; `table`, `plot` and `page` are what is made of the figures.
 
+mod history;
 mod machine;
 mod paced;
 mod page;
-pub mod player;
+pub mod part;
+mod player;
+mod plot;
+mod producers;
 mod round_trip;
 mod send;
-pub mod stage;
+mod stage;
+mod stopped;
 mod table;
 
 use std::path::Path;
 
 use stage::Stage;
+use table::Table;
 
-/// A kind of work: measured, as tables in Markdown.
-pub type Work = fn(&Stage) -> String;
+/// A kind of work.
+pub type Work = fn(&Stage) -> Vec<Table>;
 
-const WORKS: [(&str, Work); 3] = [
+const WORKS: [(&str, Work); 6] = [
     ("beside/send", send::tables),
     ("beside/paced", paced::tables),
     ("beside/round-trip", round_trip::tables),
+    ("beside/producers", producers::tables),
+    ("beside/stopped", stopped::tables),
+    ("beside/history", history::tables),
 ];
 
 /// The page with the figures, from this package's directory.
 const PAGE: &str = "../docs/BENCHMARKS.md";
+
+/// Where its pictures are.
+const PICTURES: &str = "../docs/benchmarks";
 
 /// All work whose name contains this.
 pub fn works(only: &str) -> impl Iterator<Item = &'static (&'static str, Work)> {
@@ -47,19 +59,25 @@ pub fn run(only: &str, is_quick: bool, required: &[String]) -> Result<(), String
     }
     let stage = Stage::set(is_quick, required)?;
     let machine = machine::described(&stage);
-    let mut done = vec![("beside/machine", machine)];
-    println!("{}", done[0].1);
+    println!("{machine}");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (page, pictures) = (here.join(PAGE), here.join(PICTURES));
+    let put = |name: &str, text: &str| match is_quick {
+        true => Ok(()),
+        false => page::put(&page, name, text).map_err(|error| error.to_string()),
+    };
+    put("beside/machine", &machine)?;
     for (name, work) in works {
-        let text = work(&stage);
-        println!("{text}");
-        done.push((*name, text));
-    }
-    if is_quick {
-        return Ok(());
-    }
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-    for (name, text) in done {
-        page::put(&page, name, &text).map_err(|error| error.to_string())?;
+        let mut texts = Vec::new();
+        for table in work(&stage) {
+            let mut text = table.to_markdown();
+            println!("{text}");
+            if !is_quick {
+                text += &plot::draw(&table, &pictures).map_err(|error| error.to_string())?;
+            }
+            texts.push(text);
+        }
+        put(name, &texts.join("\n"))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::peers::{Missing, Place, Wait};
 
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
-use super::table;
+use super::table::Table;
 
 struct Players {
     sender: Player,
@@ -17,7 +17,7 @@ fn start(peer: &str, place: &Place) -> Result<Players, Missing> {
     }
     Ok(Players {
         receiver: Player::start(peer, Part::Receiver(0), place)?,
-        sender: Player::start(peer, Part::Sender, place)?,
+        sender: Player::start(peer, Part::Sender(0), place)?,
     })
 }
 
@@ -25,7 +25,7 @@ impl Players {
     fn play(&mut self, count: u64, interval_ns: u64) -> Result<Round, Missing> {
         self.sender.tell("settle")?;
         self.sender.hear("settled")?;
-        self.receiver.tell(&format!("age {count}"))?;
+        self.receiver.tell(&format!("age {}", count - 1))?;
         self.sender.tell(&format!("pace {count} {interval_ns}"))?;
         self.sender.hear("paced")?;
         let (_, ages) = self.receiver.hear_figures("aged")?;
@@ -55,8 +55,13 @@ fn line(stage: &Stage, rate: u64) -> Line {
 }
 
 /// One table: a column for each rate.
-pub fn tables(stage: &Stage) -> String {
-    let columns = RATES.map(|(rate, name)| (name, line(stage, rate)));
-    let table = table::beside(&columns);
-    format!("One way to a receiver that spins, 64 B at a fixed rate:\n\n{table}")
+pub fn tables(stage: &Stage) -> Vec<Table> {
+    vec![Table {
+        name: "paced",
+        caption: "One way to a receiver that spins, 64 B at a fixed rate".to_owned(),
+        columns: RATES.map(|(rate, name)| (name, line(stage, rate))).into(),
+        curves: vec![1, 2],
+        has_bars: false,
+        note: String::new(),
+    }]
 }

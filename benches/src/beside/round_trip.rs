@@ -4,7 +4,7 @@ use crate::peers::{Missing, Place, Wait};
 
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
-use super::table;
+use super::table::Table;
 
 struct Players {
     pinger: Player,
@@ -48,8 +48,14 @@ fn line(stage: &Stage, wait: Wait) -> Line {
 }
 
 /// One table: a column for each way to wait.
-pub fn tables(stage: &Stage) -> String {
+pub fn tables(stage: &Stage) -> Vec<Table> {
     let waits = [("spinning", Wait::Spinning), ("parked", Wait::Parked)];
-    let columns = waits.map(|(name, wait)| (name, line(stage, wait)));
-    format!("There and back, 64 B:\n\n{}", table::beside(&columns))
+    vec![Table {
+        name: "round-trip",
+        caption: "There and back, 64 B".to_owned(),
+        columns: waits.map(|(name, wait)| (name, line(stage, wait))).into(),
+        curves: vec![0, 1],
+        has_bars: false,
+        note: String::new(),
+    }]
 }

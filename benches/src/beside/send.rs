@@ -4,12 +4,13 @@ use crate::peers::{Missing, Place, Wait};
 
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
-use super::table;
+use super::table::Table;
 
 /// Who is there while it is measured.
 #[derive(Clone, Copy)]
 struct Audience {
     name: &'static str,
+    file: &'static str,
     receivers: usize,
     wait: Wait,
 }
@@ -17,21 +18,25 @@ struct Audience {
 const AUDIENCES: [Audience; 4] = [
     Audience {
         name: "nobody waiting",
+        file: "send-nobody",
         receivers: 0,
         wait: Wait::Spinning,
     },
     Audience {
         name: "one live",
+        file: "send-live",
         receivers: 1,
         wait: Wait::Spinning,
     },
     Audience {
         name: "one parked",
+        file: "send-parked",
         receivers: 1,
         wait: Wait::Parked,
     },
     Audience {
         name: "eight parked",
+        file: "send-eight-parked",
         receivers: 8,
         wait: Wait::Parked,
     },
@@ -52,7 +57,7 @@ fn start(peer: &str, place: &Place) -> Result<Players, Missing> {
     let receivers = (0..place.receivers).map(|n| Player::start(peer, Part::Receiver(n), place));
     Ok(Players {
         receivers: receivers.collect::<Result<_, _>>()?,
-        sender: Player::start(peer, Part::Sender, place)?,
+        sender: Player::start(peer, Part::Sender(0), place)?,
     })
 }
 
@@ -63,11 +68,11 @@ impl Players {
         self.sender.tell("settle")?;
         self.sender.hear("settled")?;
         for receiver in &mut self.receivers {
-            receiver.tell(&format!("receive {count}"))?;
+            receiver.tell(&format!("receive {}", count - 1))?;
         }
         let is_timed = u8::from(is_timed);
         self.sender
-            .tell(&format!("send {count} {gap_ns} {is_timed}"))?;
+            .tell(&format!("send {count} {gap_ns} {is_timed} 0"))?;
         let sent = self.sender.hear_figures("sent")?;
         for receiver in &mut self.receivers {
             receiver.hear("received")?;
@@ -104,7 +109,7 @@ fn line(stage: &Stage, len: usize, audience: Audience) -> Line {
             let count = count.min(if cast.is_slow { 2_000 } else { 100_000 });
             cast.play(round > 0, |players| match wait {
                 Wait::Parked => players.drip(100),
-                Wait::Spinning => players.flood(count),
+                Wait::Spinning | Wait::Later => players.flood(count),
             });
         }
     }
@@ -112,10 +117,16 @@ fn line(stage: &Stage, len: usize, audience: Audience) -> Line {
 }
 
 /// A table for each audience.
-pub fn tables(stage: &Stage) -> String {
-    let tables = AUDIENCES.map(|audience| {
-        let columns = LENS.map(|(len, name)| (name, line(stage, len, audience)));
-        format!("Sending, {}:\n\n{}", audience.name, table::beside(&columns))
+pub fn tables(stage: &Stage) -> Vec<Table> {
+    let tables = AUDIENCES.map(|audience| Table {
+        name: audience.file,
+        caption: format!("Sending, {}", audience.name),
+        columns: LENS
+            .map(|(len, name)| (name, line(stage, len, audience)))
+            .into(),
+        curves: vec![0],
+        has_bars: true,
+        note: String::new(),
     });
-    tables.join("\n")
+    tables.into()
 }

@@ -24,6 +24,26 @@ pub struct Figures {
     pub latencies: Histogram<u64>,
 }
 
+impl Figures {
+    /// The median of the rounds' means.
+    pub fn mean(&self) -> f64 {
+        median(&self.means)
+    }
+
+    /// How often this is the other: the median of all rounds, so that a change of the
+    /// machine's mood meets both.
+    pub fn to(&self, other: &Figures) -> f64 {
+        let rounds = self.means.iter().zip(&other.means);
+        median(&rounds.map(|(one, other)| one / other).collect::<Vec<_>>())
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// The same of every peer, in the order of [`peers::NAMES`].
 pub type Line = Vec<(&'static str, Result<Figures, Missing>)>;
 
@@ -70,6 +90,10 @@ impl Stage {
     pub fn missing(&self, peer: &str) -> Option<&Missing> {
         let (_, host) = self.hosts.iter().find(|(name, _)| *name == peer)?;
         host.as_ref().err()
+    }
+
+    pub fn is_quick(&self) -> bool {
+        self.is_quick
     }
 
     pub fn rounds(&self) -> u32 {
@@ -140,19 +164,27 @@ pub struct Cast<P> {
 pub type Round = (f64, Histogram<u64>);
 
 impl<P> Cast<P> {
+    /// Has the players do something, if there are any. Who fails once has failed.
+    pub fn perform<T>(
+        &mut self,
+        act: impl FnOnce(&mut P) -> Result<T, Missing>,
+    ) -> Result<T, Missing> {
+        let outcome = self.players.as_mut().map_err(|missing| missing.clone());
+        let outcome = outcome.and_then(act);
+        if let Err(missing) = &outcome {
+            self.players = Err(missing.clone());
+        }
+        outcome
+    }
+
     /// Has the players play a round, which counts once they are warm.
     pub fn play(&mut self, is_warm: bool, round: impl FnOnce(&mut P) -> Result<Round, Missing>) {
-        let Ok(players) = &mut self.players else {
-            return;
-        };
-        match round(players) {
-            Ok((mean, latencies)) if is_warm => {
-                self.figures.means.push(mean);
-                let added = self.figures.latencies.add(latencies);
-                added.expect("the same bounds");
-            }
-            Ok(_) => {}
-            Err(missing) => self.players = Err(missing),
+        if let Ok((mean, latencies)) = self.perform(round)
+            && is_warm
+        {
+            self.figures.means.push(mean);
+            let added = self.figures.latencies.add(latencies);
+            added.expect("the same bounds");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Figures as tables in Markdown.
+//! Figures as a table in Markdown.
 
 use std::fmt::Write as _;
 
@@ -9,38 +9,86 @@ use super::stage::{Figures, Line};
 /// Who everybody is compared with.
 const OURS: &str = "ledger";
 
-/// Rows are peers, and columns what they were given, with the ratio of ours to theirs: round
-/// by round, so that a change of the machine's mood meets both.
-pub fn beside(columns: &[(&str, Line)]) -> String {
-    let mut text = String::from("| |");
-    for (name, _) in columns {
-        write!(text, " {name}: mean | p50 | p99.9 | ledger |").expect("a string takes all");
-    }
-    text += "\n|---|";
-    text += &"---|---|---|---|".repeat(columns.len());
-    text += "\n";
-    let Some((_, first)) = columns.first() else {
-        return text;
-    };
-    for (place, (peer, _)) in first.iter().enumerate() {
-        write!(text, "| {peer} |").expect("a string takes all");
-        for (_, line) in columns {
-            let ours = line.iter().find(|(peer, _)| *peer == OURS);
-            let ours = ours.and_then(|(_, figures)| figures.as_ref().ok());
-            text += &cells(&line[place].1, ours);
+/// What was measured of every peer, in the columns of what they were given.
+pub struct Table {
+    /// In the names of its pictures.
+    pub name: &'static str,
+    pub caption: String,
+    pub columns: Vec<(&'static str, Line)>,
+    /// Of which columns there are percentile curves.
+    pub curves: Vec<usize>,
+    /// Whether how many a second there are is shown in bars.
+    pub has_bars: bool,
+    /// What else there is to say, below.
+    pub note: String,
+}
+
+impl Table {
+    /// Rows are peers; with the ratio of ours to theirs. Who has no such thing is named below.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("{}:\n\n| |", self.caption);
+        for (name, _) in &self.columns {
+            add(
+                &mut text,
+                format_args!(" {name}: mean | p50 | p99.9 | ledger |"),
+            );
         }
+        text += "\n|---|";
+        text += &"---|---|---|---|".repeat(self.columns.len());
         text += "\n";
+        let (_, first) = &self.columns[0];
+        let mut lacking: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (place, (peer, _)) in first.iter().enumerate() {
+            if let Some(reason) = self.lacks(place) {
+                match lacking.iter_mut().find(|(why, _)| *why == reason) {
+                    Some((_, peers)) => peers.push(peer),
+                    None => lacking.push((reason, vec![peer])),
+                }
+                continue;
+            }
+            add(&mut text, format_args!("| {peer} |"));
+            for (_, line) in &self.columns {
+                let ours = line.iter().find(|(name, _)| name != peer && *name == OURS);
+                let ours = ours.and_then(|(_, figures)| figures.as_ref().ok());
+                text += &cells(&line[place].1, ours);
+            }
+            text += "\n";
+        }
+        if !lacking.is_empty() {
+            let named = lacking
+                .iter()
+                .map(|(why, peers)| format!("{} ({why})", peers.join(", ")));
+            let named = named.collect::<Vec<_>>().join("; ");
+            add(&mut text, format_args!("\nNot there: {named}.\n"));
+        }
+        if !self.note.is_empty() {
+            add(&mut text, format_args!("\n{}\n", self.note));
+        }
+        text
     }
-    text
+
+    /// Why a peer has nothing in any column.
+    fn lacks(&self, place: usize) -> Option<&str> {
+        let reasons = self.columns.iter().map(|(_, line)| match &line[place].1 {
+            Err(Missing::NoSuchThing(why)) => Some(*why),
+            Err(Missing::NotInstalled(_)) => Some("not run, see above"),
+            _ => None,
+        });
+        let reasons: Option<Vec<_>> = reasons.collect();
+        reasons?.first().copied()
+    }
+}
+
+pub fn add(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("a string takes all");
 }
 
 fn cells(figures: &Result<Figures, Missing>, ours: Option<&Figures>) -> String {
     match figures {
         Ok(figures) => {
             let at = |quantile| time(figures.latencies.value_at_quantile(quantile) as f64);
-            let mean = time(median(&figures.means));
-            let ratio =
-                ours.map_or_else(String::new, |ours| format!("{:.2} ×", ratio(ours, figures)));
+            let mean = time(figures.mean());
+            let ratio = ours.map_or_else(String::new, |ours| ratio(ours.to(figures)));
             format!(" {mean} | {} | {} | {ratio} |", at(0.5), at(0.999))
         }
         Err(Missing::NoSuchThing(why)) => format!(" {why} | | | |"),
@@ -49,23 +97,23 @@ fn cells(figures: &Result<Figures, Missing>, ours: Option<&Figures>) -> String {
     }
 }
 
-/// How often one is the other: the median of all rounds.
-pub fn ratio(one: &Figures, other: &Figures) -> f64 {
-    let rounds = one.means.iter().zip(&other.means);
-    median(&rounds.map(|(one, other)| one / other).collect::<Vec<_>>())
+/// To two digits that say something.
+fn ratio(ratio: f64) -> String {
+    match ratio {
+        ratio if ratio < 0.01 => format!("{ratio:.4} ×"),
+        ratio if ratio < 0.1 => format!("{ratio:.3} ×"),
+        ratio if ratio < 10.0 => format!("{ratio:.2} ×"),
+        ratio => format!("{ratio:.0} ×"),
+    }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn time(ns: f64) -> String {
+pub fn time(ns: f64) -> String {
     match ns {
+        ns if ns < 10.0 => format!("{ns:.1} ns"),
         ns if ns < 1e3 => format!("{ns:.0} ns"),
         ns if ns < 1e5 => format!("{:.1} µs", ns / 1e3),
         ns if ns < 1e6 => format!("{:.0} µs", ns / 1e3),
-        ns => format!("{:.1} ms", ns / 1e6),
+        ns if ns < 1e9 => format!("{:.1} ms", ns / 1e6),
+        ns => format!("{:.1} s", ns / 1e9),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusteron_client::{Aeron as Client, AeronPublication, AeronSubscription, Handlers};
 use rusteron_media_driver::testing::EmbeddedDriver;
 
-use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Host, Missing, Never, Peer, Place, Receiver, Sender, Wait, stop};
 
 pub struct Aeron;
 
@@ -19,6 +19,7 @@ const CHANNEL: &str = "aeron:ipc?term-length=64m";
 impl Peer for Aeron {
     type Sender = Offering;
     type Receiver = Polling;
+    type Past = Never;
 
     fn host(_: &Path) -> Result<Host, Missing> {
         let driver = EmbeddedDriver::launch();
@@ -30,6 +31,9 @@ impl Peer for Aeron {
     }
 
     fn lacks(place: &Place) -> Option<Missing> {
+        if place.keeps_all {
+            return Some(Missing::NO_PAST);
+        }
         if place.receivers == 0 {
             return Some(Missing::NoSuchThing("nothing is offered to nobody"));
         }
@@ -65,6 +69,10 @@ impl Peer for Aeron {
             _client: client,
         }
     }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it keeps nothing")
+    }
 }
 
 /// A topic's own.
@@ -90,6 +98,19 @@ impl Sender for Offering {
                 Err(error) => panic!("{error:?}"),
             }
         }
+    }
+
+    /// Between `try_claim` and `commit`.
+    fn stop_within(&mut self, payload: &[u8]) {
+        let claim = loop {
+            match self.publication.try_claim_owned(payload.len()) {
+                Ok(claim) => break claim,
+                Err(error) if error.is_retryable() => std::hint::spin_loop(),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        stop();
+        claim.commit().expect("a claim");
     }
 }
 
@@ -125,5 +146,15 @@ impl Receiver for Polling {
                 std::hint::spin_loop();
             }
         }
+    }
+
+    fn skip(&mut self) {
+        while self
+            .subscription
+            .poll_fn(|_, _| {}, 1000)
+            .expect("a driver")
+            > 0
+        {}
+        self.fragments.clear();
     }
 }

@@ -8,7 +8,7 @@ use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
 
-use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Host, Missing, Never, Peer, Place, Receiver, Sender, Wait, stop};
 
 pub struct Iceoryx;
 
@@ -22,6 +22,7 @@ type Service = ipc::Service;
 impl Peer for Iceoryx {
     type Sender = Publishing;
     type Receiver = Subscribing;
+    type Past = Never;
 
     fn host(dir: &Path) -> Result<Host, Missing> {
         let prefix = format!("iox2_bench_{}_", std::process::id());
@@ -30,6 +31,12 @@ impl Peer for Iceoryx {
             address,
             _running: Box::new(Leftovers(prefix)),
         })
+    }
+
+    fn lacks(place: &Place) -> Option<Missing> {
+        place.keeps_all.then_some(Missing::NoSuchThing(
+            "keeps as many as a publisher was told to, while it lives",
+        ))
     }
 
     fn sender(place: &Place) -> Publishing {
@@ -58,6 +65,10 @@ impl Peer for Iceoryx {
             }),
             _node: node,
         }
+    }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it keeps nothing")
     }
 }
 
@@ -96,6 +107,7 @@ fn service(
     node.service_builder(&name)
         .publish_subscribe::<[u8]>()
         .max_subscribers(16)
+        .max_publishers(16)
         .max_nodes(32)
         .subscriber_max_buffer_size(if large { BUFFER_OF_LARGE } else { BUFFER })
         .enable_safe_overflow(true)
@@ -127,6 +139,14 @@ impl Sender for Publishing {
             notifier.notify().expect("room");
         }
     }
+
+    /// Between `loan` and `send`.
+    fn stop_within(&mut self, payload: &[u8]) {
+        let sample = self.publisher.loan_slice_uninit(payload.len());
+        let sample = sample.expect("a sample").write_from_slice(payload);
+        stop();
+        sample.send().expect("room");
+    }
 }
 
 pub struct Subscribing {
@@ -146,5 +166,9 @@ impl Receiver for Subscribing {
                 None => std::hint::spin_loop(),
             }
         }
+    }
+
+    fn skip(&mut self) {
+        while self.subscriber.receive().expect("connected").is_some() {}
     }
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ledger_client::{Appender, NewEntry, Watcher};
+use ledger_client::{Appender, Context, NewEntry, Sizes, Watcher};
+use rkyv::rancor::Fallible;
+use rkyv::{Archive, Place as ArchivePlace, Serialize};
 
 use crate::instance::{self, Instance};
 
-use super::{Host, Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Host, Missing, Past, Peer, Place, Receiver, Sender, Wait, stop};
 
 pub struct Ledger;
 
@@ -17,6 +19,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 impl Peer for Ledger {
     type Sender = Appender;
     type Receiver = Watching;
+    type Past = Context;
 
     fn host(_: &Path) -> Result<Host, Missing> {
         let instance = Instance::start(|options| options.sizes.spare_len_min = Some(64 << 20));
@@ -38,17 +41,57 @@ impl Peer for Ledger {
             wait: place.wait,
         }
     }
+
+    fn past(place: &Place) -> Context {
+        let (name, dir) = place.address.split_once('\n').expect("an instance");
+        let ledger = instance::connect(name, dir);
+        ledger
+            .context(&place.topic)
+            .open_read_only()
+            .expect("there")
+    }
 }
 
-fn context(place: &Place) -> ledger_client::Context {
+/// Of a context that keeps all, in bytes: more than any work sends.
+const WINDOW: u64 = 4 << 30;
+
+fn context(place: &Place) -> Context {
     let (name, dir) = place.address.split_once('\n').expect("an instance");
     let ledger = instance::connect(name, dir);
-    ledger.context(&place.topic).open_or_create().expect("room")
+    let sizes = Sizes {
+        window_len: place.keeps_all.then_some(WINDOW),
+        ..Sizes::default()
+    };
+    let options = ledger.context(&place.topic).sizes(sizes);
+    options.open_or_create().expect("room")
+}
+
+/// A value that is never serialised to its end: the process stops in it, when room has been
+/// taken for its record and before the record has its number.
+struct Endless;
+
+impl Archive for Endless {
+    type Archived = ();
+    type Resolver = ();
+
+    fn resolve(&self, (): (), _: ArchivePlace<()>) {}
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for Endless {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        stop();
+        Ok(())
+    }
 }
 
 impl Sender for Appender {
     fn send(&mut self, payload: &[u8]) {
         self.append(&NewEntry::new("facts", payload)).expect("room");
+    }
+
+    fn stop_within(&mut self, _: &[u8]) {
+        self.append(&NewEntry::typed("facts", &Endless))
+            .expect("room");
     }
 
     fn settle(&mut self) {
@@ -74,5 +117,23 @@ impl Receiver for Watching {
             }
             std::hint::spin_loop();
         }
+    }
+
+    fn skip(&mut self) {
+        while self.watcher.try_next().expect("readable").is_some() {}
+    }
+}
+
+impl Past for Context {
+    fn scan(&mut self, read: &mut impl FnMut(&[u8])) {
+        let mut range = self.range(1);
+        while let Some(entry) = range.next_entry().expect("readable") {
+            read(entry.payload());
+        }
+    }
+
+    fn get(&mut self, n: u64, read: &mut impl FnMut(&[u8])) {
+        let entry = Context::get(self, n + 1).expect("readable");
+        read(entry.expect("there").payload());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::limits;
 use crate::memory::SharedMemory;
 
-use super::{Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Missing, Never, Peer, Place, Receiver, Sender, Wait};
 
 pub struct Machine;
 
@@ -15,9 +15,12 @@ const PAGE_LEN: usize = 4096;
 impl Peer for Machine {
     type Sender = Half;
     type Receiver = Half;
+    type Past = Never;
 
     fn lacks(place: &Place) -> Option<Missing> {
-        (place.receivers != 1).then_some(Missing::NoSuchThing("one word for one"))
+        let is_late = place.keeps_all || place.wait == Wait::Later;
+        let is_alone = place.receivers == 1 && place.senders == 1 && !is_late;
+        (!is_alone).then_some(Missing::NoSuchThing("one word for one"))
     }
 
     fn sender(place: &Place) -> Half {
@@ -35,6 +38,10 @@ impl Peer for Machine {
             wait: place.wait,
             seen: 0,
         }
+    }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it keeps nothing")
     }
 }
 
@@ -56,8 +63,12 @@ impl Sender for Half {
         let word = u64::from_le_bytes(bytes).wrapping_add(1);
         match self.wait {
             Wait::Spinning => self.page.word64(0).store(word, Ordering::Release),
-            Wait::Parked => limits::wake(self.page.word32(0), word as u32),
+            Wait::Parked | Wait::Later => limits::wake(self.page.word32(0), word as u32),
         }
+    }
+
+    fn stop_within(&mut self, _: &[u8]) {
+        unreachable!("there is no other sender to look at")
     }
 }
 
@@ -72,7 +83,9 @@ impl Receiver for Half {
                 }
                 std::hint::spin_loop();
             },
-            Wait::Parked => u64::from(limits::wait_for_change(self.page.word32(0), seen as u32)),
+            Wait::Parked | Wait::Later => {
+                u64::from(limits::wait_for_change(self.page.word32(0), seen as u32))
+            }
         };
         let number = self.seen.wrapping_sub(1);
         read(&number.to_le_bytes());

@@ -1,6 +1,6 @@
 #!/usr/bin/env escript
 %%! +sbwt none
-%% Sends as the players of the benchmarks do: reads "send COUNT GAP_NS TIMED" and answers
+%% Sends as the players of the benchmarks do: reads "send COUNT GAP_NS TIMED 0" and answers
 %% "sent ELAPSED_NS NS:COUNT ...". Tables are in memory only.
 -mode(compile).
 
@@ -19,7 +19,7 @@ serve(Payload) ->
         Line ->
             case string:lexemes(string:trim(Line), " ") of
                 ["settle"] -> io:put_chars("settled\n");
-                ["send", Count, Gap, _Timed] ->
+                ["send", Count, Gap, _Timed, "0"] ->
                     send(list_to_integer(Count), list_to_integer(Gap), Payload)
             end,
             serve(Payload)

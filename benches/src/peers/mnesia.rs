@@ -15,6 +15,7 @@ impl Peer for Mnesia {
     const IS_SLOW: bool = true;
     type Sender = Never;
     type Receiver = Never;
+    type Past = Never;
 
     fn host(dir: &Path) -> Result<Host, Missing> {
         let help = || Missing::NotInstalled("apt-get install erlang-mnesia".to_owned());
@@ -30,10 +31,8 @@ impl Peer for Mnesia {
     }
 
     fn lacks(place: &Place) -> Option<Missing> {
-        let is_alone = place.receivers == 0;
-        (!is_alone).then_some(Missing::NoSuchThing(
-            "watchers are processes of its own node",
-        ))
+        let is_alone = place.receivers == 0 && place.senders == 1 && !place.keeps_all;
+        (!is_alone).then_some(Missing::NoSuchThing("others are processes of its own node"))
     }
 
     fn sender(_: &Place) -> Never {
@@ -42,6 +41,10 @@ impl Peer for Mnesia {
 
     fn receiver(_: &Place, _: usize) -> Never {
         unreachable!("it has none")
+    }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it is another program")
     }
 
     fn sending_program(place: &Place) -> Option<Command> {

@@ -18,6 +18,7 @@ use std::process::Command;
 pub trait Peer {
     type Sender: Sender;
     type Receiver: Receiver;
+    type Past: Past;
 
     /// Whether each payload takes it tens of microseconds: then fewer will do.
     const IS_SLOW: bool = false;
@@ -40,7 +41,10 @@ pub trait Peer {
     /// The nth of them.
     fn receiver(place: &Place, n: usize) -> Self::Receiver;
 
-    /// Another program than this one that sends, and speaks as [`crate::player`] does.
+    /// Comes anew to what was sent before.
+    fn past(place: &Place) -> Self::Past;
+
+    /// Another program than this one that sends, and speaks as [`crate::beside::part`] does.
     fn sending_program(_: &Place) -> Option<Command> {
         None
     }
@@ -62,8 +66,11 @@ pub struct Place {
     pub topic: String,
     /// Of each payload, in bytes.
     pub len: usize,
+    pub senders: usize,
     pub receivers: usize,
     pub wait: Wait,
+    /// Whether what was sent is read by who comes later.
+    pub keeps_all: bool,
 }
 
 impl Place {
@@ -74,8 +81,10 @@ impl Place {
             dir: PathBuf::new(),
             topic,
             len,
+            senders: 1,
             receivers,
             wait,
+            keeps_all: false,
         }
     }
 
@@ -93,12 +102,39 @@ impl Place {
 pub enum Wait {
     Spinning,
     Parked,
+    /// It is connected, and reads when all has been sent.
+    Later,
+}
+
+impl Wait {
+    /// As an argument of a process.
+    pub fn word(self) -> &'static str {
+        match self {
+            Wait::Spinning => "spinning",
+            Wait::Parked => "parked",
+            Wait::Later => "later",
+        }
+    }
+
+    /// What [`word`](Self::word) said.
+    pub fn of(word: &str) -> Option<Wait> {
+        [Wait::Spinning, Wait::Parked, Wait::Later]
+            .into_iter()
+            .find(|wait| wait.word() == word)
+    }
 }
 
 /// Sends one payload after the other.
 pub trait Sender {
     /// Sends, however long it takes until there is room.
     fn send(&mut self, payload: &[u8]);
+
+    /// Sends what it has gathered, if it gathers.
+    fn flush(&mut self) {}
+
+    /// Goes as far in sending as its interface lets one before anything is published, and
+    /// stops the process there.
+    fn stop_within(&mut self, payload: &[u8]);
 
     /// Between two rounds, untimed: what is prepared in the background is done.
     fn settle(&mut self) {}
@@ -108,6 +144,25 @@ pub trait Sender {
 pub trait Receiver {
     /// Waits for the next payload, as the place says, and reads it.
     fn receive(&mut self, read: &mut impl FnMut(&[u8]));
+
+    /// Gives up what it has not received yet.
+    fn skip(&mut self) {
+        unimplemented!("of who is sent to by one only");
+    }
+}
+
+/// Reads what was sent before.
+pub trait Past {
+    /// All of it, in order.
+    fn scan(&mut self, read: &mut impl FnMut(&[u8]));
+
+    /// The nth, from 0.
+    fn get(&mut self, n: u64, read: &mut impl FnMut(&[u8]));
+}
+
+/// Stops this process until it is told to go on.
+pub fn stop() {
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).expect("a signal of our own");
 }
 
 /// Of a peer that has no such half.
@@ -121,6 +176,20 @@ impl Receiver for Never {
 
 impl Sender for Never {
     fn send(&mut self, _: &[u8]) {
+        match *self {}
+    }
+
+    fn stop_within(&mut self, _: &[u8]) {
+        match *self {}
+    }
+}
+
+impl Past for Never {
+    fn scan(&mut self, _: &mut impl FnMut(&[u8])) {
+        match *self {}
+    }
+
+    fn get(&mut self, _: u64, _: &mut impl FnMut(&[u8])) {
         match *self {}
     }
 }
@@ -139,6 +208,12 @@ pub enum Missing {
 impl Missing {
     /// Of what goes from one to the other and nowhere else.
     pub const NO_AUDIENCE: Missing = Missing::NoSuchThing("nothing is sent to nobody");
+
+    /// Of what has little room between who sends and who receives.
+    pub const NO_ROOM: Missing = Missing::NoSuchThing("is full before anybody reads");
+
+    /// Of what is gone when it has been received.
+    pub const NO_PAST: Missing = Missing::NoSuchThing("keeps nothing for who comes later");
 }
 
 /// Calls a generic function for the peer of a name.
@@ -151,7 +226,8 @@ macro_rules! with_peer {
             #[cfg(feature = "aeron")]
             "aeron" => $call::<aeron::Aeron>($($argument),*),
             "iceoryx2" => $call::<iceoryx::Iceoryx>($($argument),*),
-            "redis" => $call::<redis::Redis>($($argument),*),
+            "redis" => $call::<redis::Redis<1>>($($argument),*),
+            "redis, 64 at once" => $call::<redis::Redis<64>>($($argument),*),
             "mnesia" => $call::<mnesia::Mnesia>($($argument),*),
             "socket" => $call::<socket::Socket>($($argument),*),
             "pipe" => $call::<pipe::Pipe>($($argument),*),
@@ -162,6 +238,14 @@ macro_rules! with_peer {
 }
 
 /// All of them, in the order of the tables.
-pub const NAMES: [&str; 8] = [
-    "ledger", "aeron", "iceoryx2", "redis", "mnesia", "socket", "pipe", "machine",
+pub const NAMES: [&str; 9] = [
+    "ledger",
+    "aeron",
+    "iceoryx2",
+    "redis",
+    "redis, 64 at once",
+    "mnesia",
+    "socket",
+    "pipe",
+    "machine",
 ];

@@ -7,16 +7,28 @@ use std::path::PathBuf;
 use nix::sys::stat::Mode;
 
 use super::socket::{Writing, fill};
-use super::{Missing, Peer, Place, Receiver, Wait};
+use super::{Missing, Never, Peer, Place, Receiver, Wait};
 
 pub struct Pipe;
 
 impl Peer for Pipe {
     type Sender = Writing<File>;
     type Receiver = Reading;
+    type Past = Never;
 
     fn lacks(place: &Place) -> Option<Missing> {
-        (place.receivers == 0).then_some(Missing::NO_AUDIENCE)
+        if place.keeps_all {
+            return Some(Missing::NO_PAST);
+        }
+        if place.receivers == 0 {
+            return Some(Missing::NO_AUDIENCE);
+        }
+        if place.wait == Wait::Later {
+            return Some(Missing::NO_ROOM);
+        }
+        (place.senders > 1).then_some(Missing::NoSuchThing(
+            "nobody can be stopped within a write of so few bytes",
+        ))
     }
 
     fn sender(place: &Place) -> Writing<File> {
@@ -40,6 +52,10 @@ impl Peer for Pipe {
             pipe: options.open(path).expect("just made"),
             payload: vec![0; place.len],
         }
+    }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it keeps nothing")
     }
 }
 

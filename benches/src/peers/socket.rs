@@ -4,16 +4,26 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use super::{Missing, Peer, Place, Receiver, Sender, Wait};
+use super::{Missing, Never, Peer, Place, Receiver, Sender, Wait};
 
 pub struct Socket;
 
 impl Peer for Socket {
     type Sender = Writing<UnixStream>;
     type Receiver = Accepting;
+    type Past = Never;
 
     fn lacks(place: &Place) -> Option<Missing> {
-        (place.receivers == 0).then_some(Missing::NO_AUDIENCE)
+        if place.keeps_all {
+            return Some(Missing::NO_PAST);
+        }
+        if place.receivers == 0 {
+            return Some(Missing::NO_AUDIENCE);
+        }
+        if place.wait == Wait::Later {
+            return Some(Missing::NO_ROOM);
+        }
+        (place.senders > 1).then_some(Missing::NoSuchThing("goes from one to one"))
     }
 
     fn sender(place: &Place) -> Writing<UnixStream> {
@@ -30,6 +40,10 @@ impl Peer for Socket {
             payload: vec![0; place.len],
         }
     }
+
+    fn past(_: &Place) -> Never {
+        unreachable!("it keeps nothing")
+    }
 }
 
 fn path(place: &Place, n: usize) -> PathBuf {
@@ -44,6 +58,10 @@ impl<W: Write> Sender for Writing<W> {
         for stream in &mut self.0 {
             stream.write_all(payload).expect("somebody reads");
         }
+    }
+
+    fn stop_within(&mut self, _: &[u8]) {
+        unreachable!("there is no other sender to look at")
     }
 }
 

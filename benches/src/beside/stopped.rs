@@ -1,0 +1,182 @@
+//! One who sends is stopped in the middle of it, and then killed there: what becomes of the
+//! others, and of who receives.
+
+use std::time::{Duration, Instant};
+
+use crate::peers::{Missing, Place, Wait};
+
+use super::player::{Part, Player};
+use super::stage::{Figures, Line, Round, Stage};
+use super::table::{Table, add, time};
+
+struct Players {
+    victim: Player,
+    sender: Player,
+    receiver: Player,
+    /// How often who receives has been told to and has not said that it has.
+    owed: u32,
+}
+
+fn start(peer: &str, place: &Place) -> Result<Players, Missing> {
+    let mut players = Players {
+        receiver: Player::start(peer, Part::Receiver(0), place)?,
+        victim: Player::start(peer, Part::Sender(1), place)?,
+        sender: Player::start(peer, Part::Sender(0), place)?,
+        owed: 0,
+    };
+    // So that it is warm.
+    players.send(COUNT_OF_SLOW, PATIENCE)?;
+    Ok(players)
+}
+
+/// What has become of the victim.
+#[derive(Clone, Copy)]
+enum Act {
+    Idle,
+    Stopped,
+    Killed,
+}
+
+const ACTS: [(Act, &str); 3] = [
+    (Act::Idle, "before"),
+    (Act::Stopped, "while it is stopped"),
+    (Act::Killed, "after it was killed"),
+];
+
+/// How long each call of the other one took, and until who receives had the last one.
+type Outcome = (Round, Option<Duration>);
+
+impl Players {
+    fn play(&mut self, act: Act, count: u64, patience: Duration) -> Result<Outcome, Missing> {
+        match act {
+            Act::Idle => {}
+            Act::Stopped => {
+                self.victim.tell("stop")?;
+                self.victim.await_stop()?;
+            }
+            Act::Killed => self.victim.kill()?,
+        }
+        self.send(count, patience)
+    }
+
+    fn send(&mut self, count: u64, patience: Duration) -> Result<Outcome, Missing> {
+        self.sender.tell("settle")?;
+        self.sender.hear("settled")?;
+        self.receiver.tell(&format!("receive {}", count - 1))?;
+        self.owed += 1;
+        self.sender.tell(&format!("send {count} 0 1 0"))?;
+        let (_, latencies) = self.sender.hear_figures("sent")?;
+        let start = Instant::now();
+        while self.owed > 0 && start.elapsed() < patience {
+            let left = patience.saturating_sub(start.elapsed());
+            if self.receiver.hear_within("received", left).is_ok() {
+                self.owed -= 1;
+            }
+        }
+        let received = (self.owed == 0).then(|| start.elapsed());
+        Ok(((latencies.mean(), latencies), received))
+    }
+}
+
+/// Enough for a tail, and far less than anybody has room for before it has been received.
+const COUNT: u64 = 20_000;
+const COUNT_OF_SLOW: u64 = 1_000;
+
+/// For who receives to have it.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE_OF_QUICK: Duration = Duration::from_secs(1);
+
+/// Who can be stopped has to be made anew.
+const ROUNDS: u32 = 3;
+
+/// What was measured in one act.
+#[derive(Default)]
+struct Scene {
+    line: Line,
+    /// The longest of all rounds, or that it took longer than anybody waited.
+    received: Vec<(&'static str, Option<Duration>)>,
+}
+
+impl Scene {
+    fn add(&mut self, peer: &'static str, outcome: Result<Outcome, Missing>) {
+        let place = self.line.iter().position(|(name, _)| *name == peer);
+        let figures = outcome.map(|((mean, latencies), received)| {
+            match self.received.iter_mut().find(|(name, _)| *name == peer) {
+                Some((_, longest)) => *longest = longest.zip(received).map(|(a, b)| a.max(b)),
+                None => self.received.push((peer, received)),
+            }
+            let means = vec![mean];
+            Figures { means, latencies }
+        });
+        match (place, figures) {
+            (None, figures) => self.line.push((peer, figures)),
+            (Some(place), Ok(more)) => {
+                if let Ok(all) = &mut self.line[place].1 {
+                    all.means.extend(more.means);
+                    all.latencies.add(more.latencies).expect("the same bounds");
+                }
+            }
+            (Some(place), Err(missing)) => self.line[place].1 = Err(missing),
+        }
+    }
+}
+
+fn scenes(stage: &Stage, rounds: u32, patience: Duration) -> [Scene; 3] {
+    let mut scenes: [Scene; 3] = Default::default();
+    for round in 0..rounds {
+        let place = Place {
+            senders: 2,
+            ..Place::of(format!("stopped-{round}"), 64, 1, Wait::Spinning)
+        };
+        let casts = stage.casts(&place, start);
+        for mut cast in casts {
+            let count = if cast.is_slow { COUNT_OF_SLOW } else { COUNT };
+            for ((act, _), scene) in ACTS.iter().zip(&mut scenes) {
+                let outcome = cast.perform(|players| players.play(*act, count, patience));
+                scene.add(cast.peer, outcome);
+            }
+        }
+    }
+    scenes
+}
+
+/// What it costs the other one, and how long it takes who receives.
+pub fn tables(stage: &Stage) -> Vec<Table> {
+    let (rounds, patience) = match stage.is_quick() {
+        true => (1, PATIENCE_OF_QUICK),
+        false => (ROUNDS, PATIENCE),
+    };
+    let scenes = scenes(stage, rounds, patience);
+    let mut note =
+        format!("Until who is connected had the last of them, the longest of {rounds}:\n\n| |");
+    for (_, name) in ACTS {
+        add(&mut note, format_args!(" {name} |"));
+    }
+    note += "\n|---|---|---|---|\n";
+    for (peer, _) in &scenes[0].received {
+        add(&mut note, format_args!("| {peer} |"));
+        for scene in &scenes {
+            let found = scene.received.iter().find(|(name, _)| name == peer);
+            let cell = match found {
+                Some((_, Some(longest))) => time(longest.as_nanos() as f64),
+                Some((_, None)) => format!("not within {} s", patience.as_secs()),
+                None => "failed".to_owned(),
+            };
+            add(&mut note, format_args!(" {cell} |"));
+        }
+        note += "\n";
+    }
+    let columns = ACTS.iter().zip(scenes);
+    vec![Table {
+        name: "stopped",
+        caption: "Another one's calls, 64 B, when one who sends is stopped between taking room \
+                  and publishing, and then killed there"
+            .to_owned(),
+        columns: columns
+            .map(|((_, name), scene)| (*name, scene.line))
+            .collect(),
+        curves: vec![1],
+        has_bars: false,
+        note: note.trim_end().to_owned(),
+    }]
+}
