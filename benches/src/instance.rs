@@ -1,6 +1,7 @@
 //! A private instance with its daemon in this process.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::Ledger;
 use ledgerd::{Daemon, Durability, Options};
@@ -15,7 +16,10 @@ pub struct Instance {
 
 impl Instance {
     pub fn start(change: impl FnOnce(&mut Options)) -> Instance {
-        let name = format!("bench_{}", std::process::id());
+        // One process may have several.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let nth = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bench_{}_{nth}", std::process::id());
         let dir = std::env::temp_dir().join(format!("ledger-{name}"));
         let mut options = Options::new(&name);
         options.runtime_dir.clone_from(&dir);
@@ -44,6 +48,11 @@ impl Instance {
         if let Err(error) = ledgerd::purge(&instance, &self.dir) {
             eprintln!("purge: {error}");
         }
+    }
+
+    /// Where it is, as an argument of a process.
+    pub fn address(&self) -> String {
+        format!("{}\n{}", self.name, self.dir.display())
     }
 
     pub fn connect(&self) -> Ledger {

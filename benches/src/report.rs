@@ -70,3 +70,13 @@ pub fn spent_by(name: &str) -> std::time::Duration {
     });
     std::time::Duration::from_nanos(spent_ns.sum())
 }
+
+/// A line of a file that has names and KiB.
+pub fn kib(path: &str, what: &str) -> u64 {
+    let text = std::fs::read_to_string(path).expect("readable");
+    let line = text.lines().find_map(|line| line.strip_prefix(what));
+    let value = line.and_then(|line| line.split_whitespace().nth(1));
+    value
+        .and_then(|value| value.parse().ok())
+        .expect("a number")
+}

@@ -11,6 +11,7 @@ use ledger_shm::object;
 use ledgerd::{Daemon, Durability, Options};
 
 use crate::instance;
+use crate::report::kib;
 
 /// Shared memory that the contexts take at most.
 const ROOM: u64 = 3 << 30;
@@ -88,16 +89,6 @@ pub fn be_daemon(rest: &[String]) {
     println!("listens");
     // Until our parent ends.
     let _ = std::io::stdin().read_line(&mut String::new());
-}
-
-/// A line of a file that has names and KiB.
-fn kib(path: &str, what: &str) -> u64 {
-    let text = std::fs::read_to_string(path).expect("readable");
-    let line = text.lines().find_map(|line| line.strip_prefix(what));
-    let value = line.and_then(|line| line.split_whitespace().nth(1));
-    value
-        .and_then(|value| value.parse().ok())
-        .expect("a number")
 }
 
 /// A hundred thousand idle contexts, and the time in which this machine opens,

@@ -2,6 +2,7 @@
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
 use super::table::Table;
@@ -68,11 +69,11 @@ fn line(
             cast.play(round > 0, |players| act(players, is_slow));
         }
     }
-    casts.into_iter().map(Cast::figures).collect()
+    Line(casts.into_iter().map(Cast::figures).collect())
 }
 
 /// One table: a column for each way to read.
-pub fn tables(stage: &Stage) -> Vec<Table> {
+pub fn tables(stage: &Stage) -> Vec<Piece> {
     let rounds = stage.rounds();
     let (count, many) = match stage.is_quick() {
         true => (100_000, 200_000),
@@ -97,7 +98,7 @@ pub fn tables(stage: &Stage) -> Vec<Table> {
             }),
         ),
     ];
-    vec![Table {
+    vec![Piece::Times(Table {
         name: "history",
         caption: "What was sent before, 64 B each".to_owned(),
         columns,
@@ -107,5 +108,5 @@ pub fn tables(stage: &Stage) -> Vec<Table> {
             "One of {count}; the first of 1000; all of {many}, of which the time is that of each, \
              and p50 and p99.9 are of the rounds."
         ),
-    }]
+    })]
 }

@@ -5,6 +5,8 @@
 //! file for each kind of work; `table`, `plot` and `page` are what is made of the figures.
 
 mod history;
+mod idle;
+mod in_process;
 mod machine;
 mod paced;
 mod page;
@@ -16,6 +18,7 @@ mod round_trip;
 mod send;
 mod stage;
 mod stopped;
+mod sustained;
 mod table;
 
 use std::path::Path;
@@ -23,16 +26,25 @@ use std::path::Path;
 use stage::Stage;
 use table::Table;
 
-/// A kind of work.
-pub type Work = fn(&Stage) -> Vec<Table>;
+/// What a kind of work has to show.
+pub enum Piece {
+    Times(Table),
+    Text(String),
+}
 
-const WORKS: [(&str, Work); 6] = [
+/// A kind of work.
+pub type Work = fn(&Stage) -> Vec<Piece>;
+
+const WORKS: [(&str, Work); 9] = [
     ("beside/send", send::tables),
     ("beside/paced", paced::tables),
     ("beside/round-trip", round_trip::tables),
     ("beside/producers", producers::tables),
     ("beside/stopped", stopped::tables),
     ("beside/history", history::tables),
+    ("beside/in-process", in_process::tables),
+    ("beside/sustained", sustained::text),
+    ("beside/idle", idle::text),
 ];
 
 /// The page with the figures, from this package's directory.
@@ -69,11 +81,14 @@ pub fn run(only: &str, is_quick: bool, required: &[String]) -> Result<(), String
     put("beside/machine", &machine)?;
     for (name, work) in works {
         let mut texts = Vec::new();
-        for table in work(&stage) {
-            let mut text = table.to_markdown();
+        for piece in work(&stage) {
+            let mut text = match &piece {
+                Piece::Times(table) => table.to_markdown(),
+                Piece::Text(text) => text.clone(),
+            };
             println!("{text}");
-            if !is_quick {
-                text += &plot::draw(&table, &pictures).map_err(|error| error.to_string())?;
+            if let (Piece::Times(table), false) = (&piece, is_quick) {
+                text += &plot::draw(table, &pictures).map_err(|error| error.to_string())?;
             }
             texts.push(text);
         }

@@ -2,6 +2,7 @@
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
 use super::table::Table;
@@ -51,17 +52,17 @@ fn line(stage: &Stage, rate: u64) -> Line {
             });
         }
     }
-    casts.into_iter().map(Cast::figures).collect()
+    Line(casts.into_iter().map(Cast::figures).collect())
 }
 
 /// One table: a column for each rate.
-pub fn tables(stage: &Stage) -> Vec<Table> {
-    vec![Table {
+pub fn tables(stage: &Stage) -> Vec<Piece> {
+    vec![Piece::Times(Table {
         name: "paced",
         caption: "One way to a receiver that spins, 64 B at a fixed rate".to_owned(),
         columns: RATES.map(|(rate, name)| (name, line(stage, rate))).into(),
         curves: vec![1, 2],
         has_bars: false,
         note: String::new(),
-    }]
+    })]
 }

@@ -18,6 +18,7 @@
 //! | `scan COUNT` | comes anew, and reads from the first one to the last | `scanned ELAPSED_NS` |
 //! | `get COUNT TOTAL` | reads so many at random out of all | `got ELAPSED_NS`, latencies |
 //! | `open COUNT` | comes anew so often, and reads the first one | `opened ELAPSED_NS`, latencies |
+//! | `make COUNT` | makes so many topics and keeps them | `made` |
 //!
 //! A payload begins with its number. Latencies are pairs `NS:COUNT`; START_NS is of the clock
 //! that all processes share, and 0 is now.
@@ -65,6 +66,7 @@ pub fn play(arguments: &[String]) {
         "pinger" => with_peer!(&**peer, ping(&place)),
         "echoer" => with_peer!(&**peer, echo(&place)),
         "latecomer" => with_peer!(&**peer, come_late(&place)),
+        "idler" => with_peer!(&**peer, idle(&place)),
         other => panic!("no such part: {other:?}"),
     }
 }
@@ -142,7 +144,7 @@ pub fn now_ns() -> u64 {
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
-fn send_many(
+pub fn send_many(
     sender: &mut impl Sender,
     payload: &mut [u8],
     count: u64,
@@ -207,7 +209,7 @@ fn receive<P: Peer>(place: &Place, n: usize) {
     });
 }
 
-fn receive_until(receiver: &mut impl Receiver, last: u64, mut each: impl FnMut(&[u8])) {
+pub fn receive_until(receiver: &mut impl Receiver, last: u64, mut each: impl FnMut(&[u8])) {
     let mut number = None;
     while number != Some(last) {
         receiver.receive(&mut |payload| {
@@ -328,8 +330,19 @@ fn come_late<P: Peer>(place: &Place) {
     });
 }
 
+fn idle<P: Peer>(place: &Place) {
+    let mut kept = Vec::new();
+    follow(|word, numbers| match (word, numbers) {
+        ("make", &[count]) => {
+            kept.push(P::idle(place, count));
+            say("made");
+        }
+        _ => no_order(word, numbers),
+    });
+}
+
 /// Reads all of it.
-fn look(payload: &[u8]) {
+pub fn look(payload: &[u8]) {
     std::hint::black_box(payload.iter().fold(0, |sum, byte| sum ^ byte));
 }
 

@@ -35,6 +35,8 @@ pub enum Part {
     Echoer,
     /// Reads what was sent before it came.
     Latecomer,
+    /// Has topics that it does not use.
+    Idler,
 }
 
 impl Part {
@@ -46,6 +48,7 @@ impl Part {
             Part::Pinger => ("pinger", 0),
             Part::Echoer => ("echoer", 0),
             Part::Latecomer => ("latecomer", 0),
+            Part::Idler => ("idler", 0),
         }
     }
 
@@ -55,7 +58,7 @@ impl Part {
         match self {
             Part::Sender(n) => n % 2,
             Part::Pinger => 0,
-            Part::Receiver(_) | Part::Echoer | Part::Latecomer => 1,
+            Part::Receiver(_) | Part::Echoer | Part::Latecomer | Part::Idler => 1,
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn draw(table: &Table, dir: &Path) -> Result<String, Box<dyn Error>> {
 }
 
 fn measured(line: &Line) -> impl Iterator<Item = (usize, &'static str, &Figures)> {
-    let places = line.iter().enumerate();
+    let places = line.0.iter().enumerate();
     places.filter_map(|(place, (peer, figures))| Some((place, *peer, figures.as_ref().ok()?)))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::part::now_ns;
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
@@ -75,17 +76,17 @@ fn line(stage: &Stage, senders: usize) -> Line {
             cast.play(round > 0, |players| players.play(count));
         }
     }
-    casts.into_iter().map(Cast::figures).collect()
+    Line(casts.into_iter().map(Cast::figures).collect())
 }
 
 /// One table: a column for each number of who send.
-pub fn tables(stage: &Stage) -> Vec<Table> {
+pub fn tables(stage: &Stage) -> Vec<Piece> {
     let columns = vec![
         ("one", line(stage, 1)),
         ("two, on two cores", line(stage, 2)),
         ("eight, on two cores", line(stage, 8)),
     ];
-    vec![Table {
+    vec![Piece::Times(Table {
         name: "producers",
         caption: "Several who send 64 B into one".to_owned(),
         columns,
@@ -94,5 +95,5 @@ pub fn tables(stage: &Stage) -> Vec<Table> {
         note: "Somebody is connected, and reads when all has been sent. The mean is the time of \
                all divided by what they sent; p50 and p99.9 are of single calls."
             .to_owned(),
-    }]
+    })]
 }

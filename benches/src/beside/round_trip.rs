@@ -2,6 +2,7 @@
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
 use super::table::Table;
@@ -44,18 +45,18 @@ fn line(stage: &Stage, wait: Wait) -> Line {
             cast.play(round > 0, |players| players.play(count));
         }
     }
-    casts.into_iter().map(Cast::figures).collect()
+    Line(casts.into_iter().map(Cast::figures).collect())
 }
 
 /// One table: a column for each way to wait.
-pub fn tables(stage: &Stage) -> Vec<Table> {
+pub fn tables(stage: &Stage) -> Vec<Piece> {
     let waits = [("spinning", Wait::Spinning), ("parked", Wait::Parked)];
-    vec![Table {
+    vec![Piece::Times(Table {
         name: "round-trip",
         caption: "There and back, 64 B".to_owned(),
         columns: waits.map(|(name, wait)| (name, line(stage, wait))).into(),
         curves: vec![0, 1],
         has_bars: false,
         note: String::new(),
-    }]
+    })]
 }

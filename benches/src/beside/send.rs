@@ -2,6 +2,7 @@
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::player::{Part, Player};
 use super::stage::{Cast, Line, Round, Stage};
 use super::table::Table;
@@ -113,20 +114,22 @@ fn line(stage: &Stage, len: usize, audience: Audience) -> Line {
             });
         }
     }
-    casts.into_iter().map(Cast::figures).collect()
+    Line(casts.into_iter().map(Cast::figures).collect())
 }
 
 /// A table for each audience.
-pub fn tables(stage: &Stage) -> Vec<Table> {
-    let tables = AUDIENCES.map(|audience| Table {
-        name: audience.file,
-        caption: format!("Sending, {}", audience.name),
-        columns: LENS
-            .map(|(len, name)| (name, line(stage, len, audience)))
-            .into(),
-        curves: vec![0],
-        has_bars: true,
-        note: String::new(),
+pub fn tables(stage: &Stage) -> Vec<Piece> {
+    let tables = AUDIENCES.map(|audience| {
+        Piece::Times(Table {
+            name: audience.file,
+            caption: format!("Sending, {}", audience.name),
+            columns: LENS
+                .map(|(len, name)| (name, line(stage, len, audience)))
+                .into(),
+            curves: vec![0],
+            has_bars: true,
+            note: String::new(),
+        })
     });
     tables.into()
 }

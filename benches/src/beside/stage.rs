@@ -1,6 +1,6 @@
 //! All peers beside each other, in one run: what runs beside them, and who plays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 
@@ -45,7 +45,29 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// The same of every peer, in the order of [`peers::NAMES`].
-pub type Line = Vec<(&'static str, Result<Figures, Missing>)>;
+#[derive(Clone, Default)]
+pub struct Line(pub Vec<(&'static str, Result<Figures, Missing>)>);
+
+impl Line {
+    /// One more round of a peer, who fails for ever if it fails once.
+    pub fn add(&mut self, peer: &'static str, round: Result<Round, Missing>) {
+        let figures = round.map(|(mean, latencies)| Figures {
+            means: vec![mean],
+            latencies,
+        });
+        match self.0.iter_mut().find(|(name, _)| *name == peer) {
+            None => self.0.push((peer, figures)),
+            Some((_, all)) => match (all, figures) {
+                (Ok(all), Ok(more)) => {
+                    all.means.extend(more.means);
+                    all.latencies.add(more.latencies).expect("the same bounds");
+                }
+                (all @ Ok(_), Err(missing)) => *all = Err(missing),
+                (Err(_), _) => {}
+            },
+        }
+    }
+}
 
 impl Stage {
     /// Starts what runs beside them.
@@ -100,6 +122,26 @@ impl Stage {
         if self.is_quick { 2 } else { 9 }
     }
 
+    /// A directory of this run.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A peer's own place, if it can be run here.
+    pub fn placed(&self, peer: &str, place: &Place) -> Option<Place> {
+        let (_, host) = self.hosts.iter().find(|(name, _)| *name == peer)?;
+        Some(self.place_of(peer, host.as_ref().ok()?, place))
+    }
+
+    fn place_of(&self, peer: &str, host: &Host, place: &Place) -> Place {
+        Place {
+            address: host.address.clone(),
+            dir: self.dir.clone(),
+            topic: format!("{}-{peer}", place.topic),
+            ..place.clone()
+        }
+    }
+
     /// Every peer with its players, as `start` has them start, or why not.
     pub fn casts<P>(
         &self,
@@ -108,12 +150,7 @@ impl Stage {
     ) -> Vec<Cast<P>> {
         let casts = self.hosts.iter().map(|(peer, host)| {
             let here = host.as_ref().map_err(Clone::clone).and_then(|host| {
-                let place = Place {
-                    address: host.address.clone(),
-                    dir: self.dir.clone(),
-                    topic: format!("{}-{peer}", place.topic),
-                    ..place.clone()
-                };
+                let place = self.place_of(peer, host, place);
                 match with_peer!(*peer, lacks(&place)) {
                     Some(missing) => Err(missing),
                     None => Ok(place),
@@ -140,7 +177,7 @@ impl Drop for Stage {
     }
 }
 
-fn host<P: Peer>(dir: &std::path::Path) -> Result<Host, Missing> {
+fn host<P: Peer>(dir: &Path) -> Result<Host, Missing> {
     P::host(dir)
 }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::peers::{Missing, Place, Wait};
 
+use super::Piece;
 use super::player::{Part, Player};
-use super::stage::{Figures, Line, Round, Stage};
+use super::stage::{Line, Round, Stage};
 use super::table::{Table, add, time};
 
 struct Players {
@@ -99,25 +100,13 @@ struct Scene {
 
 impl Scene {
     fn add(&mut self, peer: &'static str, outcome: Result<Outcome, Missing>) {
-        let place = self.line.iter().position(|(name, _)| *name == peer);
-        let figures = outcome.map(|((mean, latencies), received)| {
+        if let Ok((_, received)) = &outcome {
             match self.received.iter_mut().find(|(name, _)| *name == peer) {
-                Some((_, longest)) => *longest = longest.zip(received).map(|(a, b)| a.max(b)),
-                None => self.received.push((peer, received)),
+                Some((_, longest)) => *longest = longest.zip(*received).map(|(a, b)| a.max(b)),
+                None => self.received.push((peer, *received)),
             }
-            let means = vec![mean];
-            Figures { means, latencies }
-        });
-        match (place, figures) {
-            (None, figures) => self.line.push((peer, figures)),
-            (Some(place), Ok(more)) => {
-                if let Ok(all) = &mut self.line[place].1 {
-                    all.means.extend(more.means);
-                    all.latencies.add(more.latencies).expect("the same bounds");
-                }
-            }
-            (Some(place), Err(missing)) => self.line[place].1 = Err(missing),
         }
+        self.line.add(peer, outcome.map(|(round, _)| round));
     }
 }
 
@@ -141,7 +130,7 @@ fn scenes(stage: &Stage, rounds: u32, patience: Duration) -> [Scene; 3] {
 }
 
 /// What it costs the other one, and how long it takes who receives.
-pub fn tables(stage: &Stage) -> Vec<Table> {
+pub fn tables(stage: &Stage) -> Vec<Piece> {
     let (rounds, patience) = match stage.is_quick() {
         true => (1, PATIENCE_OF_QUICK),
         false => (ROUNDS, PATIENCE),
@@ -167,7 +156,7 @@ pub fn tables(stage: &Stage) -> Vec<Table> {
         note += "\n";
     }
     let columns = ACTS.iter().zip(scenes);
-    vec![Table {
+    vec![Piece::Times(Table {
         name: "stopped",
         caption: "Another one's calls, 64 B, when one who sends is stopped between taking room \
                   and publishing, and then killed there"
@@ -178,5 +167,5 @@ pub fn tables(stage: &Stage) -> Vec<Table> {
         curves: vec![1],
         has_bars: false,
         note: note.trim_end().to_owned(),
-    }]
+    })]
 }

@@ -38,7 +38,7 @@ impl Table {
         text += "\n";
         let (_, first) = &self.columns[0];
         let mut lacking: Vec<(&str, Vec<&str>)> = Vec::new();
-        for (place, (peer, _)) in first.iter().enumerate() {
+        for (place, (peer, _)) in first.0.iter().enumerate() {
             if let Some(reason) = self.lacks(place) {
                 match lacking.iter_mut().find(|(why, _)| *why == reason) {
                     Some((_, peers)) => peers.push(peer),
@@ -48,9 +48,12 @@ impl Table {
             }
             add(&mut text, format_args!("| {peer} |"));
             for (_, line) in &self.columns {
-                let ours = line.iter().find(|(name, _)| name != peer && *name == OURS);
+                let ours = line
+                    .0
+                    .iter()
+                    .find(|(name, _)| name != peer && *name == OURS);
                 let ours = ours.and_then(|(_, figures)| figures.as_ref().ok());
-                text += &cells(&line[place].1, ours);
+                text += &cells(&line.0[place].1, ours);
             }
             text += "\n";
         }
@@ -69,7 +72,7 @@ impl Table {
 
     /// Why a peer has nothing in any column.
     fn lacks(&self, place: usize) -> Option<&str> {
-        let reasons = self.columns.iter().map(|(_, line)| match &line[place].1 {
+        let reasons = self.columns.iter().map(|(_, line)| match &line.0[place].1 {
             Err(Missing::NoSuchThing(why)) => Some(*why),
             Err(Missing::NotInstalled(_)) => Some("not run, see above"),
             _ => None,

@@ -1,6 +1,7 @@
 //! Aeron IPC: a concurrent publication's `offer`, and a subscription that polls. It has no
 //! time, no checksum, and no history.
 
+use std::any::Any;
 use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
@@ -68,6 +69,19 @@ impl Peer for Aeron {
             fragments: Vec::new(),
             _client: client,
         }
+    }
+
+    fn idle(place: &Place, count: u64) -> Box<dyn Any> {
+        let client = Client::connect_dir(&place.address).expect("a driver");
+        let channel = CString::new("aeron:ipc?term-length=64k").expect("no zero");
+        let first = stream(place);
+        let add = |n| {
+            let adding = client.async_add_publication(&channel, first + n as i32);
+            let publication = adding.and_then(|adding| adding.poll_blocking(PATIENCE));
+            publication.expect("a publication")
+        };
+        let publications: Vec<_> = (0..count).map(add).collect();
+        Box::new((publications, client))
     }
 
     fn past(_: &Place) -> Never {

@@ -1,5 +1,6 @@
 //! iceoryx2: loan, write, send; with an event for those who park.
 
+use std::any::Any;
 use std::path::Path;
 
 use iceoryx2::port::listener::Listener;
@@ -65,6 +66,23 @@ impl Peer for Iceoryx {
             }),
             _node: node,
         }
+    }
+
+    fn idle(place: &Place, count: u64) -> Box<dyn Any> {
+        let node = node(place);
+        let publish = |n| {
+            let topic = format!("{}-{n}", place.topic);
+            let place = Place {
+                topic,
+                ..place.clone()
+            };
+            let service = service(&node, &place);
+            let publisher = service.publisher_builder();
+            let publisher = publisher.initial_max_slice_len(place.len).create();
+            publisher.expect("a publisher")
+        };
+        let publishers: Vec<_> = (0..count).map(publish).collect();
+        Box::new((publishers, node))
     }
 
     fn past(_: &Place) -> Never {

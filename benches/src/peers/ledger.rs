@@ -1,5 +1,6 @@
 //! The ledger, through its public API: rkyv, checksums, wall clock.
 
+use std::any::Any;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ impl Peer for Ledger {
     fn host(_: &Path) -> Result<Host, Missing> {
         let instance = Instance::start(|options| options.sizes.spare_len_min = Some(64 << 20));
         Ok(Host {
-            address: format!("{}\n{}", instance.name, instance.dir.display()),
+            address: instance.address(),
             _running: Box::new(instance),
         })
     }
@@ -49,6 +50,17 @@ impl Peer for Ledger {
             .context(&place.topic)
             .open_read_only()
             .expect("there")
+    }
+
+    /// They are there whether anybody has them open or not.
+    fn idle(place: &Place, count: u64) -> Box<dyn Any> {
+        let (name, dir) = place.address.split_once('\n').expect("an instance");
+        let ledger = instance::connect(name, dir);
+        for n in 0..count {
+            let name = format!("{}-{n}", place.topic);
+            ledger.context(&name).open_or_create().expect("room");
+        }
+        Box::new(())
     }
 }
 

@@ -66,10 +66,6 @@ impl Sender for Half {
             Wait::Parked | Wait::Later => limits::wake(self.page.word32(0), word as u32),
         }
     }
-
-    fn stop_within(&mut self, _: &[u8]) {
-        unreachable!("there is no other sender to look at")
-    }
 }
 
 impl Receiver for Half {

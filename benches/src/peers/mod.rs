@@ -44,6 +44,11 @@ pub trait Peer {
     /// Comes anew to what was sent before.
     fn past(place: &Place) -> Self::Past;
 
+    /// So many topics, as small as they are: what has to be kept for them to be there.
+    fn idle(_: &Place, _: u64) -> Box<dyn Any> {
+        unreachable!("it has no topics of its own")
+    }
+
     /// Another program than this one that sends, and speaks as [`crate::beside::part`] does.
     fn sending_program(_: &Place) -> Option<Command> {
         None
@@ -134,7 +139,9 @@ pub trait Sender {
 
     /// Goes as far in sending as its interface lets one before anything is published, and
     /// stops the process there.
-    fn stop_within(&mut self, payload: &[u8]);
+    fn stop_within(&mut self, _: &[u8]) {
+        unreachable!("nobody else sends, who could be held up");
+    }
 
     /// Between two rounds, untimed: what is prepared in the background is done.
     fn settle(&mut self) {}
@@ -176,10 +183,6 @@ impl Receiver for Never {
 
 impl Sender for Never {
     fn send(&mut self, _: &[u8]) {
-        match *self {}
-    }
-
-    fn stop_within(&mut self, _: &[u8]) {
         match *self {}
     }
 }

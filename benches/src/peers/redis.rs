@@ -1,6 +1,7 @@
 //! Redis Streams over a Unix socket, in memory only: one command after the other's answer, or
 //! many at once.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -68,6 +69,18 @@ impl<const BATCH: usize> Peer for Redis<BATCH> {
             added: 0,
             commands: Pipeline::new(),
         }
+    }
+
+    fn idle(place: &Place, count: u64) -> Box<dyn Any> {
+        for n in 0..count {
+            let topic = format!("{}-{n}", place.topic);
+            let place = Place {
+                topic,
+                ..place.clone()
+            };
+            Self::sender(&place).send(&[0; 64]);
+        }
+        Box::new(())
     }
 
     fn past(place: &Place) -> Ranging {

@@ -59,10 +59,6 @@ impl<W: Write> Sender for Writing<W> {
             stream.write_all(payload).expect("somebody reads");
         }
     }
-
-    fn stop_within(&mut self, _: &[u8]) {
-        unreachable!("there is no other sender to look at")
-    }
 }
 
 /// Accepts when it is asked for something: until then nobody may have connected.
