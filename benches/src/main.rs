@@ -30,6 +30,9 @@ struct Args {
     /// Fewer repetitions: for a look, not for a record
     #[arg(long)]
     quick: bool,
+    /// Measure the ledger without time and checksums as well, building that first
+    #[arg(long)]
+    bare: bool,
     /// Fail unless these peers can be run
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     require: Vec<String>,
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = beside::run(&args.only, args.quick, &args.require) {
+    if let Err(error) = beside::run(&args.only, args.quick, args.bare, &args.require) {
         eprintln!("ledger-benches: {error}");
         return ExitCode::FAILURE;
     }

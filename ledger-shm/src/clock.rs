@@ -77,6 +77,10 @@ impl Default for WallClock {
 impl Clock for WallClock {
     #[inline]
     fn now_ns(&mut self) -> u64 {
+        // For a comparison with what has no time, see `benches`.
+        if cfg!(ledger_bare) {
+            return self.last_ns;
+        }
         if !self.is_trusted {
             return kernel_ns();
         }

@@ -206,8 +206,8 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
     let of_ours = |topic: &str| {
         let place = Place::of(format!("in-process-{topic}"), LEN, 1, Wait::Spinning);
         let place = stage.placed("ledger", &place).expect("it is ours");
-        let receiver = Ledger::receiver(&place, 0);
-        (Ledger::sender(&place), receiver)
+        let receiver = Ledger::<false>::receiver(&place, 0);
+        (Ledger::<false>::sender(&place), receiver)
     };
     let file = |topic: &str| stage.dir().join(format!("mmap-sync-{topic}"));
     let mut players: [(&str, Player<'_>); 4] = [

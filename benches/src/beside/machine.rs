@@ -56,6 +56,9 @@ pub fn why(missing: &Missing) -> &str {
 fn version(peer: &str) -> String {
     match peer {
         "ledger" => "as it is here".to_owned(),
+        "ledger, bare" => {
+            "the same without time and checksums, which is no way to use it".to_owned()
+        }
         "aeron" => format!(
             "C driver and client of rusteron-client {}",
             locked("rusteron-client")

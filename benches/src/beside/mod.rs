@@ -63,13 +63,16 @@ pub fn works(only: &str) -> impl Iterator<Item = &'static (&'static str, Work)> 
 ///
 /// # Errors
 ///
-/// A peer that is required is missing, or the page cannot be written.
-pub fn run(only: &str, is_quick: bool, required: &[String]) -> Result<(), String> {
+/// A peer that is required is missing or cannot be built, or the page cannot be written.
+pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> Result<(), String> {
     let works: Vec<_> = works(only).collect();
     if works.is_empty() {
         return Ok(());
     }
-    let stage = Stage::set(is_quick, required)?;
+    if has_bare {
+        crate::peers::ledger::build_bare()?;
+    }
+    let stage = Stage::set(is_quick, has_bare, required)?;
     let machine = machine::described(&stage);
     println!("{machine}");
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver as Lines, channel};
 use std::time::Duration;
@@ -164,12 +165,18 @@ fn failed(error: impl Display) -> Missing {
     Missing::Failed(error.to_string())
 }
 
+fn program<P: Peer>() -> Option<PathBuf> {
+    P::program()
+}
+
 fn sending_program<P: Peer>(place: &Place) -> Option<Command> {
     P::sending_program(place)
 }
 
 fn ourselves(peer: &str, part: Part, place: &Place) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("our own path"));
+    let built = with_peer!(peer, program());
+    let program = built.unwrap_or_else(|| std::env::current_exe().expect("our own path"));
+    let mut command = Command::new(program);
     let (name, n) = part.words();
     command.args(["--role", "player", "--", peer, name, &place.address]);
     command

@@ -14,8 +14,9 @@ type Drawn = Result<(), Box<dyn Error>>;
 const SIZE: (u32, u32) = (860, 420);
 
 /// Who is always of the same colour: by place in [`crate::peers::NAMES`].
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0x1b, 0x1b, 0x1b),
+    RGBColor(0x77, 0x77, 0x77),
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
@@ -23,7 +24,7 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(0xcc, 0x79, 0xa7),
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x99, 0x99, 0x99),
+    RGBColor(0xbb, 0xbb, 0xbb),
 ];
 
 /// Draws what a table says is to be drawn; says how the page shows it, which is in the

@@ -75,7 +75,7 @@ impl Stage {
     /// # Errors
     ///
     /// One that is required is missing.
-    pub fn set(is_quick: bool, required: &[String]) -> Result<Stage, String> {
+    pub fn set(is_quick: bool, has_bare: bool, required: &[String]) -> Result<Stage, String> {
         if let Some(unknown) = required.iter().find(|it| !peers::NAMES.contains(&&***it)) {
             let known = peers::NAMES.join(", ");
             return Err(format!("no peer is named {unknown:?}; there are {known}"));
@@ -89,6 +89,9 @@ impl Stage {
                     "--features aeron, with CMake 3.30 or newer (pip install cmake) and \
                      apt-get install libclang-dev libbsd-dev uuid-dev"
                         .to_owned(),
+                )),
+                "ledger, bare" if !has_bare => Err(Missing::NotInstalled(
+                    "--bare, which builds it without time and checksums".to_owned(),
                 )),
                 _ => with_peer!(peer, host(&dir)),
             };

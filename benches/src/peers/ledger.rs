@@ -1,7 +1,9 @@
-//! The ledger, through its public API: rkyv, checksums, wall clock.
+//! The ledger, through its public API: rkyv, checksums, wall clock. And the same without time
+//! and checksums, for a comparison with what has neither.
 
 use std::any::Any;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use ledger_client::{Appender, Context, NewEntry, Sizes, Watcher};
@@ -12,12 +14,41 @@ use crate::instance::{self, Instance};
 
 use super::{Host, Missing, Past, Peer, Place, Receiver, Sender, Wait, stop};
 
-pub struct Ledger;
+/// Whether it is built without time and checksums, which no feature can turn on.
+pub struct Ledger<const IS_BARE: bool>;
+
+/// From this package's directory: where the other one is built.
+const BARE_TARGET: &str = "target/bare";
+
+/// Builds it, which takes minutes the first time.
+///
+/// # Errors
+///
+/// It cannot be built.
+pub fn build_bare() -> Result<(), String> {
+    let here = env!("CARGO_MANIFEST_DIR");
+    let built = Command::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target-dir",
+            BARE_TARGET,
+        ])
+        .env("RUSTFLAGS", "--cfg ledger_bare")
+        .current_dir(here)
+        .status();
+    match built {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo build without time and checksums: {status}")),
+        Err(error) => Err(format!("cargo: {error}")),
+    }
+}
 
 /// How long the memory that an append has asked for takes to be zeroed.
 const SETTLE: Duration = Duration::from_millis(100);
 
-impl Peer for Ledger {
+impl<const IS_BARE: bool> Peer for Ledger<IS_BARE> {
     type Sender = Appender;
     type Receiver = Watching;
     type Past = Context;
@@ -53,6 +84,11 @@ impl Peer for Ledger {
     }
 
     /// They are there whether anybody has them open or not.
+    fn program() -> Option<PathBuf> {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(BARE_TARGET);
+        IS_BARE.then(|| target.join("release/ledger-benches"))
+    }
+
     fn idle(place: &Place, count: u64) -> Box<dyn Any> {
         let (name, dir) = place.address.split_once('\n').expect("an instance");
         let ledger = instance::connect(name, dir);

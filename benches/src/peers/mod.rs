@@ -49,6 +49,11 @@ pub trait Peer {
         unreachable!("it has no topics of its own")
     }
 
+    /// Another build of this program that plays all its parts.
+    fn program() -> Option<PathBuf> {
+        None
+    }
+
     /// Another program than this one that sends, and speaks as [`crate::beside::part`] does.
     fn sending_program(_: &Place) -> Option<Command> {
         None
@@ -225,7 +230,8 @@ macro_rules! with_peer {
     ($name:expr, $call:ident ( $($argument:expr),* )) => {{
         use $crate::peers::*;
         match $name {
-            "ledger" => $call::<ledger::Ledger>($($argument),*),
+            "ledger" => $call::<ledger::Ledger<false>>($($argument),*),
+            "ledger, bare" => $call::<ledger::Ledger<true>>($($argument),*),
             #[cfg(feature = "aeron")]
             "aeron" => $call::<aeron::Aeron>($($argument),*),
             "iceoryx2" => $call::<iceoryx::Iceoryx>($($argument),*),
@@ -241,8 +247,9 @@ macro_rules! with_peer {
 }
 
 /// All of them, in the order of the tables.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "ledger",
+    "ledger, bare",
     "aeron",
     "iceoryx2",
     "redis",
