@@ -6,7 +6,9 @@ use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
 
-use rusteron_client::{Aeron as Client, AeronPublication, AeronSubscription, Handlers};
+use rusteron_client::{
+    Aeron as Client, AeronContext, AeronPublication, AeronSubscription, Handlers,
+};
 use rusteron_media_driver::testing::EmbeddedDriver;
 
 use super::{Host, Missing, Never, Peer, Place, Receiver, Sender, Wait, stop};
@@ -43,7 +45,7 @@ impl Peer for Aeron {
     }
 
     fn sender(place: &Place) -> Offering {
-        let client = Client::connect_dir(&place.address).expect("a driver");
+        let client = client(place);
         let channel = CString::new(CHANNEL).expect("no zero");
         let adding = client.async_add_publication(&channel, stream(place));
         let publication = adding.and_then(|adding| adding.poll_blocking(PATIENCE));
@@ -58,7 +60,7 @@ impl Peer for Aeron {
     }
 
     fn receiver(place: &Place, _: usize) -> Polling {
-        let client = Client::connect_dir(&place.address).expect("a driver");
+        let client = client(place);
         let channel = CString::new(CHANNEL).expect("no zero");
         let adding =
             client.async_add_subscription(&channel, stream(place), Handlers::NONE, Handlers::NONE);
@@ -72,7 +74,7 @@ impl Peer for Aeron {
     }
 
     fn idle(place: &Place, count: u64) -> Box<dyn Any> {
-        let client = Client::connect_dir(&place.address).expect("a driver");
+        let client = client(place);
         let channel = CString::new("aeron:ipc?term-length=64k").expect("no zero");
         let first = stream(place);
         let add = |n| {
@@ -87,6 +89,18 @@ impl Peer for Aeron {
     fn past(_: &Place) -> Never {
         unreachable!("it keeps nothing")
     }
+}
+
+/// One whose memory is there before it is used, as the ledger's is.
+fn client(place: &Place) -> Client {
+    let context = AeronContext::new().expect("a context");
+    let dir = CString::new(place.address.as_str()).expect("no zero");
+    context.set_dir(&dir).expect("a directory");
+    let touched = context.set_pre_touch_mapped_memory(true);
+    touched.expect("a context that is not used yet");
+    let client = Client::new(&context).expect("a driver");
+    client.start().expect("a thread");
+    client
 }
 
 /// A topic's own.
