@@ -167,7 +167,7 @@ pub fn spinning(scale: u64) {
 /// Append to a parked watcher and back; and what sleepers cost the appender.
 pub fn parked(scale: u64) {
     there_and_back("parked", 20 / scale);
-    for sleepers in [1, 8] {
+    for sleepers in [1, 8, 100] {
         let instance = Instance::start(|_| {});
         let ledger = instance.connect();
         let there = ledger.context("there").open_or_create().expect("room");

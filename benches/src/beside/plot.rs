@@ -45,7 +45,9 @@ pub fn draw(table: &Table, dir: &Path) -> Result<String, Box<dyn Error>> {
         let file = format!(
             "{}-{}.svg",
             table.name,
-            name.to_lowercase().replace([' ', '/'], "-")
+            name.to_lowercase()
+                .replace([' ', '/'], "-")
+                .replace(',', "")
         );
         curves(&dir.join(&file), &title, line)?;
         show(&file, &title);
@@ -100,7 +102,7 @@ fn curves(file: &Path, title: &str, line: &Line) -> Drawn {
             .label(peer)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
-    legend(&mut chart)?;
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
     area.present()?;
     Ok(())
 }
@@ -119,7 +121,8 @@ fn bars(file: &Path, title: &str, columns: &[(&'static str, Line)]) -> Drawn {
         .margin(12)
         .x_label_area_size(28)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..columns.len() as f64, (least..most).log_scale())?;
+        // With room for the legend.
+        .build_cartesian_2d(0.0..columns.len() as f64 * 1.25, (least..most).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -152,19 +155,22 @@ fn bars(file: &Path, title: &str, columns: &[(&'static str, Line)]) -> Drawn {
         let name = Text::new(*name, (below.0 - 4 * name.len() as i32, below.1 + 8), style);
         area.draw(&name)?;
     }
-    legend(&mut chart)?;
+    legend(&mut chart, SeriesLabelPosition::UpperRight)?;
     area.present()?;
     Ok(())
 }
 
-fn legend<'a, X, Y>(chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>) -> Drawn
+fn legend<'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
+) -> Drawn
 where
     X: Ranged + AsRangedCoord,
     Y: Ranged + AsRangedCoord,
 {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(position)
         .background_style(WHITE.mix(0.8))
         .border_style(TRANSPARENT)
         .draw()?;
