@@ -171,7 +171,7 @@ impl Appender {
         &mut self,
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
-        self.publish(entry, Appender::ring_now)
+        self.publish(entry, Appender::ring_now, |_, error| Err(error))
     }
 
     /// Appends one entry, waiting for room if there is none: at most
@@ -193,10 +193,12 @@ impl Appender {
     /// ```
     #[inline]
     pub fn append<P: Payload>(&mut self, entry: &NewEntry<'_, P>) -> Result<Appended, AppendError> {
-        match self.try_append(entry) {
-            Err(error) if error.is_full() => self.append_contended(entry),
-            outcome => outcome,
-        }
+        self.publish(entry, Appender::ring_now, |appender, error| {
+            if error.is_full() {
+                return appender.append_contended(entry);
+            }
+            Err(error)
+        })
     }
 
     #[cold]
@@ -327,7 +329,7 @@ impl Appender {
         &mut self,
         entry: &NewEntry<'_, P>,
     ) -> Result<Appended, AppendError> {
-        self.publish(entry, |_| {})
+        self.publish(entry, |_| {}, |_, error| Err(error))
     }
 
     /// Tells parked watchers to look, if there are any. In a fork's child it
@@ -367,13 +369,15 @@ impl Appender {
         self.bell = self.context.shared().bell();
     }
 
-    /// Appends, then tells whom it concerns. What is returned where nothing went
-    /// wrong shares no memory with what is returned otherwise, see [`Stop`].
-    #[inline]
+    /// Appends, then tells whom it concerns, or does what is to be done otherwise.
+    /// What is returned where nothing went wrong shares no memory with what is
+    /// returned otherwise, see [`Stop`]; inlined, so that it is not copied either.
+    #[inline(always)]
     fn publish<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
         tell: impl FnOnce(&mut Appender),
+        otherwise: impl FnOnce(&mut Appender, AppendError) -> Result<Appended, AppendError>,
     ) -> Result<Appended, AppendError> {
         let limits = self.context.shared().control.limits();
         match self.tail.try_here(entry, &limits, &mut self.clock) {
@@ -384,11 +388,13 @@ impl Appender {
                 tell(self);
                 Ok(appended)
             }
-            Err(stop) => {
-                let appended = self.publish_elsewhere(stop, entry)?;
-                tell(self);
-                Ok(appended)
-            }
+            Err(stop) => match self.publish_elsewhere(stop, entry) {
+                Ok(appended) => {
+                    tell(self);
+                    Ok(appended)
+                }
+                Err(error) => otherwise(self, error),
+            },
         }
     }
 

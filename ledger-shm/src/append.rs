@@ -220,7 +220,10 @@ impl Tail {
     /// # Errors
     ///
     /// What [`try_elsewhere`](Self::try_elsewhere) takes.
-    #[inline]
+    // What it consists of is inlined whatever else a program is made of: a call in
+    // between returns through memory, which costs as much as the rest, see
+    // `docs/decisions/append-path.md`.
+    #[inline(always)]
     pub fn try_here<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
@@ -272,7 +275,7 @@ impl Tail {
     }
 
     /// Numbers and publishes a placed record, or says how this part ended.
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, placed: &Placed, received: u64) -> Result<Appended, Stop> {
         loop {
             if self.next == self.segment.geometry().slot_capacity {
@@ -312,7 +315,7 @@ impl Tail {
 
     /// The one CAS: puts `slot` at the frontier. Returns what was found there,
     /// `Empty` if it was won.
-    #[inline]
+    #[inline(always)]
     fn claim(&self, slot: Slot) -> Result<Slot, Corrupt> {
         // ORDER(publish): releases the record to whoever looks at the slot.
         // ORDER(park): SeqCst against the sleeper's fence, see `bell`.

@@ -55,7 +55,7 @@ impl RecordHeader {
     /// # Panics
     ///
     /// On a body of 4 GiB or more, for which no segment has room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write_unnumbered(record: &mut [u8], key: &str, appended_at_ns: u64) {
         let (target, body) = record.split_first_chunk_mut().expect("room for a header");
         let body_len = u32::try_from(body.len()).expect("a record fits its segment");
@@ -66,7 +66,7 @@ impl RecordHeader {
     }
 
     /// Gives a record its number, and the header its checksum.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(target: &mut [u8; RECORD_HEADER_LEN], seq: u64, lamport: u64) {
         let words = words_of(target);
         words[1] = seq.to_le_bytes();

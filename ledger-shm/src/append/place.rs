@@ -38,7 +38,7 @@ impl Segment {
 
 impl Tail {
     /// Writes a record, all but its number, into memory that is ours alone.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place<P: Payload>(
         &mut self,
         entry: &NewEntry<'_, P>,
@@ -115,7 +115,7 @@ impl Tail {
     }
 
     /// Takes room in the data area for one record: from the block if it fits.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, record_len: usize) -> Result<Extent, Why> {
         let need = record_len.next_multiple_of(RECORD_ALIGN);
         let offset = if self.block.start + need <= self.block.end {

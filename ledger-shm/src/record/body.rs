@@ -178,7 +178,7 @@ fn pairs_len_outside(metadata: &[(&str, &str)]) -> usize {
 /// # Panics
 ///
 /// If `body` has another length, or lies at an odd address.
-#[inline]
+#[inline(always)]
 pub fn write_around(
     body: &mut [u8],
     payload_len: usize,
