@@ -214,14 +214,20 @@ pub enum Missing {
 }
 
 impl Missing {
-    /// Of what goes from one to the other and nowhere else.
-    pub const NO_AUDIENCE: Missing = Missing::NoSuchThing("nothing is sent to nobody");
-
-    /// Of what has little room between who sends and who receives.
-    pub const NO_ROOM: Missing = Missing::NoSuchThing("is full before anybody reads");
-
     /// Of what is gone when it has been received.
     pub const NO_PAST: Missing = Missing::NoSuchThing("keeps nothing for who comes later");
+
+    /// Of what goes from hand to hand, with little room in between.
+    pub fn from_hand_to_hand(place: &Place) -> Option<Missing> {
+        if place.keeps_all {
+            return Some(Missing::NO_PAST);
+        }
+        if place.receivers == 0 {
+            return Some(Missing::NoSuchThing("nothing is sent to nobody"));
+        }
+        let is_late = place.wait == Wait::Later;
+        is_late.then_some(Missing::NoSuchThing("is full before anybody reads"))
+    }
 }
 
 /// Calls a generic function for the peer of a name.

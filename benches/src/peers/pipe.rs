@@ -17,18 +17,10 @@ impl Peer for Pipe {
     type Past = Never;
 
     fn lacks(place: &Place) -> Option<Missing> {
-        if place.keeps_all {
-            return Some(Missing::NO_PAST);
-        }
-        if place.receivers == 0 {
-            return Some(Missing::NO_AUDIENCE);
-        }
-        if place.wait == Wait::Later {
-            return Some(Missing::NO_ROOM);
-        }
-        (place.senders > 1).then_some(Missing::NoSuchThing(
+        let many = (place.senders > 1).then_some(Missing::NoSuchThing(
             "nobody can be stopped within a write of so few bytes",
-        ))
+        ));
+        Missing::from_hand_to_hand(place).or(many)
     }
 
     fn sender(place: &Place) -> Writing<File> {

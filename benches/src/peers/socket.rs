@@ -14,16 +14,8 @@ impl Peer for Socket {
     type Past = Never;
 
     fn lacks(place: &Place) -> Option<Missing> {
-        if place.keeps_all {
-            return Some(Missing::NO_PAST);
-        }
-        if place.receivers == 0 {
-            return Some(Missing::NO_AUDIENCE);
-        }
-        if place.wait == Wait::Later {
-            return Some(Missing::NO_ROOM);
-        }
-        (place.senders > 1).then_some(Missing::NoSuchThing("goes from one to one"))
+        let many = (place.senders > 1).then_some(Missing::NoSuchThing("goes from one to one"));
+        Missing::from_hand_to_hand(place).or(many)
     }
 
     fn sender(place: &Place) -> Writing<UnixStream> {
