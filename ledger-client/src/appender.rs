@@ -144,9 +144,10 @@ impl Appender {
 
     /// Appends one entry, at once or not at all.
     ///
-    /// Lock-free; no allocation; no system call while nobody sleeps on the
-    /// context (and once per segment, to ask for the next one). A crash
-    /// anywhere leaves either nothing or the whole entry.
+    /// Lock-free; no allocation for plain bytes (a typed payload's scratch memory
+    /// is kept); no system call while nobody sleeps on the context (and once per
+    /// segment, to ask for the next one). A crash anywhere leaves either nothing
+    /// or the whole entry.
     ///
     /// # Errors
     ///

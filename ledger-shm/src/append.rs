@@ -191,9 +191,9 @@ impl Tail {
         self.missing_len
     }
 
-    /// Appends one entry: one CAS, no system call, no lock, no allocation
-    /// (a typed payload that does not fit the rest of a block is measured
-    /// first, once per block, and allocates then).
+    /// Appends one entry: one CAS, no system call, no lock; no allocation for
+    /// plain bytes. A typed payload allocates what serialising it takes, which is
+    /// kept, and when it does not fit the rest of a block: once per block.
     ///
     /// Lock-free: a CAS fails only because another append, seal or roll
     /// succeeded. A crash anywhere leaves either nothing or the whole entry.
@@ -246,12 +246,16 @@ impl Tail {
         Stop(())
     }
 
-    /// Goes on where [`try_here`](Self::try_here) stopped, in other parts for as
-    /// long as there are any.
+    /// Goes on where [`try_here`](Self::try_here) of this tail and this entry just
+    /// stopped, in other parts for as long as there are any.
     ///
     /// # Errors
     ///
     /// As [`try_append`](Self::try_append).
+    ///
+    /// # Panics
+    ///
+    /// If it was another tail that stopped.
     #[cold]
     pub fn try_elsewhere<P: Payload>(
         &mut self,

@@ -258,17 +258,15 @@ impl<P: Payload> NewEntry<'_, P> {
     pub fn record(&self, appended: &Appended, limits: &Limits) -> Result<Vec<u8>, Refused> {
         self.validate(limits)?;
         let mut scratch = Scratch::default();
-        let mut write_payload = |target: Option<&mut [u8]>| {
-            record::write_payload(target, &self.payload, &mut scratch)
-                .map_err(Refused::unserializable)
-        };
-        let payload_len = write_payload(None)?;
+        let payload_len = record::write_payload(None, &self.payload, &mut scratch)
+            .map_err(Refused::unserializable)?;
         limits.check_payload(payload_len)?;
         let body_len = record::body_len(payload_len, self.key, self.metadata);
         let mut bytes = AlignedVec::<RECORD_ALIGN>::new();
         bytes.resize(RECORD_HEADER_LEN + body_len, 0);
         let body = &mut bytes[RECORD_HEADER_LEN..];
-        write_payload(Some(&mut *body))?;
+        record::write_measured(body, &self.payload, payload_len, &mut scratch)
+            .map_err(Refused::unserializable)?;
         record::write_around(body, payload_len, self.key, self.metadata)
             .map_err(Refused::unserializable)?;
         RecordHeader::write_unnumbered(&mut bytes, self.key, appended.appended_at_ns);

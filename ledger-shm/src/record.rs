@@ -30,7 +30,8 @@ use crate::error::Corrupt;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 
 pub use body::{
-    BodyWriter, EntrySerializer, Payload, Scratch, Typed, body_len, write_around, write_payload,
+    BodyWriter, EntrySerializer, Payload, Scratch, Typed, body_len, write_around, write_measured,
+    write_payload,
 };
 pub use checksum::crc32c;
 

@@ -1,10 +1,14 @@
 //! What an entry can hold, and what is refused.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ledger_client::{AppendError, NewEntry};
-use ledger_shm::Refused;
-use rkyv::{Archive, Serialize};
+use ledger_shm::{Appended, Refused};
+use rkyv::rancor::Fallible;
+use rkyv::ser::{Allocator, Writer};
+use rkyv::vec::{ArchivedVec, VecResolver};
+use rkyv::{Archive, Place, Serialize};
 
 use crate::started;
 
@@ -166,6 +170,61 @@ fn a_typed_payload_is_read_where_it_lies() {
         .expect("room");
     let entry = context.get(5_001).expect("readable").expect("there");
     assert!(entry.typed::<Fact>().is_err());
+}
+
+/// Takes another length each time it is serialised.
+struct Fickle {
+    len: Cell<usize>,
+    step: isize,
+}
+
+impl Archive for Fickle {
+    type Archived = ArchivedVec<u8>;
+    type Resolver = VecResolver;
+
+    fn resolve(&self, resolver: VecResolver, out: Place<ArchivedVec<u8>>) {
+        ArchivedVec::resolve_from_len(self.len.get(), resolver, out);
+    }
+}
+
+impl<S: Fallible + Writer + Allocator + ?Sized> Serialize<S> for Fickle {
+    fn serialize(&self, serializer: &mut S) -> Result<VecResolver, S::Error> {
+        self.len.set(self.len.get().strict_add_signed(self.step));
+        ArchivedVec::<u8>::serialize_from_slice(&vec![0xee_u8; self.len.get()], serializer)
+    }
+}
+
+#[test]
+fn a_payload_that_changes_between_measuring_and_writing_is_refused() {
+    let instance = started(&[]);
+    let context = instance.context("fickle");
+    for step in [8, -8] {
+        let fickle = Fickle {
+            len: Cell::new(64),
+            step,
+        };
+        let entry = NewEntry::typed("k", &fickle);
+        // A new appender has no block, and measures first.
+        let refused = context.appender().expect("an appender").append(&entry);
+        assert!(
+            matches!(
+                refused,
+                Err(AppendError::Refused(Refused::Unserializable { .. }))
+            ),
+            "{step}: {refused:?}"
+        );
+        let appended = Appended {
+            seq: 1,
+            lamport: 1,
+            appended_at_ns: 1,
+        };
+        let record = entry.record(&appended, &context.limits());
+        assert!(
+            matches!(record, Err(Refused::Unserializable { .. })),
+            "{step}: {record:?}"
+        );
+    }
+    assert_eq!(context.latest().expect("readable"), 0);
 }
 
 #[test]

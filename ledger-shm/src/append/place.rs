@@ -34,6 +34,18 @@ impl Segment {
         // SAFETY: by the caller's contract.
         unsafe { self.block_mut(extent.offset, extent.len) }
     }
+
+    /// The same without the header.
+    ///
+    /// # Safety
+    ///
+    /// As for [`taken`](Self::taken).
+    #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's contract")]
+    unsafe fn taken_body(&self, extent: Extent) -> &mut [u8] {
+        // SAFETY: by the caller's contract.
+        let record = unsafe { self.taken(extent) };
+        &mut record[RECORD_HEADER_LEN..]
+    }
 }
 
 impl Tail {
@@ -86,7 +98,12 @@ impl Tail {
             len: self.block.len(),
         };
         if rest.len > RECORD_HEADER_LEN
-            && let Ok(payload_len) = self.write_payload(rest, entry)
+            && let Ok(payload_len) = record::write_payload(
+                // SAFETY: what is left of the block.
+                Some(unsafe { self.segment.taken_body(rest) }),
+                entry.payload(),
+                &mut self.scratch,
+            )
         {
             limits.check_payload(payload_len)?;
             let record_len = record_len(entry, payload_len);
@@ -98,20 +115,11 @@ impl Tail {
         let payload_len = measured.map_err(Refused::unserializable)?;
         limits.check_payload(payload_len)?;
         let extent = self.take(record_len(entry, payload_len))?;
-        self.write_payload(extent, entry)
+        // SAFETY: just taken.
+        let body = unsafe { self.segment.taken_body(extent) };
+        record::write_measured(body, entry.payload(), payload_len, &mut self.scratch)
             .map_err(Refused::unserializable)?;
         Ok((extent, payload_len))
-    }
-
-    fn write_payload<P: Payload>(
-        &mut self,
-        extent: Extent,
-        entry: &NewEntry<'_, P>,
-    ) -> Result<usize, rkyv::rancor::Error> {
-        // SAFETY: taken, or what is left of the block.
-        let record = unsafe { self.segment.taken(extent) };
-        let body = &mut record[RECORD_HEADER_LEN..];
-        record::write_payload(Some(body), entry.payload(), &mut self.scratch)
     }
 
     /// Takes room in the data area for one record: from the block if it fits.

@@ -53,8 +53,8 @@ struct BlockEnds {
 pub type EntrySerializer<'a> =
     Strategy<Serializer<BodyWriter<'a>, ArenaHandle<'a>, ()>, rkyv::rancor::Error>;
 
-/// Memory that serialising a typed payload takes for a moment: as much as the
-/// one that took most.
+/// Memory that serialising a typed payload takes for a moment. It is kept, so
+/// that after the first few of a kind none is allocated.
 #[derive(Default)]
 pub struct Scratch(Option<Arena>);
 
@@ -69,7 +69,7 @@ impl fmt::Debug for Scratch {
 pub trait Payload {
     /// All of it, if it is plain bytes.
     fn bytes(&self) -> Option<&[u8]>;
-    /// Writes what is not plain bytes at the serialiser's current position.
+    /// Writes it at the serialiser's current position.
     ///
     /// # Errors
     ///
@@ -111,27 +111,47 @@ where
 }
 
 /// Writes a payload to the start of `target`, or only measures it; says how
-/// long it is. Allocates only if the payload is typed and takes more scratch
-/// memory than any before.
+/// long it is.
 ///
 /// # Errors
 ///
 /// It is longer than `target`, or cannot be serialised.
-#[inline]
 pub fn write_payload<P: Payload>(
     target: Option<&mut [u8]>,
     payload: &P,
     scratch: &mut Scratch,
 ) -> Result<usize, rkyv::rancor::Error> {
-    let mut writer = BodyWriter { target, len: 0 };
-    if let Some(bytes) = payload.bytes() {
-        Writer::<rkyv::rancor::Error>::write(&mut writer, bytes)?;
-        return Ok(bytes.len());
-    }
+    let writer = BodyWriter { target, len: 0 };
     let arena = scratch.0.get_or_insert_default();
     let mut serializer = Serializer::new(writer, arena.acquire(), ());
     payload.write(Strategy::wrap(&mut serializer))?;
     Ok(serializer.into_writer().len)
+}
+
+/// Writes a payload that was measured to the start of `target`.
+///
+/// # Errors
+///
+/// As [`write_payload`], or it is not as long as it was: its `Serialize` depends
+/// on something that has changed.
+pub fn write_measured<P: Payload>(
+    target: &mut [u8],
+    payload: &P,
+    measured: usize,
+    scratch: &mut Scratch,
+) -> Result<(), rkyv::rancor::Error> {
+    let written = write_payload(Some(target), payload, scratch)?;
+    if written != measured {
+        rkyv::rancor::fail!(OtherLen { measured, written });
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it took {measured} bytes when it was measured, and {written} when it was written")]
+struct OtherLen {
+    measured: usize,
+    written: usize,
 }
 
 const PAIR_LEN: usize = size_of::<ArchivedPair>();
@@ -203,8 +223,9 @@ pub fn write_around(
     if end < pairs_at {
         strings[end..].fill(0);
     }
-    munge!(let ArchivedBody { payload: payload_out, key: key_out, metadata: metadata_out } =
-        place(root_at, root));
+    // SAFETY: nothing else uses `root` any more.
+    let out = unsafe { place(root_at, root) };
+    munge!(let ArchivedBody { payload: payload_out, key: key_out, metadata: metadata_out } = out);
     ArchivedVec::resolve_from_len(payload_len, VecResolver::from_pos(0), payload_out);
     ArchivedString::resolve_from_str(key, key_resolver, key_out);
     ArchivedVec::resolve_from_len(
@@ -229,8 +250,9 @@ fn write_pairs(
             ArchivedString::serialize_from_str(name, serializer)?,
             ArchivedString::serialize_from_str(value, serializer)?,
         );
-        munge!(let ArchivedPair { key: name_out, value: value_out } =
-            place(pairs_at + n * PAIR_LEN, bytes));
+        // SAFETY: done with before `bytes` are borrowed again.
+        let pair = unsafe { place(pairs_at + n * PAIR_LEN, bytes) };
+        munge!(let ArchivedPair { key: name_out, value: value_out } = pair);
         ArchivedString::resolve_from_str(name, resolver.0, name_out);
         ArchivedString::resolve_from_str(value, resolver.1, value_out);
     }
@@ -238,11 +260,16 @@ fn write_pairs(
 }
 
 /// The place of a value that lies in exactly these bytes, at this position.
+///
+/// # Safety
+///
+/// What is returned has no lifetime: it is used only while `bytes` live, and
+/// nobody else uses them meanwhile.
 #[inline]
-fn place<T: Portable>(position: usize, bytes: &mut [u8]) -> Place<T> {
+unsafe fn place<T: Portable>(position: usize, bytes: &mut [u8]) -> Place<T> {
     let target = bytes.as_mut_ptr().cast::<T>();
     assert!(bytes.len() == size_of::<T>() && target.is_aligned());
-    // SAFETY: as long as the value and aligned for it, as just asserted, and
-    // initialised, for it is a slice of bytes.
+    // SAFETY: as long as the value and aligned for it, as just asserted;
+    // initialised, for it is a slice of bytes; lives by the caller's contract.
     unsafe { Place::new_unchecked(position, target) }
 }
