@@ -101,6 +101,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
     vec![Piece::Times(Table {
         name: "history",
         caption: "What was sent before, 64 B each".to_owned(),
+        of_each_round: "mean",
         columns,
         curves: vec![0],
         has_bars: true,

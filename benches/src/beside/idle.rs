@@ -1,6 +1,6 @@
 //! What a topic costs that nobody uses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::instance::Instance;
 use crate::peers::{Missing, Place, Wait};
@@ -8,7 +8,7 @@ use crate::report::kib;
 
 use super::Piece;
 use super::machine::why;
-use super::player::{Part, Player};
+use super::player::{PATIENCE, Part, Player};
 use super::stage::Stage;
 
 /// Who has topics of their own.
@@ -28,14 +28,14 @@ const PEERS: [(&str, &str); 4] = [
 /// Instead of the minute after which a context without appenders gives up what it has ready.
 const SOON: Duration = Duration::from_millis(10);
 
-/// When nothing is being prepared or given back any more.
 /// What the kernel counts of memory that is not given back when it is needed elsewhere.
 const KINDS: [&str; 4] = ["Shmem", "AnonPages", "Slab", "PageTables"];
 
+/// When nothing is being prepared or given back any more, or as it is after a while.
 fn used_kib() -> u64 {
     let look = || KINDS.iter().map(|kind| kib("/proc/meminfo", kind)).sum();
     let mut before: u64 = look();
-    loop {
+    for _ in 0..25 {
         std::thread::sleep(Duration::from_millis(200));
         let now = look();
         if now.abs_diff(before) < 512 {
@@ -43,6 +43,19 @@ fn used_kib() -> u64 {
         }
         before = now;
     }
+    before
+}
+
+/// Waits until a daemon has nobody's contexts open, which is soon.
+fn await_idle(instance: &Instance) -> Result<(), Missing> {
+    let (ledger, start) = (instance.connect(), Instant::now());
+    while ledger.status().expect("it answers").attached > 0 {
+        if start.elapsed() > PATIENCE {
+            return Err(Missing::Failed("contexts stay open".to_owned()));
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 /// A table of its own kind: memory of the whole machine, for so many that one process makes
@@ -68,10 +81,7 @@ pub fn text(stage: &Stage) -> Vec<Piece> {
             player.tell(&format!("make {count}"))?;
             player.hear("made")?;
             if let Some(instance) = &ours {
-                let ledger = instance.connect();
-                while ledger.status().expect("it answers").attached > 0 {
-                    std::thread::yield_now();
-                }
+                await_idle(instance)?;
             }
             let taken = used_kib().saturating_sub(before);
             Ok::<_, Missing>(format!("{:.1}", taken as f64 / count as f64))

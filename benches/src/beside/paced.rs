@@ -60,6 +60,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
     vec![Piece::Times(Table {
         name: "paced",
         caption: "One way to a receiver that spins, 64 B at a fixed rate".to_owned(),
+        of_each_round: "p50 of rounds",
         columns: RATES.map(|(rate, name)| (name, line(stage, rate))).into(),
         curves: vec![1, 2],
         has_bars: false,

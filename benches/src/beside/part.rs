@@ -9,7 +9,7 @@
 //! | `send COUNT GAP_NS TIMED START_NS` | sends from START_NS on, with a pause before each; takes the time of each if TIMED is 1 | `sent ELAPSED_NS`, latencies |
 //! | `pace COUNT INTERVAL_NS` | sends at fixed times, whether the one before is done or not | `paced` |
 //! | `stop` | stops its process while it is sending | nothing |
-//! | `receive NUMBER` | receives until what has this number | `received` |
+//! | `receive NUMBER` | receives until what has this number | `received AT_NS` |
 //! | `age NUMBER` | as `receive`, with the time from when each was to be sent | `aged ELAPSED_NS`, latencies |
 //! | `skip` | gives up what it has not received yet | `skipped` |
 //! | `connect` | is set up to answer | `connected` |
@@ -20,8 +20,8 @@
 //! | `open COUNT` | comes anew so often, and reads the first one | `opened ELAPSED_NS`, latencies |
 //! | `make COUNT` | makes so many topics and keeps them | `made` |
 //!
-//! A payload begins with its number. Latencies are pairs `NS:COUNT`; START_NS is of the clock
-//! that all processes share, and 0 is now.
+//! A payload begins with its number. Latencies are pairs `NS:COUNT`; START_NS and AT_NS are of
+//! the clock that all processes share, and a START_NS of 0 is now.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -191,7 +191,7 @@ fn receive<P: Peer>(place: &Place, n: usize) {
     follow(|word, numbers| match (word, numbers) {
         ("receive", &[last]) => {
             receive_until(&mut receiver, last, |_| {});
-            say("received");
+            say(&format!("received {}", now_ns()));
         }
         ("age", &[last]) => {
             let mut ages = histogram();
@@ -279,9 +279,11 @@ fn echo<P: Peer>(place: &Place) {
 }
 
 fn come_late<P: Peer>(place: &Place) {
-    let mut past = None;
+    let (mut past, mut random) = (None, 1_u64);
     follow(|word, numbers| match (word, numbers) {
         ("scan", &[count]) => {
+            // Letting go of the one before is not part of it.
+            past = None;
             let start = Instant::now();
             let past = past.insert(P::past(place));
             let mut read = 0;
@@ -295,16 +297,18 @@ fn come_late<P: Peer>(place: &Place) {
         }
         ("get", &[count, total]) => {
             let past = past.get_or_insert_with(|| P::past(place));
-            let (mut latencies, mut random) = (histogram(), 1_u64);
+            let mut latencies = histogram();
             let mut get = || {
                 random = random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
                 let wanted = (random >> 33) % total;
+                let mut read = None;
                 past.get(wanted, &mut |payload| {
-                    assert_eq!(word_of(payload, 0), wanted);
+                    read = Some(word_of(payload, 0));
                     look(payload);
                 });
+                assert_eq!(read, Some(wanted));
             };
             let start = Instant::now();
             (0..count).for_each(|_| get());

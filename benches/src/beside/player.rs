@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver as Lines, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver as Lines, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -20,7 +20,7 @@ use super::stage::Round;
 use crate::with_peer;
 
 /// Longer than any line takes to be answered.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Longer than it takes one to end; then it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(2);
@@ -114,16 +114,26 @@ impl Player {
 
     /// The next line, behind the word that it begins with.
     pub fn hear(&mut self, word: &str) -> Result<String, Missing> {
-        self.hear_within(word, PATIENCE)
+        let said = self.hear_within(word, PATIENCE)?;
+        said.ok_or_else(|| Missing::Failed(format!("no {word:?} was heard")))
     }
 
-    /// The same of one that may not come.
-    pub fn hear_within(&mut self, word: &str, patience: Duration) -> Result<String, Missing> {
-        let line = self.lines.recv_timeout(patience);
-        let line = line.map_err(|_| Missing::Failed(format!("no {word:?} was heard")))?;
+    /// The same of one that may not come in time.
+    pub fn hear_within(
+        &mut self,
+        word: &str,
+        patience: Duration,
+    ) -> Result<Option<String>, Missing> {
+        let line = match self.lines.recv_timeout(patience) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Missing::Failed(format!("it ended before {word:?}")));
+            }
+        };
         let said = line.strip_prefix(word);
         let said = said.ok_or_else(|| Missing::Failed(format!("{line:?} instead of {word:?}")))?;
-        Ok(said.trim_start().to_owned())
+        Ok(Some(said.trim_start().to_owned()))
     }
 
     /// A time and latencies, behind the word.
@@ -138,9 +148,16 @@ impl Player {
     /// Waits until it has stopped itself.
     pub fn await_stop(&mut self) -> Result<(), Missing> {
         let pid = Pid::from_raw(self.process.child().id().cast_signed());
-        match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).map_err(failed)? {
-            WaitStatus::Stopped(..) => Ok(()),
-            other => Err(Missing::Failed(format!("{other:?} instead of a stop"))),
+        let flags = WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG;
+        let start = Instant::now();
+        loop {
+            match waitpid(pid, Some(flags)).map_err(failed)? {
+                WaitStatus::Stopped(..) => return Ok(()),
+                WaitStatus::StillAlive if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return Err(Missing::Failed(format!("{other:?} instead of a stop"))),
+            }
         }
     }
 

@@ -89,6 +89,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
     vec![Piece::Times(Table {
         name: "producers",
         caption: "Several who send 64 B into one".to_owned(),
+        of_each_round: "mean",
         columns,
         curves: vec![1],
         has_bars: true,

@@ -54,6 +54,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
     vec![Piece::Times(Table {
         name: "round-trip",
         caption: "There and back, 64 B".to_owned(),
+        of_each_round: "p50 of rounds",
         columns: waits.map(|(name, wait)| (name, line(stage, wait))).into(),
         curves: vec![0, 1],
         has_bars: false,

@@ -123,6 +123,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
         Piece::Times(Table {
             name: audience.file,
             caption: format!("Sending, {}", audience.name),
+            of_each_round: "mean",
             columns: LENS
                 .map(|(len, name)| (name, line(stage, len, audience)))
                 .into(),

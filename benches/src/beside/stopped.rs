@@ -1,11 +1,12 @@
 //! One who sends is stopped in the middle of it, and then killed there: what becomes of the
 //! others, and of who receives.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::peers::{Missing, Place, Wait};
 
 use super::Piece;
+use super::part::now_ns;
 use super::player::{Part, Player};
 use super::stage::{Line, Round, Stage};
 use super::table::{Table, add, time};
@@ -44,6 +45,9 @@ const ACTS: [(Act, &str); 3] = [
     (Act::Killed, "after it was killed"),
 ];
 
+/// Until the one who sends has been told when to begin.
+const TELLING_NS: u64 = 2_000_000;
+
 /// How long each call of the other one took, and until who receives had the last one.
 type Outcome = (Round, Option<Duration>);
 
@@ -65,16 +69,22 @@ impl Players {
         self.sender.hear("settled")?;
         self.receiver.tell(&format!("receive {}", count - 1))?;
         self.owed += 1;
-        self.sender.tell(&format!("send {count} 0 1 0"))?;
-        let (_, latencies) = self.sender.hear_figures("sent")?;
-        let start = Instant::now();
-        while self.owed > 0 && start.elapsed() < patience {
-            let left = patience.saturating_sub(start.elapsed());
-            if self.receiver.hear_within("received", left).is_ok() {
-                self.owed -= 1;
-            }
+        let start_ns = now_ns() + TELLING_NS;
+        self.sender.tell(&format!("send {count} 0 1 {start_ns}"))?;
+        let (elapsed_ns, latencies) = self.sender.hear_figures("sent")?;
+        let sent_ns = start_ns + elapsed_ns as u64;
+        let mut received = None;
+        while self.owed > 0 {
+            let waited = Duration::from_nanos(now_ns().saturating_sub(sent_ns));
+            let left = patience.saturating_sub(waited);
+            let Some(at_ns) = self.receiver.hear_within("received", left)? else {
+                break;
+            };
+            self.owed -= 1;
+            let at_ns: u64 = at_ns.parse().expect("a time");
+            received = Some(Duration::from_nanos(at_ns.saturating_sub(sent_ns)));
         }
-        let received = (self.owed == 0).then(|| start.elapsed());
+        let received = received.filter(|_| self.owed == 0);
         Ok(((latencies.mean(), latencies), received))
     }
 }
@@ -161,6 +171,7 @@ pub fn tables(stage: &Stage) -> Vec<Piece> {
         caption: "Another one's calls, 64 B, when one who sends is stopped between taking room \
                   and publishing, and then killed there"
             .to_owned(),
+        of_each_round: "mean",
         columns: columns
             .map(|((_, name), scene)| (*name, scene.line))
             .collect(),

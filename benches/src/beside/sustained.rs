@@ -11,7 +11,7 @@ use crate::memory::SharedMemory;
 use crate::report::{histogram, pin, unpin};
 
 use super::Piece;
-use super::stage::Stage;
+use super::stage::{Stage, median};
 use super::table::time;
 
 /// Of a segment, and of what the kernel makes at once.
@@ -60,50 +60,55 @@ fn idle() -> Histogram<u64> {
     latencies
 }
 
-/// Two tables of their own kind.
-pub fn text(stage: &Stage) -> Vec<Piece> {
-    let pieces = if stage.is_quick() { 2 } else { 10 };
+/// An appender of its own daemon; what it and its daemon start runs where the caller does.
+fn appender() -> (Instance, Appender) {
     let instance = Instance::start(|options| {
         // As many as the budget, which is all that this does.
         options.sizes.window_len = Some(PIECE_LEN as u64);
     });
     let context = instance.connect().context("sustained").open_or_create();
-    let mut appender = context.expect("room").appender().expect("an appender");
+    let appender = context.expect("room").appender().expect("an appender");
+    (instance, appender)
+}
+
+/// Two tables of their own kind.
+pub fn text(stage: &Stage) -> Vec<Piece> {
+    let pieces = if stage.is_quick() { 2 } else { 10 };
+    let (_there, mut helped) = appender();
     pin(1);
-    let (mut appended, mut made) = (Vec::new(), Vec::new());
+    let (_here, mut alone) = appender();
+    let (mut appended, mut with_help, mut made) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pieces {
-        appended.push(append(&mut appender, None).as_secs_f64());
+        appended.push(append(&mut alone, None).as_secs_f64());
         made.push(make().as_secs_f64());
+        with_help.push(append(&mut helped, None).as_secs_f64());
     }
     let (mut calls, noise) = (histogram(), idle());
-    append(&mut appender, Some(&mut calls));
+    append(&mut helped, Some(&mut calls));
     unpin();
-    let mut ratios: Vec<f64> = appended
-        .iter()
-        .zip(&made)
-        .map(|(one, other)| one / other)
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    let each = |seconds: &[f64]| {
-        let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
-        (
-            time(mean * 1e9 / ENTRIES as f64),
-            PIECE_LEN as f64 / mean / 1e9,
-        )
-    };
-    let ((entry, rate), (memory, limit)) = (each(&appended), each(&made));
     let mut text = format!(
         "{pieces} GiB of 64 B entries, {ENTRY_LEN} B each with all that belongs to it, across \
-         rolls; and beside each GiB the kernel's own time for as much memory, without anything \
-         in it, with the same core:\n\n\
-         | | each | GB/s |\n|---|---|---|\n\
-         | appended | {entry} | {rate:.2} |\n\
-         | committed, zeroed, mapped and freed | {memory} | {limit:.2} |\n\
-         | appended beside that, the median of the GiB | {:.2} × | |\n\n\
-         Single calls across rolls, and the same loop around nothing:\n\n\
-         | | p50 | p99 | p99.9 | p99.99 | most |\n|---|---|---|---|---|---|\n",
-        ratios[ratios.len() / 2],
+         rolls; and in turn the kernel's own time for as much memory, without anything in it. \
+         Medians of the GiB:\n\n\
+         | | each | GB/s | kernel |\n|---|---|---|---|\n"
     );
+    for (name, seconds) in [
+        ("committed, zeroed, mapped and freed, on one core", &made),
+        ("appended, with the daemon on the same core", &appended),
+        ("appended, with the daemon on another one", &with_help),
+    ] {
+        let each = median(seconds);
+        let ratios = seconds.iter().zip(&made).map(|(one, other)| one / other);
+        text += &format!(
+            "| {name} | {} | {:.2} | {:.2} × |\n",
+            time(each * 1e9 / ENTRIES as f64),
+            PIECE_LEN as f64 / each / 1e9,
+            median(&ratios.collect::<Vec<_>>()),
+        );
+    }
+    text += "\nSingle calls across rolls, with the daemon on another core, and the same loop around \
+             nothing:\n\n\
+             | | p50 | p99 | p99.9 | p99.99 | most |\n|---|---|---|---|---|---|\n";
     for (name, latencies) in [("append", &calls), ("nothing", &noise)] {
         let at = |quantile| time(latencies.value_at_quantile(quantile) as f64);
         text += &format!(

@@ -14,6 +14,8 @@ pub struct Table {
     /// In the names of its pictures.
     pub name: &'static str,
     pub caption: String,
+    /// What was taken of each round, of which the median is shown and compared.
+    pub of_each_round: &'static str,
     pub columns: Vec<(&'static str, Line)>,
     /// Of which columns there are percentile curves.
     pub curves: Vec<usize>,
@@ -30,7 +32,7 @@ impl Table {
         for (name, _) in &self.columns {
             add(
                 &mut text,
-                format_args!(" {name}: mean | p50 | p99.9 | ledger |"),
+                format_args!(" {name}: {} | p50 | p99.9 | ledger |", self.of_each_round),
             );
         }
         text += "\n|---|";

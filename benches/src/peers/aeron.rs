@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::ffi::CString;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusteron_client::{
     Aeron as Client, AeronContext, AeronPublication, AeronSubscription, Handlers,
@@ -130,10 +130,13 @@ impl Sender for Offering {
 
     /// Between `try_claim` and `commit`.
     fn stop_within(&mut self, payload: &[u8]) {
+        let start = Instant::now();
         let claim = loop {
             match self.publication.try_claim_owned(payload.len()) {
                 Ok(claim) => break claim,
-                Err(error) if error.is_retryable() => std::hint::spin_loop(),
+                Err(error) if error.is_retryable() && start.elapsed() < PATIENCE => {
+                    std::hint::spin_loop();
+                }
                 Err(error) => panic!("{error:?}"),
             }
         };

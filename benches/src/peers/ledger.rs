@@ -83,12 +83,12 @@ impl<const IS_BARE: bool> Peer for Ledger<IS_BARE> {
             .expect("there")
     }
 
-    /// They are there whether anybody has them open or not.
     fn program() -> Option<PathBuf> {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(BARE_TARGET);
         IS_BARE.then(|| target.join("release/ledger-benches"))
     }
 
+    /// They are there whether anybody has them open or not.
     fn idle(place: &Place, count: u64) -> Box<dyn Any> {
         let (name, dir) = place.address.split_once('\n').expect("an instance");
         let ledger = instance::connect(name, dir);
@@ -114,8 +114,8 @@ fn context(place: &Place) -> Context {
     options.open_or_create().expect("room")
 }
 
-/// A value that is never serialised to its end: the process stops in it, when room has been
-/// taken for its record and before the record has its number.
+/// A value that is never serialised to its end: the process stops in it, with a block that
+/// nobody else may use and before the record in it has a number.
 struct Endless;
 
 impl Archive for Endless {
@@ -137,7 +137,9 @@ impl Sender for Appender {
         self.append(&NewEntry::new("facts", payload)).expect("room");
     }
 
-    fn stop_within(&mut self, _: &[u8]) {
+    fn stop_within(&mut self, payload: &[u8]) {
+        // Then it has a block, into whose rest the next record is written at once.
+        self.send(payload);
         self.append(&NewEntry::typed("facts", &Endless))
             .expect("room");
     }
