@@ -57,7 +57,7 @@ impl Spooled {
     /// Says why nothing has changed.
     fn refuse(self, why: Refusal) {
         tracing::warn!(context = self.facts.name, ?why, "a snapshot is not loaded");
-        self.files.remove();
+        self.files.remove_beside();
         self.stream.say(&LoadOutcome::Refused(why));
     }
 

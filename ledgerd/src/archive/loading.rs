@@ -56,20 +56,17 @@ impl Loading {
         disk::sync_dir(&self.dir)
     }
 
-    /// Removes what is there, which takes the kernel a while where it is much: beside.
+    /// Removes what is there.
     pub(crate) fn remove(&self) {
+        remove(&self.dir);
+    }
+
+    /// The same beside, for it takes the kernel a while where it is much.
+    pub(crate) fn remove_beside(&self) {
         let dir = self.dir.clone();
-        let remove = move || {
-            if let Err(error) = std::fs::remove_dir_all(&dir)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                let dir = dir.display();
-                tracing::warn!(%dir, %error, "cannot remove what is not loaded; the next start does");
-            }
-        };
         let thread = std::thread::Builder::new().name("ledgerd-removal".into());
         // What is left the next start removes.
-        let _ = thread.spawn(remove);
+        let _ = thread.spawn(move || remove(&dir));
     }
 
     /// Removes what daemons left behind that died.
@@ -151,6 +148,15 @@ impl Loading {
             Ok::<_, MapError>(Link { segment, base_seq })
         };
         merkle::tree_of(&mut LogNodes::new(before, locate), count)
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        let dir = dir.display();
+        tracing::warn!(%dir, %error, "cannot remove what is not loaded; the next start does");
     }
 }
 

@@ -168,7 +168,7 @@ impl Registry {
         match self.try_extend(epoch, &spooled) {
             Ok((epoch, new_count)) => {
                 // What was there before, or what is there already.
-                spooled.files.remove();
+                spooled.files.remove_beside();
                 spooled.accept(epoch, new_count);
             }
             Err(why) => spooled.refuse(why),

@@ -32,6 +32,7 @@ pub(super) fn run(files: Loading, order: Order, stream: Stream) -> Option<Spoole
             stream,
         }),
         Err(error) => {
+            // Before it is told: who has made room tries again.
             files.remove();
             let why = match error {
                 SnapshotError::Write(error) => {
