@@ -193,7 +193,8 @@ impl Tail {
 
     /// Appends one entry: one CAS, no system call, no lock; no allocation for
     /// plain bytes. A typed payload allocates what serialising it takes, which is
-    /// kept, and when it does not fit the rest of a block: once per block.
+    /// kept up to 1 MiB, and an error that is dropped each time it does not fit the
+    /// rest of a block.
     ///
     /// Lock-free: a CAS fails only because another append, seal or roll
     /// succeeded. A crash anywhere leaves either nothing or the whole entry.

@@ -54,9 +54,13 @@ pub type EntrySerializer<'a> =
     Strategy<Serializer<BodyWriter<'a>, ArenaHandle<'a>, ()>, rkyv::rancor::Error>;
 
 /// Memory that serialising a typed payload takes for a moment. It is kept, so
-/// that after the first few of a kind none is allocated.
+/// that after the first few of a kind none is allocated, unless it is much.
 #[derive(Default)]
-pub struct Scratch(Option<Arena>);
+pub(crate) struct Scratch(Option<Arena>);
+
+/// More than any entry of a usual kind takes: what one of another kind took is
+/// given back.
+const SCRATCH_KEPT_MAX: usize = 1 << 20;
 
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,7 +120,7 @@ where
 /// # Errors
 ///
 /// It is longer than `target`, or cannot be serialised.
-pub fn write_payload<P: Payload>(
+pub(crate) fn write_payload<P: Payload>(
     target: Option<&mut [u8]>,
     payload: &P,
     scratch: &mut Scratch,
@@ -124,8 +128,12 @@ pub fn write_payload<P: Payload>(
     let writer = BodyWriter { target, len: 0 };
     let arena = scratch.0.get_or_insert_default();
     let mut serializer = Serializer::new(writer, arena.acquire(), ());
-    payload.write(Strategy::wrap(&mut serializer))?;
-    Ok(serializer.into_writer().len)
+    let outcome = payload.write(Strategy::wrap(&mut serializer));
+    let written = serializer.into_writer().len;
+    if arena.capacity() > SCRATCH_KEPT_MAX {
+        scratch.0 = None;
+    }
+    outcome.map(|()| written)
 }
 
 /// Writes a payload that was measured to the start of `target`.
@@ -134,7 +142,7 @@ pub fn write_payload<P: Payload>(
 ///
 /// As [`write_payload`], or it is not as long as it was: its `Serialize` depends
 /// on something that has changed.
-pub fn write_measured<P: Payload>(
+pub(crate) fn write_measured<P: Payload>(
     target: &mut [u8],
     payload: &P,
     measured: usize,
@@ -170,7 +178,7 @@ fn len_outside(text: &str) -> usize {
 
 /// The length of the archive around a payload.
 #[inline]
-pub fn body_len(payload_len: usize, key: &str, metadata: &[(&str, &str)]) -> usize {
+pub(crate) fn body_len(payload_len: usize, key: &str, metadata: &[(&str, &str)]) -> usize {
     let mut strings_len = len_outside(key);
     if !metadata.is_empty() {
         strings_len += pairs_len_outside(metadata);
@@ -199,7 +207,7 @@ fn pairs_len_outside(metadata: &[(&str, &str)]) -> usize {
 ///
 /// If `body` has another length, or lies at an odd address.
 #[inline(always)]
-pub fn write_around(
+pub(crate) fn write_around(
     body: &mut [u8],
     payload_len: usize,
     key: &str,
