@@ -35,12 +35,15 @@ pub const RECORD_ALIGN: usize = 16;
 /// byte order, width of relative pointers, alignment of primitives.
 ///
 /// The workspace fixes these features, and rkyv refuses to build with two
-/// opposite ones; the word protects against a peer that was built elsewhere.
+/// opposite ones; the word protects against a peer that was built elsewhere, and
+/// against one without checksums, which only benchmarks are.
 pub const ARCHIVE_FORMAT: u32 = {
     let pointer_len = size_of::<rkyv::Archived<usize>>() as u32;
     let align = align_of::<rkyv::Archived<u64>>() as u32;
     let little_endian = 1;
-    little_endian | pointer_len << 8 | align << 16
+    // Its records would be damage to everybody else.
+    let is_bare = cfg!(ledger_bare) as u32;
+    little_endian | pointer_len << 8 | align << 16 | is_bare << 31
 };
 
 /// The head of a segment. The index follows at `index_offset`, the data area

@@ -29,10 +29,8 @@ use rkyv::vec::ArchivedVec;
 use crate::error::Corrupt;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 
-pub use body::{
-    BodyWriter, EntrySerializer, Payload, Scratch, Typed, body_len, write_around, write_measured,
-    write_payload,
-};
+pub use body::{BodyWriter, EntrySerializer, Payload, Typed};
+pub(crate) use body::{Scratch, body_len, write_around, write_measured, write_payload};
 pub use checksum::crc32c;
 
 /// A header is written in whole words: a checksum over fields of half a word,
@@ -76,7 +74,7 @@ impl RecordHeader {
         words_of(target)[5] = pair(crc, 0).to_le_bytes();
     }
 
-    /// Writes the header, its own checksum computed over the rest.
+    /// Writes the header, its own checksum computed over the rest, and zero behind.
     pub fn write_to(&self, target: &mut [u8; RECORD_HEADER_LEN]) {
         let words = words_of(target);
         words[0] = pair(self.body_len, self.body_crc).to_le_bytes();
@@ -190,6 +188,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What is on disks and in other processes: it changes with the format's version only.
+    #[test]
+    fn a_record_is_these_bytes() {
+        let payload = &b"income: 4200"[..];
+        let (key, pairs) = ("applicant", [("agent", "credit"), ("on", "2026-11-28")]);
+        let body_len = body_len(payload.len(), key, &pairs);
+        let mut memory = rkyv::util::AlignedVec::<16>::new();
+        memory.resize(RECORD_HEADER_LEN + body_len, 0xee);
+        let body = &mut memory[RECORD_HEADER_LEN..];
+        write_payload(Some(body), &payload, &mut Scratch::default()).expect("room");
+        write_around(body, payload.len(), key, &pairs).expect("short strings");
+        RecordHeader::write_unnumbered(&mut memory, key, 0x0102_0304_0506_0708);
+        RecordHeader::number(memory.first_chunk_mut().expect("a header"), 7, 9);
+        let words: Vec<String> = memory
+            .chunks(8)
+            .map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect())
+            .collect();
+        const WORDS: [&str; 17] = [
+            "580000007767758e", // body length, body checksum
+            "0700000000000000", // seq
+            "0807060504030201", // appended at
+            "0900000000000000", // Lamport time
+            "14ffc7eb00000000", // key hash, zero
+            "815ae5e500000000", // header checksum, zero
+            "696e636f6d653a20", // income:
+            "343230306170706c", // 4200appl
+            "6963616e74323032", // icant202
+            "362d31312d323800", // 6-11-28, zero
+            "6167656e74ffffff", // agent
+            "637265646974ffff", // credit
+            "6f6effffffffffff", // on
+            "8a000000ddffffff", // where 2026-11-28 is
+            "c0ffffff0c000000", // payload: where, how long
+            "89000000c4ffffff", // key
+            "d0ffffff02000000", // metadata: where, how many
+        ];
+        assert_eq!(words, WORDS);
+    }
+
     proptest! {
         #[test]
         fn a_body_is_as_long_as_it_was_said_to_be(
@@ -199,13 +236,18 @@ mod tests {
         ) {
             let pairs: Vec<_> = metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let expected = body_len(payload.len(), &key, &pairs);
-            let mut memory = rkyv::util::AlignedVec::<16>::new();
-            memory.resize(expected, 0xee);
             let bytes = &payload[..];
-            let len = write_payload(Some(&mut memory), &bytes, &mut Scratch::default())
-                .expect("room for it");
-            prop_assert_eq!(len, payload.len());
-            write_around(&mut memory, len, &key, &pairs).expect("short strings");
+            let write_over = |before| {
+                let mut memory = rkyv::util::AlignedVec::<16>::new();
+                memory.resize(expected, before);
+                let len = write_payload(Some(&mut memory), &bytes, &mut Scratch::default())
+                    .expect("room for it");
+                assert_eq!(len, payload.len());
+                write_around(&mut memory, len, &key, &pairs).expect("short strings");
+                memory
+            };
+            let memory = write_over(0xee);
+            prop_assert_eq!(&memory[..], &write_over(0x11)[..], "nothing shows through");
             let body = access_body(&memory).expect("what was just written");
             prop_assert_eq!(body.payload.as_slice(), bytes);
             prop_assert_eq!(body.key.as_str(), key);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ledger_client::NewEntry;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::{Instance, Peer};
+use ledger_tests::{Instance, PATIENCE, Peer};
 use nix::sys::signal::Signal;
 
 use crate::started;
@@ -197,6 +197,25 @@ fn nobody_asleep_means_no_ring() {
     appender.append(&NewEntry::new("k", b"v")).expect("room");
     assert_eq!(sleeper.hear(), "ok rung");
     assert_eq!(bell.ring_count(), before + 1);
+}
+
+#[test]
+fn an_append_that_goes_on_in_another_part_rings_once() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    assert!(appender.wait_ready(PATIENCE));
+    let bell = bell(&instance);
+    // More than the first part has room for.
+    for _ in 0..8 {
+        let mut sleeper = dozing(&instance);
+        let before = bell.ring_count();
+        appender
+            .try_append(&NewEntry::new("k", &[0; 3000]))
+            .expect("room");
+        assert_eq!(sleeper.hear(), "ok rung");
+        assert_eq!(bell.ring_count(), before + 1);
+    }
 }
 
 /// Sleepers of which the first is woken, and stopped on its way to the others.
