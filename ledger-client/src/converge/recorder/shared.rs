@@ -187,8 +187,8 @@ impl Shared {
             tended.settle_at = now + RETRY;
             if state.output.settle() {
                 drop(state);
-                // At once: if nobody has it any more, this was the last thing that it did.
-                self.published();
+                // At once: if nobody has the recorder any more, this was its last entry.
+                self.is_unrung.store(true, Ordering::SeqCst);
                 self.ring();
                 return None;
             }
