@@ -1,7 +1,6 @@
 //! Recording a run: what it adds to each fact within the engine's loop, and when somebody
 //! who watches hears of it.
 
-use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -147,7 +146,7 @@ pub fn fact(scale: u64) {
     let ledger = instance.connect();
     let there = ledger.context("there").open_or_create().expect("room");
     let dir = instance.dir.to_string_lossy();
-    let mut watchers: Vec<Child> = (0..2)
+    let mut watchers: Vec<_> = (0..2)
         .map(|_| watch::start("sleep", &[&instance.name, &dir]))
         .collect();
     let recorder = Recorder::new(&ledger, "there");

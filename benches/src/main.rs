@@ -15,6 +15,7 @@ mod peers;
 mod report;
 mod scale;
 mod snapshot;
+mod sweep;
 mod watch;
 
 use std::process::ExitCode;
@@ -49,14 +50,17 @@ type Row = fn(u64);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(role) = &args.role {
-        match &**role {
-            "daemon" => scale::be_daemon(&args.rest),
-            "player" => beside::part::play(&args.rest),
-            _ => watch::play(role, &args.rest),
-        }
-        return ExitCode::SUCCESS;
+    match args.role.as_deref() {
+        None => return sweep::behind(),
+        Some(sweep::MEASURER) => return measure(&args),
+        Some("daemon") => scale::be_daemon(&args.rest),
+        Some("player") => beside::part::play(&args.rest),
+        Some(role) => watch::play(role, &args.rest),
     }
+    ExitCode::SUCCESS
+}
+
+fn measure(args: &Args) -> ExitCode {
     if let Err(error) = beside::run(&args.only, args.quick, args.bare, &args.require) {
         eprintln!("ledger-benches: {error}");
         return ExitCode::FAILURE;

@@ -20,11 +20,11 @@ pub struct SharedMemory {
 
 impl SharedMemory {
     pub fn create(what: &str, len: usize) -> SharedMemory {
-        SharedMemory::create_named(&format!("/ledger-bench-{what}-{}", std::process::id()), len)
+        SharedMemory::create_named(&format!("/ledger-bench_{}_{what}", std::process::id()), len)
     }
 
     pub fn create_named(name: &str, len: usize) -> SharedMemory {
-        let flags = OFlag::O_CREAT | OFlag::O_RDWR;
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
         let fd = shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR).expect("shared memory");
         nix::unistd::ftruncate(&fd, len as i64).expect("room");
         SharedMemory {

@@ -3,13 +3,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ledger_client::Ledger;
 use ledger_shm::object;
 use ledgerd::{Daemon, Durability, Options};
 
+use crate::child::Running;
 use crate::instance;
 use crate::report::kib;
 
@@ -20,7 +21,7 @@ const ROOM: u64 = 3 << 30;
 struct Killable {
     name: String,
     dir: PathBuf,
-    child: Child,
+    child: Running,
 }
 
 impl Killable {
@@ -58,14 +59,11 @@ impl Drop for Killable {
 }
 
 /// Starts one and returns when it listens.
-fn run(name: &str, dir: &std::path::Path) -> Child {
-    let mut child = Command::new(std::env::current_exe().expect("our own path"))
-        .args(["--role", "daemon", name])
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a child");
+fn run(name: &str, dir: &std::path::Path) -> Running {
+    let mut command = Command::new(std::env::current_exe().expect("our own path"));
+    command.args(["--role", "daemon", name]).arg(dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Running::start(&mut command).expect("a child");
     let output = child.stdout.as_mut().expect("piped");
     let mut line = String::new();
     BufReader::new(output)

@@ -1,24 +1,22 @@
 //! Waiting: an append in one process, seen in another.
 
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ledger_client::{NewEntry, Watcher};
 
+use crate::child::Running;
 use crate::instance::{self, Instance};
 use crate::limits;
 use crate::memory::SharedMemory;
 use crate::report::{histogram, percentiles, pin, ratio};
 
-pub fn start(role: &str, rest: &[&str]) -> Child {
+pub fn start(role: &str, rest: &[&str]) -> Running {
     let program = std::env::current_exe().expect("our own path");
-    Command::new(program)
-        .arg("--role")
-        .arg(role)
-        .args(rest)
-        .spawn()
-        .expect("a child")
+    let mut command = Command::new(program);
+    command.arg("--role").arg(role).args(rest);
+    Running::start(&mut command).expect("a child")
 }
 
 /// What a child does.
@@ -173,7 +171,7 @@ pub fn parked(scale: u64) {
         let there = ledger.context("there").open_or_create().expect("room");
         let mut appender = there.appender().expect("an appender");
         let dir = instance.dir.to_string_lossy();
-        let mut children: Vec<Child> = (0..sleepers)
+        let mut children: Vec<Running> = (0..sleepers)
             .map(|_| start("sleep", &[&instance.name, &dir]))
             .collect();
         pin(0);

@@ -13,10 +13,16 @@ const LOCK: &str = include_str!("../../Cargo.lock");
 /// The machine, and each peer's version or why it is not run.
 pub fn described(stage: &Stage) -> String {
     let mut text = format!(
-        "{} cores of {}, {}.\n\n| peer | |\n|---|---|\n",
+        "{} cores of {}, {}, clock source {}, /dev/shm with huge={}; {}; revision {} on {}.\n\n\
+         | peer | |\n|---|---|\n",
         std::thread::available_parallelism().map_or(0, usize::from),
         processor(),
         kernel(),
+        read(CLOCKSOURCE),
+        huge(),
+        printed("rustc", &["--version"]).unwrap_or_default(),
+        printed("git", &["describe", "--always", "--dirty"]).unwrap_or_default(),
+        printed("date", &["-u", "+%F"]).unwrap_or_default(),
     );
     for peer in NAMES {
         let missing = stage.missing(peer);
@@ -26,7 +32,28 @@ pub fn described(stage: &Stage) -> String {
         );
         text += &format!("| {peer} | {what} |\n");
     }
+    for package in ["crossbeam-channel", "disruptor", "mmap-sync"] {
+        text += &format!("| {package} | {}, within a process |\n", locked(package));
+    }
     text
+}
+
+const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+fn read(path: &str) -> String {
+    let text = fs::read_to_string(path);
+    text.map_or_else(|_| "unknown".to_owned(), |text| text.trim_end().to_owned())
+}
+
+/// How its mount says that large pages are given.
+fn huge() -> String {
+    let mounts = read("/proc/mounts");
+    let mount = mounts.lines().find(|line| line.contains(" /dev/shm "));
+    let options = mount.and_then(|line| line.split(' ').nth(3)).unwrap_or("");
+    let huge = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("huge="));
+    huge.unwrap_or("never").to_owned()
 }
 
 /// What its builder calls it says nothing to others.
@@ -56,7 +83,7 @@ pub fn why(missing: &Missing) -> &str {
 fn version(peer: &str) -> String {
     match peer {
         "ledger" => "as it is here".to_owned(),
-        "ledger, bare" => {
+        "bare ledger" => {
             "the same without time and checksums, which is no way to use it".to_owned()
         }
         "aeron" => format!(
@@ -64,7 +91,7 @@ fn version(peer: &str) -> String {
             locked("rusteron-client")
         ),
         "iceoryx2" => locked("iceoryx2"),
-        "redis" | "redis, 64 at once" => {
+        "redis" | "redis pipelined" => {
             let said = printed("redis-server", &["--version"]).unwrap_or_default();
             let version = said
                 .split_whitespace()

@@ -66,13 +66,16 @@ pub fn works(only: &str) -> impl Iterator<Item = &'static (&'static str, Work)> 
 /// A peer that is required is missing or cannot be built, or the page cannot be written.
 pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> Result<(), String> {
     let works: Vec<_> = works(only).collect();
-    if works.is_empty() {
+    if works.is_empty() && required.is_empty() {
         return Ok(());
     }
     if has_bare {
         crate::peers::ledger::build_bare()?;
     }
     let stage = Stage::set(is_quick, has_bare, required)?;
+    if works.is_empty() {
+        return Ok(());
+    }
     let machine = machine::described(&stage);
     println!("{machine}");
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -82,11 +85,15 @@ pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> R
         false => page::put(&page, name, text).map_err(|error| error.to_string()),
     };
     put("beside/machine", &machine)?;
+    let mut failed = Vec::new();
     for (name, work) in works {
         let mut texts = Vec::new();
         for piece in work(&stage) {
             let mut text = match &piece {
-                Piece::Times(table) => table.to_markdown(),
+                Piece::Times(table) => {
+                    failed.extend(table.failed(required));
+                    table.to_markdown()
+                }
                 Piece::Text(text) => text.clone(),
             };
             println!("{text}");
@@ -97,5 +104,8 @@ pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> R
         }
         put(name, &texts.join("\n"))?;
     }
-    Ok(())
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("; ")),
+    }
 }

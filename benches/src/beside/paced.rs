@@ -43,8 +43,10 @@ const RATES: [(u64, &str); 3] = [
 fn line(stage: &Stage, rate: u64) -> Line {
     let place = Place::of(format!("paced-{rate}"), 64, 1, Wait::Spinning);
     let mut casts = stage.casts(&place, start);
-    // A tenth of a second.
-    let count = rate / 10;
+    let count = match stage.is_quick() {
+        true => rate / 10,
+        false => rate / 3,
+    };
     for round in 0..=stage.rounds() {
         for cast in &mut casts {
             cast.play(round > 0, |players| {

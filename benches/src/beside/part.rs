@@ -30,7 +30,7 @@ use hdrhistogram::Histogram;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
 use crate::peers::{Past, Peer, Place, Receiver, Sender, Wait};
-use crate::report::{histogram, pin};
+use crate::report::histogram;
 use crate::with_peer;
 
 /// Long enough for the other side to be asleep.
@@ -45,7 +45,7 @@ pub fn play(arguments: &[String]) {
         .iter()
         .map(|number| number.parse().expect("a number"))
         .collect();
-    let [n, core, len, senders, receivers, keeps_all] = numbers[..] else {
+    let [n, len, senders, receivers, keeps_all] = numbers[..] else {
         panic!("not what a player is told: {arguments:?}");
     };
     let place = Place {
@@ -58,8 +58,6 @@ pub fn play(arguments: &[String]) {
         wait: Wait::of(wait).expect("a way to wait"),
         keeps_all: keeps_all == 1,
     };
-    // Before it starts a thread of its own, which runs there, too.
-    pin(core);
     match &**part {
         "sender" => with_peer!(&**peer, send(&place)),
         "receiver" => with_peer!(&**peer, receive(&place, n)),

@@ -87,9 +87,9 @@ impl Player {
         };
         let mut command = program.unwrap_or_else(|| ourselves(peer, part, place));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Running::start(&mut command).map_err(failed)?;
-        let child = process.child();
-        let (Some(orders), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        let process = Running::start_pinned(&mut command, part.core());
+        let mut process = process.map_err(failed)?;
+        let (Some(orders), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             unreachable!("both are pipes");
         };
         let (said, lines) = channel();
@@ -147,7 +147,7 @@ impl Player {
 
     /// Waits until it has stopped itself.
     pub fn await_stop(&mut self) -> Result<(), Missing> {
-        let pid = Pid::from_raw(self.process.child().id().cast_signed());
+        let pid = Pid::from_raw(self.process.id().cast_signed());
         let flags = WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG;
         let start = Instant::now();
         loop {
@@ -163,9 +163,8 @@ impl Player {
 
     /// Ends it where it is.
     pub fn kill(&mut self) -> Result<(), Missing> {
-        let child = self.process.child();
-        child.kill().map_err(failed)?;
-        child.wait().map_err(failed)?;
+        self.process.kill().map_err(failed)?;
+        self.process.wait().map_err(failed)?;
         Ok(())
     }
 }
@@ -200,14 +199,7 @@ fn ourselves(peer: &str, part: Part, place: &Place) -> Command {
         .arg(&place.dir)
         .args([&place.topic, place.wait.word()]);
     let keeps_all = usize::from(place.keeps_all);
-    let numbers = [
-        n,
-        part.core(),
-        place.len,
-        place.senders,
-        place.receivers,
-        keeps_all,
-    ];
+    let numbers = [n, place.len, place.senders, place.receivers, keeps_all];
     command.args(numbers.map(|number| number.to_string()));
     command
 }

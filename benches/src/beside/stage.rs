@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::peers::{self, Host, Missing, Peer, Place};
 use crate::report::histogram;
+use crate::sweep;
 use crate::with_peer;
 
 use super::machine;
@@ -80,8 +81,7 @@ impl Stage {
             let known = peers::NAMES.join(", ");
             return Err(format!("no peer is named {unknown:?}; there are {known}"));
         }
-        let name = format!("ledger-beside-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
+        let dir = sweep::dir_of(std::process::id());
         std::fs::create_dir_all(&dir).expect("a directory");
         let hosts = peers::NAMES.map(|peer| {
             let host = match peer {
@@ -90,7 +90,7 @@ impl Stage {
                      apt-get install libclang-dev libbsd-dev uuid-dev"
                         .to_owned(),
                 )),
-                "ledger, bare" if !has_bare => Err(Missing::NotInstalled(
+                "bare ledger" if !has_bare => Err(Missing::NotInstalled(
                     "--bare, which builds it without time and checksums".to_owned(),
                 )),
                 _ => with_peer!(peer, host(&dir)),

@@ -9,6 +9,10 @@ use super::stage::{Figures, Line};
 /// Who everybody is compared with.
 const OURS: &str = "ledger";
 
+/// It without what these have not.
+const BARE: &str = "bare ledger";
+const WITHOUT_EITHER: [&str; 2] = ["aeron", "iceoryx2"];
+
 /// What was measured of every peer, in the columns of what they were given.
 pub struct Table {
     /// In the names of its pictures.
@@ -32,7 +36,10 @@ impl Table {
         for (name, _) in &self.columns {
             add(
                 &mut text,
-                format_args!(" {name}: {} | p50 | p99.9 | ledger |", self.of_each_round),
+                format_args!(
+                    " {name}: {} | p50 | p99.9 | ledger ÷ it |",
+                    self.of_each_round
+                ),
             );
         }
         text += "\n|---|";
@@ -66,10 +73,43 @@ impl Table {
             let named = named.collect::<Vec<_>>().join("; ");
             add(&mut text, format_args!("\nNot there: {named}.\n"));
         }
+        if let Some(said) = self.bare_beside() {
+            add(&mut text, format_args!("\n{said}\n"));
+        }
         if !self.note.is_empty() {
             add(&mut text, format_args!("\n{}\n", self.note));
         }
         text
+    }
+
+    /// Which of these peers did not work, and why.
+    pub fn failed<'a>(&'a self, required: &'a [String]) -> impl Iterator<Item = String> + 'a {
+        let all = self.columns.iter().flat_map(|(_, line)| &line.0);
+        all.filter_map(|(peer, figures)| match figures {
+            Err(Missing::Failed(why)) if required.iter().any(|it| it == peer) => {
+                Some(format!("{peer} is required and failed: {why}"))
+            }
+            _ => None,
+        })
+    }
+
+    /// How the ledger without time and checksums compares with who has neither.
+    fn bare_beside(&self) -> Option<String> {
+        let of = |line: &'static str| move |(name, _): &&(&str, _)| *name == line;
+        let mut said = Vec::new();
+        for peer in WITHOUT_EITHER {
+            let ratios = self.columns.iter().filter_map(|(name, line)| {
+                let (_, bare) = line.0.iter().find(of(BARE))?;
+                let (_, theirs) = line.0.iter().find(of(peer))?;
+                let times = bare.as_ref().ok()?.to(theirs.as_ref().ok()?);
+                Some(format!("{} ({name})", ratio(times)))
+            });
+            let ratios: Vec<_> = ratios.collect();
+            if !ratios.is_empty() {
+                said.push(format!("{peer} {}", ratios.join(", ")));
+            }
+        }
+        (!said.is_empty()).then(|| format!("{BARE} ÷ {}.", said.join("; ")))
     }
 
     /// Why a peer has nothing in any column.
@@ -105,8 +145,7 @@ fn cells(figures: &Result<Figures, Missing>, ours: Option<&Figures>) -> String {
 /// To two digits that say something.
 fn ratio(ratio: f64) -> String {
     match ratio {
-        ratio if ratio < 0.01 => format!("{ratio:.4} ×"),
-        ratio if ratio < 0.1 => format!("{ratio:.3} ×"),
+        ratio if ratio < 0.1 => format!("1 / {:.0}", 1.0 / ratio),
         ratio if ratio < 10.0 => format!("{ratio:.2} ×"),
         ratio => format!("{ratio:.0} ×"),
     }

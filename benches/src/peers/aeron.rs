@@ -11,22 +11,28 @@ use rusteron_client::{
 };
 use rusteron_media_driver::testing::EmbeddedDriver;
 
+use crate::sweep;
+
 use super::{Host, Missing, Never, Peer, Place, Receiver, Sender, Wait, stop};
 
 pub struct Aeron;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The whole of a round fits, so that nobody is held up by who receives.
-const CHANNEL: &str = "aeron:ipc?term-length=64m";
+/// Half a term, which is as far as who sends may be ahead, takes the whole of a round; and
+/// what is long goes in as few pieces as there can be.
+const CHANNEL: &str = "aeron:ipc?term-length=64m|mtu=65504";
 
 impl Peer for Aeron {
     type Sender = Offering;
     type Receiver = Polling;
     type Past = Never;
 
-    fn host(_: &Path) -> Result<Host, Missing> {
+    fn host(dir: &Path) -> Result<Host, Missing> {
         let driver = EmbeddedDriver::launch();
         let driver = driver.map_err(|error| Missing::Failed(format!("{error:?}")))?;
+        // It names its directory as it likes.
+        let named = std::fs::write(dir.join(sweep::ELSEWHERE), driver.dir());
+        named.expect("our own directory");
         Ok(Host {
             address: driver.dir().to_owned(),
             _running: Box::new(driver),

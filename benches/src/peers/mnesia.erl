@@ -1,5 +1,4 @@
 #!/usr/bin/env escript
-%%! +sbwt none
 %% Sends as the players of the benchmarks do: reads "send COUNT GAP_NS TIMED 0" and answers
 %% "sent ELAPSED_NS NS:COUNT ...". Tables are in memory only.
 -mode(compile).

@@ -237,12 +237,12 @@ macro_rules! with_peer {
         use $crate::peers::*;
         match $name {
             "ledger" => $call::<ledger::Ledger<false>>($($argument),*),
-            "ledger, bare" => $call::<ledger::Ledger<true>>($($argument),*),
+            "bare ledger" => $call::<ledger::Ledger<true>>($($argument),*),
             #[cfg(feature = "aeron")]
             "aeron" => $call::<aeron::Aeron>($($argument),*),
             "iceoryx2" => $call::<iceoryx::Iceoryx>($($argument),*),
             "redis" => $call::<redis::Redis<1>>($($argument),*),
-            "redis, 64 at once" => $call::<redis::Redis<64>>($($argument),*),
+            "redis pipelined" => $call::<redis::Redis<64>>($($argument),*),
             "mnesia" => $call::<mnesia::Mnesia>($($argument),*),
             "socket" => $call::<socket::Socket>($($argument),*),
             "pipe" => $call::<pipe::Pipe>($($argument),*),
@@ -255,11 +255,11 @@ macro_rules! with_peer {
 /// All of them, in the order of the tables.
 pub const NAMES: [&str; 10] = [
     "ledger",
-    "ledger, bare",
+    "bare ledger",
     "aeron",
     "iceoryx2",
     "redis",
-    "redis, 64 at once",
+    "redis pipelined",
     "mnesia",
     "socket",
     "pipe",
