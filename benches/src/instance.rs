@@ -19,7 +19,10 @@ impl Instance {
         // One process may have several.
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let nth = STARTED.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bench_{}_{nth}", std::process::id());
+        Instance::named(format!("bench_{}_{nth}", std::process::id()), change)
+    }
+
+    pub fn named(name: String, change: impl FnOnce(&mut Options)) -> Instance {
         let dir = std::env::temp_dir().join(format!("ledger-{name}"));
         let mut options = Options::new(&name);
         options.runtime_dir.clone_from(&dir);

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         None => return sweep::behind(),
         Some(sweep::MEASURER) => return measure(&args),
         Some("daemon") => scale::be_daemon(&args.rest),
+        Some("host") => peers::ledger::host(&args.rest),
         Some("player") => beside::part::play(&args.rest),
         Some(role) => watch::play(role, &args.rest),
     }

@@ -2,14 +2,16 @@
 //! and checksums, for a comparison with what has neither.
 
 use std::any::Any;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ledger_client::{Appender, Context, NewEntry, Sizes, Watcher};
 use rkyv::rancor::Fallible;
 use rkyv::{Archive, Place as ArchivePlace, Serialize};
 
+use crate::child::Running;
 use crate::instance::{self, Instance};
 
 use super::{Host, Missing, Past, Peer, Place, Receiver, Sender, Wait, stop};
@@ -54,10 +56,20 @@ impl<const IS_BARE: bool> Peer for Ledger<IS_BARE> {
     type Past = Context;
 
     fn host(_: &Path) -> Result<Host, Missing> {
-        let instance = Instance::start(|options| options.sizes.spare_len_min = Some(64 << 20));
+        let which = if IS_BARE { "bare" } else { "full" };
+        let name = format!("bench_{}_{which}", std::process::id());
+        let failed = |error: io::Error| Missing::Failed(error.to_string());
+        let program = Self::program().map_or_else(std::env::current_exe, Ok);
+        let mut command = Command::new(program.map_err(failed)?);
+        command.args(["--role", "host", &name]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut hosting = Hosting(Running::start(&mut command).map_err(failed)?);
+        let output = hosting.0.stdout.take().expect("a pipe");
+        let said = BufReader::new(output).lines().next();
+        let dir = said.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
         Ok(Host {
-            address: instance.address(),
-            _running: Box::new(instance),
+            address: format!("{name}\n{}", dir.map_err(failed)?),
+            _running: Box::new(hosting),
         })
     }
 
@@ -98,6 +110,29 @@ impl<const IS_BARE: bool> Peer for Ledger<IS_BARE> {
         }
         Box::new(())
     }
+}
+
+/// A daemon in a process of its own.
+struct Hosting(Running);
+
+impl Drop for Hosting {
+    /// Lets it end by itself, and take its memory with it.
+    fn drop(&mut self) {
+        self.0.stdin = None;
+        let _ = self.0.wait();
+    }
+}
+
+/// What that process does, until nobody writes to it any more.
+pub fn host(rest: &[String]) {
+    let [name] = rest else {
+        panic!("a name");
+    };
+    let instance = Instance::named(name.clone(), |options| {
+        options.sizes.spare_len_min = Some(64 << 20);
+    });
+    println!("{}", instance.dir.display());
+    let _ = io::stdin().read_line(&mut String::new());
 }
 
 /// Of a context that keeps all, in bytes: more than any work sends.
