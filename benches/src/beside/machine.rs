@@ -13,7 +13,7 @@ const LOCK: &str = include_str!("../../Cargo.lock");
 /// The machine, and each peer's version or why it is not run.
 pub fn described(stage: &Stage) -> String {
     let mut text = format!(
-        "{} cores of {}, {}, clock source {}, /dev/shm with huge={}; {}; revision {} on {}.\n\n\
+        "{} cores of {}, {}, clock source {}, /dev/shm with huge={}; {}.\n\n\
          | peer | |\n|---|---|\n",
         std::thread::available_parallelism().map_or(0, usize::from),
         processor(),
@@ -21,8 +21,6 @@ pub fn described(stage: &Stage) -> String {
         read(CLOCKSOURCE),
         huge(),
         printed("rustc", &["--version"]).unwrap_or_default(),
-        printed("git", &["describe", "--always", "--dirty"]).unwrap_or_default(),
-        printed("date", &["-u", "+%F"]).unwrap_or_default(),
     );
     for peer in NAMES {
         let missing = stage.missing(peer);
@@ -36,6 +34,13 @@ pub fn described(stage: &Stage) -> String {
         text += &format!("| {package} | {}, within a process |\n", locked(package));
     }
     text
+}
+
+/// What was measured, and when.
+pub fn revision() -> String {
+    let commit = printed("git", &["describe", "--always", "--dirty", "--exclude=*"]);
+    let date = printed("date", &["-u", "+%F"]).unwrap_or_default();
+    format!("Revision {}, {date}.", commit.unwrap_or_default())
 }
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";

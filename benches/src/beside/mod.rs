@@ -102,6 +102,7 @@ pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> R
             }
             texts.push(text);
         }
+        texts.push(format!("{}\n", machine::revision()));
         put(name, &texts.join("\n"))?;
     }
     match failed.is_empty() {
