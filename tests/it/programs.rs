@@ -247,19 +247,27 @@ impl StreamingCallback for Fails {
 fn interrupted_anywhere_a_program_comes_to_the_same() {
     let instance = started(&[]);
     let ledger = instance.connect();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
     let interrupted = std::cell::Cell::new(0);
     let violated = std::cell::Cell::new(0);
-    let outcome = runner.run(&(program(), 0..12_u32), |(program, calls)| {
+    let interrupt = |(program, calls): (Program, u32)| {
         // Budgets begin anew with every attempt, and a resumed pause promotes the rest of
         // its cycle unasked: neither can come to the same.
-        let program = Program {
+        let mut program = Program {
             max_cycles: 100,
             max_facts: 1000,
             gated: None,
             is_plain: false,
             ..program
         };
+        // An engine rejects what says nothing, and a rule whose first fact is not there runs
+        // again in the first cycle of every attempt.
+        let firsts = program
+            .rules
+            .iter_mut()
+            .filter_map(|(_, adds)| adds.first_mut());
+        for (_, text) in firsts.filter(|(_, text)| text.trim().is_empty()) {
+            "something".clone_into(text);
+        }
         let alone = program.run(None);
         // A fact that is proposed again contradicts itself by the cycle in its record, and
         // cycles count anew: the same cycle may come again.
@@ -288,10 +296,18 @@ fn interrupted_anywhere_a_program_comes_to_the_same() {
         violated.set(violated.get() + u32::from(alone.is_err()));
         prop_assert_eq!(root(resumed), root(alone));
         Ok(())
-    });
-    outcome.unwrap_or_else(|error| panic!("{error}"));
-    assert!(
-        interrupted.get() > 30 && violated.get() > 3,
+    };
+    // Chance may have it that few of them violate anything.
+    let are_enough = || interrupted.get() > 30 && violated.get() > 3;
+    for _ in 0..10 {
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
+        let outcome = runner.run(&(program(), 0..12_u32), interrupt);
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+        if are_enough() {
+            return;
+        }
+    }
+    panic!(
         "{} were interrupted, of which {} violate an invariant",
         interrupted.get(),
         violated.get()
