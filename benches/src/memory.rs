@@ -66,6 +66,18 @@ impl SharedMemory {
         &self.name
     }
 
+    /// Copies bytes to this place, of which no word is used otherwise.
+    #[inline]
+    pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.len);
+        // SAFETY: inside the memory, which is not where the bytes are; borrowed for ourselves,
+        // and who else has mapped it does not look there.
+        unsafe {
+            let target = self.address.as_ptr().cast::<u8>().add(offset);
+            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
     /// Two words on lines of their own.
     pub fn words64(&self) -> [&AtomicU64; 2] {
         [self.word64(0), self.word64(128)]

@@ -70,7 +70,15 @@ fn sweep(pid: u32) {
     }
     remove(&dir);
     let mark = format!("bench_{pid}");
+    let beside = dir_of(pid);
+    let beside = beside.file_name().unwrap_or_default().to_string_lossy();
     let is_its = |name: &str| {
+        if name
+            .strip_prefix(&*beside)
+            .is_some_and(|rest| rest.starts_with('-'))
+        {
+            return true;
+        }
         let behind = name.split_once(&mark).map(|(_, behind)| behind);
         behind.is_some_and(|behind| !behind.starts_with(|next: char| next.is_ascii_digit()))
     };

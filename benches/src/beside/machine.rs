@@ -109,7 +109,8 @@ fn version(peer: &str) -> String {
             format!("Erlang/OTP {}", release.unwrap_or_default())
         }
         "socket" | "pipe" => "of the kernel".to_owned(),
-        _ => "a cache line, a futex: what everything else rests on".to_owned(),
+        _ => "a cache line, a futex, where nobody receives memcpy: what everything else rests on"
+            .to_owned(),
     }
 }
 
