@@ -39,8 +39,9 @@ pub fn behind() -> ExitCode {
         unsafe { sigaction(signal, &action) }.expect("a handler");
     }
     let mut command = Command::new(std::env::current_exe().expect("our own path"));
-    command.args(std::env::args_os().skip(1));
+    // First: behind a "--" of the user's it would be something else, and this start itself again.
     command.args(["--role", MEASURER]);
+    command.args(std::env::args_os().skip(1));
     let mut running = Running::start(&mut command).expect("ourselves");
     let pid = running.id();
     STARTED.store(pid.cast_signed(), Ordering::Relaxed);
@@ -69,18 +70,16 @@ fn sweep(pid: u32) {
         remove(Path::new(&elsewhere));
     }
     remove(&dir);
-    let mark = format!("bench_{pid}");
-    let beside = dir_of(pid);
-    let beside = beside.file_name().unwrap_or_default().to_string_lossy();
+    let uid = nix::unistd::getuid();
+    let marks = [
+        format!("ledger-bench_{pid}"),
+        format!("ledger-{uid}-bench_{pid}"),
+        format!("ledger-beside-{pid}"),
+        format!("iox2_bench_{pid}"),
+    ];
     let is_its = |name: &str| {
-        if name
-            .strip_prefix(&*beside)
-            .is_some_and(|rest| rest.starts_with('-'))
-        {
-            return true;
-        }
-        let behind = name.split_once(&mark).map(|(_, behind)| behind);
-        behind.is_some_and(|behind| !behind.starts_with(|next: char| next.is_ascii_digit()))
+        let mut behind = marks.iter().filter_map(|mark| name.strip_prefix(&**mark));
+        behind.any(|behind| !behind.starts_with(|next: char| next.is_ascii_digit()))
     };
     for place in [Path::new(MEMORY), &std::env::temp_dir()] {
         for file in fs::read_dir(place).into_iter().flatten().flatten() {

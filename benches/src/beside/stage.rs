@@ -1,5 +1,6 @@
 //! All peers beside each other, in one run: what runs beside them, and who plays.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
@@ -82,7 +83,14 @@ impl Stage {
             return Err(format!("no peer is named {unknown:?}; there are {known}"));
         }
         let dir = sweep::dir_of(std::process::id());
-        std::fs::create_dir_all(&dir).expect("a directory");
+        // Nobody else's, who could have named in it what is removed afterwards.
+        let mut ours = std::fs::DirBuilder::new();
+        ours.mode(0o700).create(&dir).map_err(|error| {
+            format!(
+                "cannot make {}: {error}; remove it if it is there",
+                dir.display()
+            )
+        })?;
         let hosts = peers::NAMES.map(|peer| {
             let host = match peer {
                 "aeron" if cfg!(not(feature = "aeron")) => Err(Missing::NotInstalled(
