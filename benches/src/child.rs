@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::report::pin;
+use crate::report::try_pin;
 
 /// Killed when it is dropped, or by the kernel when the thread that started it is gone.
 pub struct Running(Child);
@@ -20,15 +20,10 @@ impl Running {
         Ok(Running(command.spawn()?))
     }
 
-    /// On this core only: for who does not choose by itself.
+    /// On this core only, with all its threads.
     pub fn start_pinned(command: &mut Command, core: usize) -> io::Result<Running> {
-        // SAFETY: as above.
-        unsafe {
-            command.pre_exec(move || {
-                pin(core);
-                Ok(())
-            })
-        };
+        // SAFETY: as in `start`.
+        unsafe { command.pre_exec(move || Ok(try_pin(core)?)) };
         Running::start(command)
     }
 }

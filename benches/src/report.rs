@@ -52,9 +52,13 @@ pub fn unpin() {
 
 /// Pins this thread to a core.
 pub fn pin(core: usize) {
+    try_pin(core).expect("the core exists");
+}
+
+pub fn try_pin(core: usize) -> nix::Result<()> {
     let mut set = nix::sched::CpuSet::new();
-    set.set(core).expect("a core number");
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("the core exists");
+    set.set(core)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
 }
 
 /// Time on a core that threads of this name have had in this process.

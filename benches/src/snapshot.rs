@@ -13,6 +13,7 @@ use ledgerd::Durability;
 use sha2::{Digest, Sha256};
 
 use crate::archive::archived;
+use crate::child::Running;
 use crate::instance::Instance;
 use crate::report::{mean, ratio};
 
@@ -43,7 +44,9 @@ fn timed<R>(act: impl FnOnce() -> R) -> (Duration, R) {
 /// What `cp` takes, and `sync` behind it.
 fn copy(from: &Path, to: &Path) -> (Duration, Duration) {
     let run = |program: &str, args: &[&Path]| {
-        let status = Command::new(program).args(args).status();
+        let mut command = Command::new(program);
+        let running = Running::start(command.args(args));
+        let status = running.and_then(|mut running| running.wait());
         assert!(status.expect("it is there").success(), "{program}");
     };
     let _ = fs::remove_file(to);

@@ -1,13 +1,15 @@
-//! A run that is ended in the middle takes nothing away: so another process starts it, waits
-//! for it, and removes what it has left behind.
+//! A run that is ended in the middle cleans nothing up: so another process starts it, waits for
+//! it and all that it has started, and removes what they have left behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
-use nix::unistd::Pid;
+use nix::sys::wait::wait;
+use nix::unistd::{Pid, getuid};
 
 use crate::child::Running;
 
@@ -38,6 +40,7 @@ pub fn behind() -> ExitCode {
         // SAFETY: the handler does nothing but load a word and call kill(2).
         unsafe { sigaction(signal, &action) }.expect("a handler");
     }
+    set_child_subreaper(true).expect("every Linux has it");
     let mut command = Command::new(std::env::current_exe().expect("our own path"));
     // First: behind a "--" of the user's it would be something else, and this start itself again.
     command.args(["--role", MEASURER]);
@@ -47,6 +50,8 @@ pub fn behind() -> ExitCode {
     STARTED.store(pid.cast_signed(), Ordering::Relaxed);
     let ended = running.wait().expect("our child");
     STARTED.store(0, Ordering::Relaxed);
+    // What it has started ends with it, and may be at something yet.
+    while wait().is_ok() {}
     sweep(pid);
     match ended.code() {
         Some(0) => ExitCode::SUCCESS,
@@ -59,18 +64,15 @@ pub fn dir_of(pid: u32) -> PathBuf {
     std::env::temp_dir().join(format!("ledger-beside-{pid}"))
 }
 
-/// In that directory: what else has to be removed, which has no name of ours.
-pub const ELSEWHERE: &str = "elsewhere";
+/// A name in shared memory of a run's own, for what is named by who uses it.
+#[cfg(feature = "aeron")]
+pub fn memory_of(pid: u32, what: &str) -> PathBuf {
+    Path::new(MEMORY).join(format!("ledger-beside-{pid}-{what}"))
+}
 
-/// What a process of this number has made and not removed. Its children end with it, after
-/// which nobody uses any of that.
+/// Removes what a process of this number has made and not removed.
 fn sweep(pid: u32) {
-    let dir = dir_of(pid);
-    if let Ok(elsewhere) = fs::read_to_string(dir.join(ELSEWHERE)) {
-        remove(Path::new(&elsewhere));
-    }
-    remove(&dir);
-    let uid = nix::unistd::getuid();
+    let uid = getuid();
     let marks = [
         format!("ledger-bench_{pid}"),
         format!("ledger-{uid}-bench_{pid}"),

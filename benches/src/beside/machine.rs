@@ -109,8 +109,10 @@ fn version(peer: &str) -> String {
             format!("Erlang/OTP {}", release.unwrap_or_default())
         }
         "socket" | "pipe" => "of the kernel".to_owned(),
-        _ => "a cache line, a futex, where nobody receives memcpy: what everything else rests on"
-            .to_owned(),
+        _ => {
+            "a cache line, a futex, and memcpy where nobody receives: what everything else rests on"
+                .to_owned()
+        }
     }
 }
 
@@ -121,6 +123,11 @@ fn locked(package: &str) -> String {
 }
 
 fn printed(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+    let mut command = Command::new(program);
+    // Git asks for its repository there, whoever calls us.
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -76,7 +76,7 @@ pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> R
     if works.is_empty() {
         return Ok(());
     }
-    let machine = machine::described(&stage);
+    let (machine, revision) = (machine::described(&stage), machine::revision());
     println!("{machine}");
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (page, pictures) = (here.join(PAGE), here.join(PICTURES));
@@ -102,7 +102,7 @@ pub fn run(only: &str, is_quick: bool, has_bare: bool, required: &[String]) -> R
             }
             texts.push(text);
         }
-        texts.push(format!("{}\n", machine::revision()));
+        texts.push(format!("{revision}\n"));
         put(name, &texts.join("\n"))?;
     }
     match failed.is_empty() {

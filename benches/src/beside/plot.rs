@@ -109,7 +109,7 @@ fn curves(file: &Path, title: &str, line: &Line) -> Drawn {
 
 /// How many a second, column by column.
 fn bars(file: &Path, title: &str, columns: &[(&'static str, Line)]) -> Drawn {
-    let rate = |figures: &Figures| 1e9 / figures.mean();
+    let rate = |figures: &Figures| 1e9 / figures.median();
     let rates = columns.iter().flat_map(|(_, line)| measured(line));
     let rates: Vec<f64> = rates.map(|(_, _, figures)| rate(figures)).collect();
     let least = rates.iter().copied().fold(f64::MAX, f64::min) / 2.0;

@@ -19,24 +19,24 @@ pub struct Stage {
     is_quick: bool,
 }
 
-/// What was measured of one peer: the mean of each round, and how long single ones took.
+/// What was measured of one peer: a figure of each round, and how long single ones took.
 #[derive(Clone)]
 pub struct Figures {
-    pub means: Vec<f64>,
+    pub rounds: Vec<f64>,
     pub latencies: Histogram<u64>,
 }
 
 impl Figures {
-    /// The median of the rounds' means.
-    pub fn mean(&self) -> f64 {
-        median(&self.means)
+    /// The median of the rounds'.
+    pub fn median(&self) -> f64 {
+        median(&self.rounds)
     }
 
     /// How often this is the other: the median of all rounds, so that a change of the
     /// machine's mood meets both.
     pub fn to(&self, other: &Figures) -> f64 {
-        let rounds = self.means.iter().zip(&other.means);
-        median(&rounds.map(|(one, other)| one / other).collect::<Vec<_>>())
+        let both = self.rounds.iter().zip(&other.rounds);
+        median(&both.map(|(one, other)| one / other).collect::<Vec<_>>())
     }
 }
 
@@ -51,17 +51,23 @@ pub fn median(values: &[f64]) -> f64 {
 pub struct Line(pub Vec<(&'static str, Result<Figures, Missing>)>);
 
 impl Line {
+    /// What was measured of a peer, if anything was.
+    pub fn of(&self, peer: &str) -> Option<&Figures> {
+        let (_, figures) = self.0.iter().find(|(name, _)| *name == peer)?;
+        figures.as_ref().ok()
+    }
+
     /// One more round of a peer, who fails for ever if it fails once.
     pub fn add(&mut self, peer: &'static str, round: Result<Round, Missing>) {
-        let figures = round.map(|(mean, latencies)| Figures {
-            means: vec![mean],
+        let figures = round.map(|(figure, latencies)| Figures {
+            rounds: vec![figure],
             latencies,
         });
         match self.0.iter_mut().find(|(name, _)| *name == peer) {
             None => self.0.push((peer, figures)),
             Some((_, all)) => match (all, figures) {
                 (Ok(all), Ok(more)) => {
-                    all.means.extend(more.means);
+                    all.rounds.extend(more.rounds);
                     all.latencies.add(more.latencies).expect("the same bounds");
                 }
                 (all @ Ok(_), Err(missing)) => *all = Err(missing),
@@ -172,7 +178,7 @@ impl Stage {
                 is_slow: here.is_ok() && with_peer!(*peer, is_slow()),
                 players: here.and_then(|place| start(peer, &place)),
                 figures: Figures {
-                    means: Vec::new(),
+                    rounds: Vec::new(),
                     latencies: histogram(),
                 },
             }
@@ -208,7 +214,7 @@ pub struct Cast<P> {
     figures: Figures,
 }
 
-/// A mean in nanoseconds, and what single ones took.
+/// A figure in nanoseconds, as a table says which, and what single ones took.
 pub type Round = (f64, Histogram<u64>);
 
 impl<P> Cast<P> {
@@ -227,10 +233,10 @@ impl<P> Cast<P> {
 
     /// Has the players play a round, which counts once they are warm.
     pub fn play(&mut self, is_warm: bool, round: impl FnOnce(&mut P) -> Result<Round, Missing>) {
-        if let Ok((mean, latencies)) = self.perform(round)
+        if let Ok((figure, latencies)) = self.perform(round)
             && is_warm
         {
-            self.figures.means.push(mean);
+            self.figures.rounds.push(figure);
             let added = self.figures.latencies.add(latencies);
             added.expect("the same bounds");
         }

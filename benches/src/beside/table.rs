@@ -9,7 +9,7 @@ use super::stage::{Figures, Line};
 /// Who everybody is compared with.
 const OURS: &str = "ledger";
 
-/// It without what these have not.
+/// The ledger without what Aeron and iceoryx2 do not have either.
 const BARE: &str = "bare ledger";
 const WITHOUT_EITHER: [&str; 2] = ["aeron", "iceoryx2"];
 
@@ -57,11 +57,7 @@ impl Table {
             }
             add(&mut text, format_args!("| {peer} |"));
             for (_, line) in &self.columns {
-                let ours = line
-                    .0
-                    .iter()
-                    .find(|(name, _)| name != peer && *name == OURS);
-                let ours = ours.and_then(|(_, figures)| figures.as_ref().ok());
+                let ours = line.of(OURS).filter(|_| *peer != OURS);
                 text += &cells(&line.0[place].1, ours);
             }
             text += "\n";
@@ -95,13 +91,10 @@ impl Table {
 
     /// How the ledger without time and checksums compares with who has neither.
     fn bare_beside(&self) -> Option<String> {
-        let of = |line: &'static str| move |(name, _): &&(&str, _)| *name == line;
         let mut said = Vec::new();
         for peer in WITHOUT_EITHER {
             let ratios = self.columns.iter().filter_map(|(name, line)| {
-                let (_, bare) = line.0.iter().find(of(BARE))?;
-                let (_, theirs) = line.0.iter().find(of(peer))?;
-                let times = bare.as_ref().ok()?.to(theirs.as_ref().ok()?);
+                let times = line.of(BARE)?.to(line.of(peer)?);
                 Some(format!("{} ({name})", ratio(times)))
             });
             let ratios: Vec<_> = ratios.collect();
@@ -132,9 +125,9 @@ fn cells(figures: &Result<Figures, Missing>, ours: Option<&Figures>) -> String {
     match figures {
         Ok(figures) => {
             let at = |quantile| time(figures.latencies.value_at_quantile(quantile) as f64);
-            let mean = time(figures.mean());
+            let of_rounds = time(figures.median());
             let ratio = ours.map_or_else(String::new, |ours| ratio(ours.to(figures)));
-            format!(" {mean} | {} | {} | {ratio} |", at(0.5), at(0.999))
+            format!(" {of_rounds} | {} | {} | {ratio} |", at(0.5), at(0.999))
         }
         Err(Missing::NoSuchThing(why)) => format!(" {why} | | | |"),
         Err(Missing::NotInstalled(_)) => " not run | | | |".to_owned(),

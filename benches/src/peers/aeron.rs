@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,11 @@ impl Peer for Aeron {
     type Receiver = Polling;
     type Past = Never;
 
-    fn host(dir: &Path) -> Result<Host, Missing> {
-        let driver = EmbeddedDriver::launch();
+    fn host(_: &Path) -> Result<Host, Missing> {
+        let dir = sweep::memory_of(std::process::id(), "aeron");
+        let dir = CString::new(dir.into_os_string().into_vec()).expect("no zero");
+        let driver = EmbeddedDriver::launch_with(|context| context.set_dir(&dir).map(drop));
         let driver = driver.map_err(|error| Missing::Failed(format!("{error:?}")))?;
-        // It names its directory as it likes.
-        let named = std::fs::write(dir.join(sweep::ELSEWHERE), driver.dir());
-        named.expect("our own directory");
         Ok(Host {
             address: driver.dir().to_owned(),
             _running: Box::new(driver),

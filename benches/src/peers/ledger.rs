@@ -29,17 +29,13 @@ const BARE_TARGET: &str = "target/bare";
 /// It cannot be built.
 pub fn build_bare() -> Result<(), String> {
     let here = env!("CARGO_MANIFEST_DIR");
-    let built = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--target-dir",
-            BARE_TARGET,
-        ])
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--locked"]);
+    command.args(["--target-dir", BARE_TARGET]);
+    command
         .env("RUSTFLAGS", "--cfg ledger_bare")
-        .current_dir(here)
-        .status();
+        .current_dir(here);
+    let built = Running::start(&mut command).and_then(|mut building| building.wait());
     match built {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo build without time and checksums: {status}")),

@@ -17,7 +17,7 @@ const PAGE_LEN: usize = 4096;
 const AREA_LEN: usize = 64 << 20;
 
 impl Peer for Machine {
-    type Sender = Half;
+    type Sender = Sending;
     type Receiver = Half;
     type Past = Never;
 
@@ -27,25 +27,23 @@ impl Peer for Machine {
         (!is_alone).then_some(Missing::NoSuchThing("one word for one"))
     }
 
-    fn sender(place: &Place) -> Half {
-        let area = (place.receivers == 0).then(|| {
+    fn sender(place: &Place) -> Sending {
+        if place.receivers == 0 {
             let memory = SharedMemory::create_named(&name(place), AREA_LEN);
             memory.populate();
-            Area { memory, used: 0 }
-        });
-        Half {
+            return Sending::Copies(Area { memory, used: 0 });
+        }
+        Sending::Tells(Half {
             page: SharedMemory::open(&name(place), PAGE_LEN),
-            area,
             wait: place.wait,
             seen: 0,
-        }
+        })
     }
 
     /// Who receives is there first.
     fn receiver(place: &Place, _: usize) -> Half {
         Half {
             page: SharedMemory::create_named(&name(place), PAGE_LEN),
-            area: None,
             wait: place.wait,
             seen: 0,
         }
@@ -64,12 +62,17 @@ fn name(place: &Place) -> String {
 /// Either one: the word has one more than the number of what was sent last.
 pub struct Half {
     page: SharedMemory,
-    area: Option<Area>,
     wait: Wait,
     seen: u64,
 }
 
-struct Area {
+/// Who sends: to nobody, or to the other half.
+pub enum Sending {
+    Copies(Area),
+    Tells(Half),
+}
+
+pub struct Area {
     memory: SharedMemory,
     used: usize,
 }
@@ -84,16 +87,22 @@ impl Area {
     }
 }
 
-impl Sender for Half {
-    fn send(&mut self, payload: &[u8]) {
-        if let Some(area) = &mut self.area {
-            return area.copy(payload);
-        }
+impl Half {
+    fn tell(&mut self, payload: &[u8]) {
         let bytes = payload[..8].try_into().expect("eight bytes");
         let word = u64::from_le_bytes(bytes).wrapping_add(1);
         match self.wait {
             Wait::Spinning => self.page.word64(0).store(word, Ordering::Release),
             Wait::Parked | Wait::Later => limits::wake(self.page.word32(0), word as u32),
+        }
+    }
+}
+
+impl Sender for Sending {
+    fn send(&mut self, payload: &[u8]) {
+        match self {
+            Sending::Copies(area) => area.copy(payload),
+            Sending::Tells(half) => half.tell(payload),
         }
     }
 }
