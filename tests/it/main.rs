@@ -23,6 +23,7 @@ mod export;
 mod forged_runs;
 mod format;
 mod futures;
+mod gaps;
 mod history;
 mod hosting;
 mod json;
