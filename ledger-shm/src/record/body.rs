@@ -130,7 +130,8 @@ pub(crate) fn write_payload<P: Payload>(
     let mut serializer = Serializer::new(writer, arena.acquire(), ());
     let outcome = payload.write(Strategy::wrap(&mut serializer));
     let written = serializer.into_writer().len;
-    if arena.capacity() > SCRATCH_KEPT_MAX {
+    // `capacity` would be that of its first block.
+    if arena.shrink() > SCRATCH_KEPT_MAX {
         scratch.0 = None;
     }
     outcome.map(|()| written)
@@ -280,4 +281,23 @@ unsafe fn place<T: Portable>(position: usize, bytes: &mut [u8]) -> Place<T> {
     // SAFETY: as long as the value and aligned for it, as just asserted;
     // initialised, for it is a slice of bytes; lives by the caller's contract.
     unsafe { Place::new_unchecked(position, target) }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_memory_is_kept_unless_it_is_much() {
+        let mut scratch = Scratch::default();
+        // Each string's resolver has to be kept until all have been written.
+        let mut kept_after = |count| {
+            let strings = vec![String::from("longer than what fits inside"); count];
+            write_payload(None, &Typed(&strings), &mut scratch).expect("only measured");
+            scratch.0.is_some()
+        };
+        assert!(kept_after(10));
+        assert!(!kept_after(SCRATCH_KEPT_MAX));
+        assert!(kept_after(10));
+    }
 }
