@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use ledger_tests::torture::{Effort, freeze, kill};
 use ledger_tests::traced::Way;
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
 
-use crate::{IN_MEMORY, started};
+use crate::{IN_MEMORY, PROGRAMS, started};
 
 const SMALL: [&str; 4] = ["--spare-min", "64K", "--spare-max", "64K"];
 /// Fills the first segment but for a few bytes.
@@ -88,40 +89,6 @@ fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..=count).map(move |n| (n * length / count).min(length.saturating_sub(1)) | 1)
 }
 
-fn killed_anywhere(place: Where) {
-    let instance = started(&SMALL);
-    let length = length(&instance, place);
-    let (mut absent, mut whole) = (0, 0);
-    for at in places(length, 40) {
-        let context = format!("killed-{at}");
-        let victim = stop(&instance, &context, place, at);
-        victim.kill();
-        let mut survivor = instance.peer();
-        survivor.must(&format!("open {context}"));
-        let before: u64 = first_number(&survivor.must("digest"));
-        let filled = u64::from(place == Where::Rolling);
-        match before.checked_sub(filled) {
-            Some(0) => absent += 1,
-            Some(1) => whole += 1,
-            _ => panic!(
-                "{before} entries, {filled} of them before the one stopped at {at}: {}",
-                instance.printed(&["inspect", &context])
-            ),
-        }
-        assert_eq!(
-            survivor.must("fill 20 3000"),
-            (before + 20).to_string(),
-            "stopped at {at}"
-        );
-        let digest = survivor.must("digest");
-        assert_eq!(first_number(&digest), before + 20, "stopped at {at}");
-    }
-    assert!(
-        absent > 0 && whole > 0,
-        "{absent} before the CAS, {whole} after"
-    );
-}
-
 fn first_number(digest: &str) -> u64 {
     digest
         .split(' ')
@@ -131,13 +98,13 @@ fn first_number(digest: &str) -> u64 {
 }
 
 #[test]
-fn killed_anywhere_in_an_append_it_leaves_all_or_nothing() {
-    killed_anywhere(Where::Inside);
+fn killed_before_any_of_its_instructions_it_leaves_all_or_nothing() {
+    kill::kill(PROGRAMS, &Effort::little(40)).assert_hold();
 }
 
 #[test]
-fn killed_anywhere_in_a_roll_it_leaves_all_or_nothing() {
-    killed_anywhere(Where::Rolling);
+fn stopped_before_any_of_its_instructions_it_goes_on_in_the_one_sequence() {
+    freeze::freeze(PROGRAMS, &Effort::little(20)).assert_hold();
 }
 
 /// A peer that dozes on a context until its bell rings.
@@ -195,49 +162,6 @@ fn is_appended(answer: &str) -> bool {
     let is_appended = answer.starts_with("ok");
     assert!(is_appended || answer.contains("no room"), "{answer}");
     is_appended
-}
-
-fn resumed_anywhere(place: Where) {
-    let instance = started(&SMALL);
-    let length = length(&instance, place);
-    let (mut refused, mut before, mut after) = (0, 0, 0);
-    // The others stay in its segment, or leave it far behind.
-    for (at, count) in places(length, 25).flat_map(|at| [(at, 2), (at, 60)]) {
-        let context = format!("resumed-{at}-{count}");
-        let mut sleeper = stop(&instance, &context, place, at);
-        let mut other = instance.peer();
-        other.must(&format!("open {context}"));
-        let filled = first_number(&other.must(&format!("fill {count} 3000")));
-        sleeper.signal(Signal::SIGCONT);
-        let answer = sleeper.hear();
-        let appended = is_appended(&answer);
-        // It was counted already if its CAS came before the stop.
-        let first = u64::from(place == Where::Rolling);
-        let total = first + count + u64::from(appended);
-        match (appended, total.checked_sub(filled)) {
-            (false, Some(0)) => refused += 1,
-            (true, Some(0)) => after += 1,
-            (true, Some(1)) => before += 1,
-            _ => panic!("stopped at {at}: {filled} of {total}"),
-        }
-        let digest = other.must("digest");
-        assert_eq!(first_number(&digest), total, "stopped at {at}: {answer}");
-        assert_eq!(sleeper.must("digest"), digest);
-    }
-    assert!(
-        refused > 0 && before > 0 && after > 0,
-        "{refused} refused, {before} stopped before their CAS, {after} after it"
-    );
-}
-
-#[test]
-fn stopped_anywhere_in_an_append_it_goes_on_in_the_one_sequence() {
-    resumed_anywhere(Where::Inside);
-}
-
-#[test]
-fn stopped_anywhere_in_a_roll_it_goes_on_in_the_one_sequence() {
-    resumed_anywhere(Where::Rolling);
 }
 
 /// A daemon that comes back does not know of a client that is stopped, so it

@@ -9,6 +9,8 @@ mod scripted;
 pub mod sleeper;
 pub mod small_memory;
 mod sweep;
+#[cfg(target_arch = "x86_64")]
+pub mod torture;
 /// Reads the tracee's registers, which differ from machine to machine.
 #[cfg(target_arch = "x86_64")]
 pub mod traced;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use ledger_client::{Context, Ledger, place};
 use ledger_shm::object;
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
 pub use crate::example::{daemon_example, example, example_in_memory};
@@ -340,6 +343,11 @@ impl Instance {
         command
     }
 
+    /// A peer whose code lies where that of every other such peer lies.
+    pub fn peer_in_place(&self) -> Peer {
+        Peer::start(process::in_place(&mut self.command(self.programs.peer)))
+    }
+
     /// A peer in a process of its own.
     pub fn peer(&self) -> Peer {
         Peer::start(&mut self.command(self.programs.peer))
@@ -353,6 +361,16 @@ impl Drop for Instance {
         sweep::remove_objects(&self.objects());
         let _ = std::fs::remove_dir_all(&self.runtime_dir);
     }
+}
+
+/// A clock that all processes share and nobody sets.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn now_ns() -> nix::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok((now.tv_sec() * 1_000_000_000 + now.tv_nsec()) as u64)
 }
 
 /// Tells a peer whose instance it is.

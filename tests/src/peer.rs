@@ -9,10 +9,11 @@
 //! | `try KEY PAYLOAD` | appends at once or not at all |
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
 //! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many; their payloads begin with when the append was called and when the one before had returned |
-//! | `marked N LEN` | as `fill`, at once or not at all, between two markers |
+//! | `marked N LEN` | as `fill`, at once or not at all, between two markers; `marked-wait` waits for room, and `marked-batch` appends them as a batch |
 //! | `get SEQ` | gets an entry, and once more between two markers |
 //! | `watch FROM` | makes a watcher |
 //! | `next` | waits for the next entry; says `waiting` first |
+//! | `next-at` | the same, and says when it came |
 //! | `loop N` | has N watchers in an event loop, instead of those before |
 //! | `dispatchers` | answers how many threads sleep for watchers in event loops |
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
@@ -34,9 +35,8 @@ use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, p
 use ledger_shm::object;
 use ledger_tests::attack::Attacker;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::{OWNER, small_memory};
+use ledger_tests::{OWNER, now_ns, small_memory};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::ForkResult;
 
 #[derive(Default)]
@@ -132,16 +132,25 @@ impl Peer {
                 let (times, len) = (word()?.parse()?, word()?.parse()?);
                 Ok(self.contend(times, len)?.to_string())
             }
-            "marked" => {
-                let (count, len): (u64, usize) = (word()?.parse()?, word()?.parse()?);
+            "marked" | "marked-wait" | "marked-batch" => {
+                let (count, len): (usize, usize) = (word()?.parse()?, word()?.parse()?);
                 let payload = vec![b'm'; len];
                 let appender = self.appender()?;
+                let entry = NewEntry::new("marked", &payload);
+                let mut entries = std::iter::repeat_n(entry, count);
                 nix::unistd::getppid();
-                let mut last = Ok(0);
-                for _ in 0..count {
-                    let entry = NewEntry::new("marked", &payload);
-                    last = appender.try_append(&entry).map(|appended| appended.seq);
-                }
+                let last: Result<u64, Box<dyn Error>> = match command {
+                    "marked" => {
+                        entries.try_fold(0, |_, entry| Ok(appender.try_append(&entry)?.seq))
+                    }
+                    "marked-wait" => {
+                        entries.try_fold(0, |_, entry| Ok(appender.append(&entry)?.seq))
+                    }
+                    _ => appender
+                        .try_append_batch(entries)
+                        .map(|count| count as u64)
+                        .map_err(Box::from),
+                };
                 nix::unistd::getppid();
                 Ok(last?.to_string())
             }
@@ -158,11 +167,15 @@ impl Peer {
                 self.watcher = Some(self.context()?.watch(word()?.parse()?));
                 Ok(String::new())
             }
-            "next" => {
+            "next" | "next-at" => {
                 say("waiting")?;
                 let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
                 let entry = watcher.next()?;
-                Ok(format!("{} {}", entry.seq(), entry.key()))
+                let now = now_ns()?;
+                Ok(match command {
+                    "next" => format!("{} {}", entry.seq(), entry.key()),
+                    _ => format!("{} {now}", entry.seq()),
+                })
             }
             "loop" => {
                 let count = word()?.parse()?;
@@ -216,12 +229,6 @@ impl Peer {
             other => Err(format!("unknown command {other:?}").into()),
         }
     }
-}
-
-/// A clock that all processes share and nobody sets.
-fn now_ns() -> Result<u64, Box<dyn Error>> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec())?)
 }
 
 impl Peer {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::personality::{self, Persona};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgid, setgroups, setuid};
@@ -55,6 +56,22 @@ pub(crate) fn in_group(command: &mut Command, uid: u32, group: u32) -> &mut Comm
     // SAFETY: between fork and exec the child makes three system calls, and takes
     // neither memory nor locks.
     unsafe { command.pre_exec(become_other) }
+}
+
+/// Has a command's code lie where it lies each time (personality(2)).
+#[allow(
+    unsafe_code,
+    reason = "what a child does before it becomes the program"
+)]
+pub(crate) fn in_place(command: &mut Command) -> &mut Command {
+    let stay = || {
+        let now = personality::get()?;
+        personality::set(now | Persona::ADDR_NO_RANDOMIZE)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the child makes two system calls, and takes
+    // neither memory nor locks.
+    unsafe { command.pre_exec(stay) }
 }
 
 /// Does something in a thread in which, and in whose processes, fdatasync(2) fails

@@ -17,6 +17,17 @@ use crate::eventually;
 /// The machine's instruction for a system call, as it lies in memory.
 const SYSCALL: u16 = 0x050f;
 
+/// What a peer asks for that marks something.
+const MARK: u64 = libc::SYS_getppid as u64;
+
+/// How long an instruction is that repeats itself until its counter is zero: REP, which
+/// other prefixes may follow, before MOVS or STOS (Intel SDM 2B).
+fn repeated_len(code: [u8; 8]) -> Option<u64> {
+    let wide = usize::from(code[1] & 0xf0 == 0x40);
+    let is_string = matches!(code[1 + wide], 0xa4 | 0xa5 | 0xaa | 0xab);
+    (code[0] == 0xf3 && is_string).then_some(2 + wide as u64)
+}
+
 /// More stops at system calls than anything here makes before it sleeps.
 const STOPS_BEFORE_SLEEP: usize = 1000;
 
@@ -59,7 +70,7 @@ impl Traced {
             ptrace::syscall(self.pid, signal.take()).expect("stopped");
             match self.wait() {
                 WaitStatus::PtraceSyscall(_) => match self.entered() {
-                    Some(nr) if nr == libc::SYS_getppid as u64 => {
+                    Some(MARK) => {
                         ptrace::syscall(self.pid, None).expect("stopped");
                         self.wait();
                         return Way::Marker(calls);
@@ -172,11 +183,77 @@ impl Traced {
         word as u16 == SYSCALL
     }
 
+    /// Where its next instruction lies.
+    pub fn at(&self) -> u64 {
+        ptrace::getregs(self.pid).expect("stopped").rip
+    }
+
+    /// Whether its next instruction is the system call that marks an end.
+    pub fn is_about_to_mark(&self) -> bool {
+        let registers = ptrace::getregs(self.pid).expect("stopped");
+        registers.rax == MARK && self.is_about_to_call()
+    }
+
     /// Runs this many instructions and stops.
     pub fn step(&self, instructions: usize) {
         for _ in 0..instructions {
             ptrace::step(self.pid, None).expect("stopped");
             self.wait();
+        }
+    }
+
+    /// If its next instruction is one that repeats itself, runs all of it: as many
+    /// steps as it copies bytes otherwise.
+    pub fn step_over_repeated(&self) -> bool {
+        let at = self.at();
+        let code = ptrace::read(self.pid, at as ptrace::AddressType).expect("code");
+        match repeated_len(code.to_le_bytes()) {
+            Some(len) => {
+                self.run_to(at + len, 1);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Runs until it has come to this instruction so many times; false if it came to the
+    /// next marker before, where it stops.
+    pub fn run_to(&self, at: u64, times: usize) -> bool {
+        self.set_breakpoint(Some(at));
+        let has_come = (0..times).all(|_| self.run_to_breakpoint(at));
+        self.set_breakpoint(None);
+        has_come
+    }
+
+    fn run_to_breakpoint(&self, at: u64) -> bool {
+        let mut signal = None;
+        loop {
+            ptrace::syscall(self.pid, signal.take()).expect("stopped");
+            match self.wait() {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) if self.at() == at => return true,
+                WaitStatus::PtraceSyscall(_) if self.entered() == Some(MARK) => return false,
+                WaitStatus::PtraceSyscall(_)
+                | WaitStatus::Stopped(_, Signal::SIGTRAP)
+                | WaitStatus::PtraceEvent(..) => {}
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                other => panic!("a tracee on its way to an instruction that is {other:?}"),
+            }
+        }
+    }
+
+    /// A breakpoint of the processor's: it changes no code, and stops before the
+    /// instruction (Intel SDM 3B, 18.2).
+    fn set_breakpoint(&self, at: Option<u64>) {
+        let register = |number: usize| {
+            let offset = std::mem::offset_of!(libc::user, u_debugreg) + number * size_of::<u64>();
+            offset as ptrace::AddressType
+        };
+        let write = |number, value| ptrace::write_user(self.pid, register(number), value);
+        // Off while its address changes.
+        write(7, 0).expect("a processor with breakpoints");
+        if let Some(at) = at {
+            write(0, at as libc::c_long).expect("an address of its own");
+            write(7, 1).expect("a processor with breakpoints");
         }
     }
 

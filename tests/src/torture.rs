@@ -1,0 +1,23 @@
+//! What is promised, tried against every instruction, every system call and every
+//! kind of shortage there is.
+//!
+//! Each torture is one function that takes how much of it is to be done and says what
+//! became of the promises. The suite does a little of each; `cargo torture` does all of
+//! it, for as long as it is given.
+//!
+//! Reading order:
+//!
+//! 1. [`promises`]: what is looked at; [`verdicts`]: how much is done, and what came of it;
+//! 2. [`appends`]: the ways an append can take, and how to stop one on each of them;
+//!    [`frontier`]: where the log ends meanwhile;
+//! 3. [`kill`] and [`freeze`]: at every instruction of them.
+
+pub mod appends;
+pub mod freeze;
+pub mod frontier;
+pub mod kill;
+mod observed;
+pub mod promises;
+pub mod verdicts;
+
+pub use verdicts::{Effort, Verdicts};

@@ -1,0 +1,109 @@
+//! An appender that is stopped before each of its instructions, until others have left it
+//! and its memory far behind; then it goes on.
+
+use std::time::Instant;
+
+use ledger_client::NewEntry;
+
+use super::appends::{Place, Stage, everywhere};
+use super::frontier::Frontier;
+use super::observed::{caught_up, entries};
+use super::promises::{DENSE, FENCED, KEPT, NO_WAITING, UNCHANGED, WATCHED};
+use super::{Effort, Verdicts};
+use crate::{PATIENCE, Programs, eventually};
+
+/// Entries that others append meanwhile: small, so that two spares hold them.
+const MEANWHILE: u64 = 1000;
+/// Entries that it appends when it is through.
+const AFTERWARDS: u64 = 3;
+
+/// Stops an appender at places of every path.
+pub fn freeze(programs: Programs, effort: &Effort) -> Verdicts {
+    let args = ["--durability", "archive", "--window", "8K"];
+    everywhere("freeze", programs, effort, &args, one)
+}
+
+fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
+    let mut scene = stage.scene();
+    let context = scene.context().clone();
+    let mut watcher = context.watch(1);
+    scene.begin();
+    scene.run_to(stage, place, verdicts);
+    scene.freeze();
+    stage.recover();
+
+    let objects = stage.instance().objects();
+    let part = Frontier::of(&objects, &context).part();
+    let first = context.latest().expect("readable") + 1;
+    let small = NewEntry::new("other", b"o");
+    let mut others = scene.interfered;
+    for seq in first..first + MEANWHILE {
+        let began = Instant::now();
+        let appended = scene.other.append(&small);
+        let took_us = began.elapsed().as_micros() as u64;
+        verdicts.largest("longest_append_of_another_us", took_us);
+        verdicts.check(NO_WAITING, appended.is_ok(), || {
+            format!("{case}: {appended:?}")
+        });
+        let got = appended.map(|appended| appended.seq);
+        verdicts.check(DENSE, got == Ok(seq), || {
+            format!("{case}: {got:?}, not {seq}")
+        });
+        others += 1;
+    }
+    if stage.is_daemon_dead() {
+        stage.restart();
+    }
+    // Until its part is no longer the last, and then nowhere in memory.
+    let large = vec![b'o'; context.limits().payload_len_max.min(1 << 20)];
+    while Frontier::of(&objects, &context).part() == part {
+        scene
+            .other
+            .append(&NewEntry::new("other", &large))
+            .expect("room");
+        others += 1;
+    }
+    let latest = context.latest().expect("readable");
+    context.wait_durable(latest, PATIENCE).expect("a disk");
+    eventually("its part has left memory", || {
+        (!scene.parts(&objects).contains(&part)).then_some(())
+    });
+    let before = entries(&context);
+
+    let answer = scene.thaw();
+    let after = entries(&context);
+    match (&before, &after) {
+        (Ok(before), Ok(after)) => {
+            let is_same = after.starts_with(before);
+            verdicts.check(UNCHANGED, is_same, || format!("{case}: {answer}"));
+            let by_victim = after.len() as u64 - scene.filled - others;
+            let late = (after.len() - before.len()) as u64;
+            let is_all = by_victim == stage.wanted();
+            let is_clean = if answer.starts_with("ok") {
+                is_all
+            } else {
+                answer.contains("no room") && !is_all
+            };
+            verdicts.check(FENCED, is_clean, || {
+                format!("{case}: {by_victim} of it, {late} of them after it went on: {answer}")
+            });
+            verdicts.count("appended_before", (by_victim - late).min(1));
+            verdicts.count("appended_after", late.min(1));
+            verdicts.count("refused", u64::from(!answer.starts_with("ok")));
+        }
+        _ => verdicts.check(KEPT, false, || format!("{case}: {before:?}, {after:?}")),
+    }
+    let more = scene.victim.must(&format!("fill {AFTERWARDS} 64"));
+    let total = context.latest().expect("readable");
+    verdicts.check(DENSE, more == total.to_string(), || {
+        format!("{case}: {more} of {total}")
+    });
+    let there = entries(&context).map(|entries| entries.len() as u64);
+    verdicts.check(KEPT, there == Ok(total), || {
+        format!("{case}: {there:?} of {total}")
+    });
+    let seen = caught_up(&mut watcher);
+    verdicts.check(WATCHED, seen == Ok(total), || {
+        format!("{case}: {seen:?} of {total}")
+    });
+}

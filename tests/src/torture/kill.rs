@@ -1,0 +1,115 @@
+//! An appender that is killed before each of its instructions.
+
+use std::time::{Duration, Instant};
+
+use super::appends::{Place, Stage, Survivors, everywhere};
+use super::observed::{Lateness, another, caught_up, entries};
+use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED, WHOLE, WOKEN};
+use super::{Effort, Verdicts};
+use crate::{Programs, now_ns};
+
+/// How late an entry may be seen.
+const SEEN_WITHIN: Duration = Duration::from_millis(50);
+/// Entries that others append afterwards.
+const AFTERWARDS: u64 = 3;
+
+/// Kills an appender at places of every path.
+pub fn kill(programs: Programs, effort: &Effort) -> Verdicts {
+    let lateness = Lateness::watched();
+    let args = ["--durability", "memory"];
+    let mut verdicts = everywhere(
+        "kill",
+        programs,
+        effort,
+        &args,
+        |stage, place, verdicts, case| {
+            one(stage, place, verdicts, &lateness, case);
+        },
+    );
+    let longest_us = lateness.longest_ns() / 1000;
+    verdicts.fact("longest_lateness_of_a_40_ms_sleep_us", longest_us);
+    verdicts
+}
+
+fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, lateness: &Lateness, case: &str) {
+    let mut scene = stage.scene();
+    let mut watcher = scene.context().watch(1);
+    let seen = caught_up(&mut watcher);
+    verdicts.check(WATCHED, seen == Ok(scene.filled), || {
+        format!("{case}: {seen:?}")
+    });
+    scene.begin();
+    let begun_ns = now_ns().expect("a clock");
+    scene.run_to(stage, place, verdicts);
+    let Survivors {
+        mut other,
+        mut sleeper,
+        before,
+    } = scene.kill();
+    let killed_ns = now_ns().expect("a clock");
+    stage.recover();
+
+    let context = other.context().clone();
+    let latest = context.latest().expect("readable");
+    let by_victim = latest.checked_sub(before);
+    verdicts.check(
+        WHOLE,
+        by_victim.is_some_and(|count| count <= stage.wanted()),
+        || format!("{case}: {latest} entries, {before} of others"),
+    );
+    verdicts.count("found_appended", by_victim.unwrap_or(0).min(1));
+    let total = latest + AFTERWARDS;
+    for seq in latest + 1..=total {
+        let began = Instant::now();
+        let appended = other.append(&another());
+        verdicts.largest(
+            "longest_append_of_another_us",
+            began.elapsed().as_micros() as u64,
+        );
+        verdicts.check(NO_WAITING, appended.is_ok(), || {
+            format!("{case}: {appended:?}")
+        });
+        let got = appended.map(|appended| appended.seq);
+        verdicts.check(DENSE, got == Ok(seq), || {
+            format!("{case}: {got:?}, not {seq}")
+        });
+    }
+    let there = entries(&context).map(|entries| entries.len() as u64);
+    verdicts.check(KEPT, there == Ok(total), || {
+        format!("{case}: {there:?} of {total}")
+    });
+    let seen = caught_up(&mut watcher);
+    verdicts.check(WATCHED, seen == Ok(total), || {
+        format!("{case}: {seen:?} of {total}")
+    });
+
+    if let Some(sleeper) = &mut sleeper {
+        let answer = sleeper.hear();
+        let mut words = answer.split(' ').skip(1).map(str::parse::<u64>);
+        let (seq, woken_ns) = (words.next(), words.next());
+        verdicts.check(WATCHED, seq == Some(Ok(before + 1)), || {
+            format!("{case}: {answer}")
+        });
+        // It was appended after this.
+        let since_ns = if by_victim == Some(0) {
+            killed_ns
+        } else {
+            begun_ns
+        };
+        if let Some(Ok(woken_ns)) = woken_ns {
+            let late_ns = woken_ns.saturating_sub(since_ns);
+            verdicts.largest("longest_until_woken_us", late_ns / 1000);
+            let allowed_ns = SEEN_WITHIN.as_nanos() as u64 + lateness.longest_ns();
+            verdicts.check(WOKEN, late_ns <= allowed_ns, || {
+                format!("{case}: {late_ns} ns")
+            });
+        }
+    }
+    // A process that has never seen any of it.
+    let mut reader = stage.take_reader();
+    reader.must(&format!("read {}", context.name()));
+    let digest = reader.must("digest");
+    let is_all = digest.starts_with(&format!("{total} "));
+    verdicts.check(WATCHED, is_all, || format!("{case}: {digest}"));
+    stage.return_reader(reader);
+}

@@ -1,0 +1,98 @@
+//! What others see of a log in which somebody was stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ledger_client::{Context, NewEntry, Watcher};
+use ledger_shm::record::crc32c;
+
+/// Every entry of a log from its first, each whole: its checksum holds, and its payload
+/// is of one letter, the one of whoever appended it.
+pub(super) fn entries(context: &Context) -> Result<Vec<u32>, String> {
+    let mut range = context.range(1);
+    let mut seen = Vec::new();
+    while let Some(entry) = range.next_entry().map_err(|error| error.to_string())? {
+        let seq = entry.seq();
+        if seq != seen.len() as u64 + 1 {
+            return Err(format!("{seq} follows {}", seen.len()));
+        }
+        entry.verify().map_err(|error| format!("{seq}: {error}"))?;
+        let letter = match entry.key() {
+            "fill" => b'x',
+            "marked" => b'm',
+            "other" => b'o',
+            key => return Err(format!("{seq}: nobody appended {key:?}")),
+        };
+        if entry.payload().iter().any(|byte| *byte != letter) {
+            return Err(format!("{seq}: not what was appended"));
+        }
+        seen.push(crc32c(entry.record_bytes()));
+    }
+    Ok(seen)
+}
+
+/// How far a watcher comes now, without a hole.
+pub(super) fn caught_up(watcher: &mut Watcher) -> Result<u64, String> {
+    let mut last = watcher.next_seq() - 1;
+    loop {
+        match watcher.try_next() {
+            Ok(Some(entry)) if entry.seq() == last + 1 => last += 1,
+            Ok(Some(entry)) => return Err(format!("{} follows {last}", entry.seq())),
+            Ok(None) => return Ok(last),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// What another appender appends.
+pub(super) fn another() -> NewEntry<'static> {
+    NewEntry::new("other", &[b'o'; 200])
+}
+
+/// How late this machine is: the longest that a sleep of 40 ms took beyond that.
+#[derive(Debug)]
+pub(super) struct Lateness {
+    longest_ns: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const SLEEP: Duration = Duration::from_millis(40);
+
+impl Lateness {
+    pub(super) fn watched() -> Lateness {
+        let longest_ns = Arc::new(AtomicU64::new(0));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (longest_ns, is_over) = (Arc::clone(&longest_ns), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    std::thread::sleep(SLEEP);
+                    let late = began.elapsed().saturating_sub(SLEEP).as_nanos() as u64;
+                    longest_ns.fetch_max(late, Ordering::Relaxed);
+                }
+            })
+        };
+        Lateness {
+            longest_ns,
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    pub(super) fn longest_ns(&self) -> u64 {
+        self.longest_ns.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Lateness {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

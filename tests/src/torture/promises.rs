@@ -1,0 +1,29 @@
+//! What is promised, by the names that `docs/PROMISES.md` has for it.
+
+/// Something that is promised.
+pub type Promise = &'static str;
+
+/// A process that is killed leaves its append wholly, or not at all.
+pub const WHOLE: Promise = "whole or not at all";
+/// If a seq can be read, so can all before it.
+pub const DENSE: Promise = "dense";
+/// What was acknowledged is there, as it was appended.
+pub const KEPT: Promise = "acknowledged is kept";
+/// Whoever is dead or stopped delays nobody.
+pub const NO_WAITING: Promise = "delays nobody";
+/// Whoever was stopped and goes on is refused, or appends in the one sequence.
+pub const FENCED: Promise = "fenced";
+/// What can be read stays as it is.
+pub const UNCHANGED: Promise = "never changes";
+/// Watchers see all of it, in order.
+pub const WATCHED: Promise = "watchers go on";
+/// No entry is seen later than 50 ms after it was appended, whoever died.
+pub const WOKEN: Promise = "woken within 50 ms";
+
+/// No promise of ours: it was possible to look.
+pub const TRIED: Promise = "the torture itself";
+
+/// All of them.
+pub const ALL: [Promise; 8] = [
+    WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN,
+];

@@ -1,0 +1,187 @@
+//! How much of a torture is done, and what became of the promises.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::promises::Promise;
+
+/// How much of a torture is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// What is drawn follows from it.
+    pub seed: u64,
+    /// Cases of one kind, at most; they are drawn if there are more.
+    pub cases_max: usize,
+    /// After this no case is begun.
+    pub ends: Option<Instant>,
+}
+
+impl Effort {
+    /// A few cases of each kind, for the suite: others each time, which the seed in
+    /// the verdict repeats.
+    pub fn little(cases_max: usize) -> Effort {
+        Effort {
+            seed: fastrand::u64(..),
+            cases_max,
+            ends: None,
+        }
+    }
+
+    /// All there are.
+    pub fn all(seed: u64) -> Effort {
+        Effort {
+            seed,
+            cases_max: usize::MAX,
+            ends: None,
+        }
+    }
+
+    /// The same, but no longer than this.
+    pub fn within(self, time: Duration) -> Effort {
+        let ends = Instant::now().checked_add(time);
+        Effort { ends, ..self }
+    }
+
+    /// Whether nothing is left out.
+    pub fn is_all(&self) -> bool {
+        self.cases_max == usize::MAX
+    }
+
+    /// Whether there is time for another case.
+    pub fn has_time(&self) -> bool {
+        self.ends.is_none_or(|ends| Instant::now() < ends)
+    }
+
+    /// An equal part, one of `count`, of the time that is left.
+    pub fn share(&self, count: usize) -> Effort {
+        let now = Instant::now();
+        let left = self.ends.map(|ends| ends.saturating_duration_since(now));
+        let ends = left.map(|left| now + left / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+        Effort { ends, ..*self }
+    }
+
+    /// Numbers that follow from the seed, others for each purpose.
+    pub fn rng(&self, purpose: &str) -> fastrand::Rng {
+        let mix = |sum: u64, byte: u8| sum.rotate_left(9) ^ u64::from(byte).wrapping_mul(SPREAD);
+        fastrand::Rng::with_seed(purpose.bytes().fold(self.seed, mix))
+    }
+
+    /// Of the cases `0..count` those to do, in the order in which to do them: each part
+    /// of them early, so that who is out of time has seen something of all.
+    pub fn cases(&self, count: usize, purpose: &str) -> Vec<usize> {
+        let mut cases: Vec<usize> = (0..count).collect();
+        self.rng(purpose).shuffle(&mut cases);
+        cases.truncate(self.cases_max);
+        cases
+    }
+}
+
+/// 2^64 divided by the golden ratio: neighbours end up far from each other.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What became of the promises in one torture.
+#[derive(Debug)]
+pub struct Verdicts {
+    torture: &'static str,
+    seed: u64,
+    began: Instant,
+    checked: BTreeMap<Promise, Checked>,
+    /// What was tried, and what was measured.
+    facts: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default)]
+struct Checked {
+    count: u64,
+    broken: Vec<String>,
+}
+
+impl Verdicts {
+    /// None yet.
+    pub fn new(torture: &'static str, effort: &Effort) -> Verdicts {
+        Verdicts {
+            torture,
+            seed: effort.seed,
+            began: Instant::now(),
+            checked: BTreeMap::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    /// A promise was looked at: it holds, or this is how it is broken.
+    pub fn check(&mut self, promise: Promise, holds: bool, how: impl FnOnce() -> String) {
+        let checked = self.checked.entry(promise).or_default();
+        checked.count += 1;
+        if !holds {
+            checked.broken.push(how());
+        }
+    }
+
+    /// Says something that was counted or measured.
+    pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
+        self.facts.insert(name.to_owned(), value.into());
+    }
+
+    /// Adds to what was counted.
+    pub fn count(&mut self, name: &str, more: u64) {
+        let sum = self.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        self.fact(name, sum + more);
+    }
+
+    /// Keeps the largest of what was measured.
+    pub fn largest(&mut self, name: &str, value: u64) {
+        let before = self.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        self.fact(name, value.max(before));
+    }
+
+    /// What was counted under a name.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// Whether every promise holds that was looked at, and at least one was.
+    pub fn hold(&self) -> bool {
+        !self.checked.is_empty()
+            && self
+                .checked
+                .values()
+                .all(|checked| checked.broken.is_empty())
+    }
+
+    /// One line of JSON for each promise.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let took_s = self.began.elapsed().as_secs();
+        self.checked.iter().map(move |(promise, checked)| {
+            let line = json!({
+                "torture": self.torture,
+                "promise": promise,
+                "verdict": if checked.broken.is_empty() { "held" } else { "broken" },
+                "checks": checked.count,
+                "broken": checked.broken.iter().take(BROKEN_SHOWN_MAX).collect::<Vec<_>>(),
+                "broken_count": checked.broken.len(),
+                "seed": self.seed,
+                "took_s": took_s,
+                "facts": self.facts,
+            });
+            line.to_string()
+        })
+    }
+
+    /// For tests.
+    ///
+    /// # Panics
+    ///
+    /// If a promise is broken, or none was looked at.
+    pub fn assert_hold(&self) {
+        assert!(
+            self.hold(),
+            "{}",
+            self.lines().collect::<Vec<_>>().join("\n")
+        );
+    }
+}
+
+/// Of what is broken a hundred times, a few examples are enough.
+const BROKEN_SHOWN_MAX: usize = 5;

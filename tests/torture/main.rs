@@ -1,0 +1,77 @@
+//! `cargo torture`: what is promised, tried for as long as it is given.
+//!
+//! Says what it does on standard error, and one line of JSON for each promise on standard
+//! output. Ends with an error if one is broken.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn main() -> ExitCode {
+    eprintln!("victims are stopped at an instruction by their registers, as x86-64 has them");
+    ExitCode::FAILURE
+}
+
+/// Tries what is promised against every instruction, system call and shortage.
+#[derive(Debug, Parser)]
+#[command(name = "cargo torture")]
+struct Cli {
+    /// Which ones; all without.
+    names: Vec<String>,
+    /// How long all of them may take together, e.g. `90s` or `2h`; as long as everything
+    /// there is takes without.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    time: Option<std::time::Duration>,
+    /// Repeats what was drawn in an earlier run.
+    #[arg(long, default_value_t = fastrand::u64(..))]
+    seed: u64,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn main() -> ExitCode {
+    use ledger_tests::Programs;
+    use ledger_tests::torture::{Effort, Verdicts, freeze, kill};
+
+    const PROGRAMS: Programs = Programs {
+        ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
+        peer: env!("CARGO_BIN_EXE_peer"),
+        engine: env!("CARGO_BIN_EXE_engine"),
+    };
+    type Torture = fn(Programs, &Effort) -> Verdicts;
+    const ALL: [(&str, Torture); 2] = [("kill", kill::kill), ("freeze", freeze::freeze)];
+
+    let cli = Cli::parse();
+    let is_asked_for =
+        |name: &str| cli.names.is_empty() || cli.names.iter().any(|asked| asked == name);
+    if let Some(unknown) = cli
+        .names
+        .iter()
+        .find(|name| ALL.iter().all(|(known, _)| known != name))
+    {
+        let known = ALL.map(|(name, _)| name).join(", ");
+        eprintln!("no torture is called {unknown:?}: there are {known}");
+        return ExitCode::FAILURE;
+    }
+    let effort = Effort::all(cli.seed);
+    let effort = cli.time.map_or(effort, |time| effort.within(time));
+    let asked_for: Vec<_> = ALL
+        .into_iter()
+        .filter(|(name, _)| is_asked_for(name))
+        .collect();
+    let mut hold = true;
+    for (n, (_, torture)) in asked_for.iter().enumerate() {
+        let verdicts = torture(PROGRAMS, &effort.share(asked_for.len() - n));
+        hold &= verdicts.hold();
+        for line in verdicts.lines() {
+            println!("{line}");
+        }
+    }
+    if hold {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
