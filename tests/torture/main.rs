@@ -25,6 +25,9 @@ struct Cli {
     /// there is takes without.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
+    /// Only kinds of cases that have this in their name.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Repeats what was drawn in an earlier run.
     #[arg(long, default_value_t = fastrand::u64(..))]
     seed: u64,
@@ -55,8 +58,14 @@ fn main() -> ExitCode {
         eprintln!("no torture is called {unknown:?}: there are {known}");
         return ExitCode::FAILURE;
     }
-    let effort = Effort::all(cli.seed);
-    let effort = cli.time.map_or(effort, |time| effort.within(time));
+    let effort = Effort {
+        only: cli.only.clone(),
+        ..Effort::all(cli.seed)
+    };
+    let effort = match cli.time {
+        Some(time) => effort.within(time),
+        None => effort,
+    };
     let asked_for: Vec<_> = ALL
         .into_iter()
         .filter(|(name, _)| is_asked_for(name))

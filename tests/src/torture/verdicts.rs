@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::promises::Promise;
 
 /// How much of a torture is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effort {
     /// What is drawn follows from it.
     pub seed: u64,
@@ -16,6 +16,8 @@ pub struct Effort {
     pub cases_max: usize,
     /// After this no case is begun.
     pub ends: Option<Instant>,
+    /// Only kinds of cases whose name has this in it.
+    pub only: String,
 }
 
 impl Effort {
@@ -26,6 +28,7 @@ impl Effort {
             seed: fastrand::u64(..),
             cases_max,
             ends: None,
+            only: String::new(),
         }
     }
 
@@ -35,6 +38,7 @@ impl Effort {
             seed,
             cases_max: usize::MAX,
             ends: None,
+            only: String::new(),
         }
     }
 
@@ -59,7 +63,10 @@ impl Effort {
         let now = Instant::now();
         let left = self.ends.map(|ends| ends.saturating_duration_since(now));
         let ends = left.map(|left| now + left / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
-        Effort { ends, ..*self }
+        Effort {
+            ends,
+            ..self.clone()
+        }
     }
 
     /// Numbers that follow from the seed, others for each purpose.
