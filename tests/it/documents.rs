@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::started;
 
@@ -50,6 +51,43 @@ fn every_test_that_a_document_names_exists() {
         }
     }
     assert!(named > 20, "{named} tests named");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn every_promise_that_is_tortured_is_written_down() {
+    let text = read(&root().join("docs/PROMISES.md"));
+    for promise in ledger_tests::torture::promises::ALL {
+        let row = format!("| **{promise}**");
+        assert!(text.contains(&row), "docs/PROMISES.md: {promise}");
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn every_patch_of_the_museum_fits_and_names_a_test() {
+    let exhibits = ledger_tests::torture::museum::exhibits();
+    assert!(!exhibits.is_empty());
+    for exhibit in exhibits {
+        let path = exhibit.path.display();
+        if let Err(error) = exhibit.applies(root()) {
+            panic!("{path}: {error}");
+        }
+        let test = exhibit.fails.last().expect("arguments");
+        let test = format!("fn {}()", test.rsplit("::").next().expect("a name"));
+        let is_there = |folder: &&str| {
+            let mut grep = Command::new("grep");
+            grep.args(["-rqF", &test]).arg(root().join(folder));
+            grep.status().is_ok_and(|status| status.success())
+        };
+        let folders = [
+            "tests/it",
+            "tests/model/tests",
+            "ledgerd/src",
+            "ledger-shm/src",
+        ];
+        assert!(folders.iter().any(is_there), "{path}: {test}");
+    }
 }
 
 #[test]
@@ -206,12 +244,17 @@ fn every_option_of_ours_that_a_document_names_exists() {
     let help = |command: &&[&str]| instance.printed(&[*command, &["--help"]].concat());
     let helps: Vec<String> = commands.iter().map(help).collect();
     // Each is a field there.
-    let arguments = ["ledgerd/examples/demo/plan.rs", "benches/src/main.rs"];
+    let arguments = [
+        "ledgerd/examples/demo/plan.rs",
+        "benches/src/main.rs",
+        "tests/torture/main.rs",
+    ];
     let arguments = arguments.map(|file| read(&root().join(file)));
     let is_of_a_tool = |option: &str| {
         let field = option.trim_start_matches('-').replace('-', "_");
-        let field = format!(" {field}: ");
-        arguments.iter().any(|file| file.contains(&field))
+        let (field, long) = (format!(" {field}: "), format!("long = \"{field}\""));
+        let is_argument = |file: &String| file.contains(&field) || file.contains(&long);
+        arguments.iter().any(is_argument)
     };
     let ours: BTreeSet<&str> = helps.iter().flat_map(|help| options(help)).collect();
     // Those of cargo and its tools.

@@ -10,12 +10,14 @@
 //! 1. [`promises`]: what is looked at; [`verdicts`]: how much is done, and what came of it;
 //! 2. [`appends`]: the ways an append can take, and how to stop one on each of them;
 //!    [`frontier`]: where the log ends meanwhile;
-//! 3. [`kill`] and [`freeze`]: at every instruction of them.
+//! 3. [`kill`] and [`freeze`]: at every instruction of them;
+//! 4. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
 pub mod freeze;
 pub mod frontier;
 pub mod kill;
+pub mod museum;
 mod observed;
 pub mod promises;
 pub mod verdicts;

@@ -36,7 +36,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::{Effort, Verdicts, freeze, kill};
+    use ledger_tests::torture::{Effort, Verdicts, freeze, kill, museum};
 
     const PROGRAMS: Programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
@@ -44,7 +44,11 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 2] = [("kill", kill::kill), ("freeze", freeze::freeze)];
+    const ALL: [(&str, Torture); 3] = [
+        ("kill", kill::kill),
+        ("freeze", freeze::freeze),
+        ("museum", museum::museum),
+    ];
 
     let cli = Cli::parse();
     let is_asked_for =

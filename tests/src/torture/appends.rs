@@ -195,6 +195,8 @@ struct Course {
     interfered_at: Option<usize>,
     /// How many it had run when the log had changed.
     changed_at: Option<usize>,
+    /// How many it had run when it made its first system call.
+    called_at: Option<usize>,
 }
 
 /// A place to stop at.
@@ -431,6 +433,9 @@ impl Stage {
                     interfere(self.path, &mut scene.other);
                 }
             }
+            if course.called_at.is_none() && traced.is_about_to_call() {
+                course.called_at = Some(course.instructions.len());
+            }
             if traced.step_over_repeated() {
                 course.repeated.push(course.instructions.len() - 1);
             } else {
@@ -444,6 +449,11 @@ impl Stage {
         match self.path {
             Path::Plain => assert_eq!(frontier.data_taken(), taken, "it has a block"),
             Path::NewBlock => assert!(frontier.data_taken() > taken, "it takes a block"),
+            // Who is woken before there is anything to see goes to sleep again.
+            _ if self.path.is_parked() => assert!(
+                course.changed_at < course.called_at,
+                "it rings before the entry is there"
+            ),
             _ => {}
         }
         scene.release();

@@ -23,6 +23,9 @@ pub const WOKEN: Promise = "woken within 50 ms";
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
+/// Nor this: a test notices when one of our defences is gone.
+pub const GUARDED: Promise = "each defence has its test";
+
 /// All of them.
 pub const ALL: [Promise; 8] = [
     WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN,
