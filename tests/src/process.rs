@@ -158,6 +158,11 @@ impl Process {
         kill(self.pid(), signal).expect("our child");
     }
 
+    /// Somebody else has waited for its end.
+    pub(crate) fn has_ended(&mut self) {
+        self.child = None;
+    }
+
     /// Waits for its end.
     pub fn ended(mut self) -> ExitStatus {
         let mut child = self.child.take().expect(UNTIL_THE_END);

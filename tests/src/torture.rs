@@ -11,9 +11,11 @@
 //! 2. [`appends`]: the ways an append can take, and how to stop one on each of them;
 //!    [`frontier`]: where the log ends meanwhile;
 //! 3. [`kill`] and [`freeze`]: at every instruction of them;
-//! 4. [`museum`]: what would be noticed if we made the mistakes of others.
+//! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
+//! 5. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
+pub mod daemon;
 pub mod freeze;
 pub mod frontier;
 pub mod kill;

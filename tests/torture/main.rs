@@ -36,7 +36,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::{Effort, Verdicts, freeze, kill, museum};
+    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum};
 
     const PROGRAMS: Programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
@@ -44,9 +44,10 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 3] = [
+    const ALL: [(&str, Torture); 4] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
+        ("daemon", daemon::daemon),
         ("museum", museum::museum),
     ];
 

@@ -20,6 +20,10 @@ pub const WATCHED: Promise = "watchers go on";
 /// No entry is seen later than 50 ms after it was appended, whoever died.
 pub const WOKEN: Promise = "woken within 50 ms";
 
+/// Attached clients go on while the daemon is dead, and without opening anything again
+/// when it is back.
+pub const ATTACHED: Promise = "clients go on";
+
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
@@ -27,6 +31,6 @@ pub const TRIED: Promise = "the torture itself";
 pub const GUARDED: Promise = "each defence has its test";
 
 /// All of them.
-pub const ALL: [Promise; 8] = [
-    WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN,
+pub const ALL: [Promise; 9] = [
+    WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED,
 ];
