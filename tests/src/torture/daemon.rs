@@ -137,6 +137,7 @@ fn kill_at_zero(left: &mut usize) -> Act {
 /// Has a daemon do everything, until it has made so many system calls.
 fn lived(instance: &Instance, kill_at: Option<usize>) -> Told {
     let mut left = kill_at.unwrap_or(usize::MAX);
+    let wait = kill_at.map_or(PATIENCE, |_| WAIT);
     let (mut calls, mut ready_after) = (0, 0);
     let listens = AtomicBool::new(false);
     let mut command = instance.ledgerd(&["run"]);
@@ -148,7 +149,7 @@ fn lived(instance: &Instance, kill_at: Option<usize>) -> Told {
             while let Ok(line) = lines.line() {
                 if line.contains(" listens at ") {
                     listens.store(true, Ordering::Relaxed);
-                    told.is_through = live(instance, &mut told).is_some();
+                    told.is_through = live(instance, wait, &mut told).is_some();
                     // It may be dead.
                     let _ = kill(pid, Signal::SIGTERM);
                 }
@@ -172,19 +173,19 @@ fn lived(instance: &Instance, kill_at: Option<usize>) -> Told {
 }
 
 /// All that clients have a daemon do; none if it does not, because it is dead.
-fn live(instance: &Instance, told: &mut Told) -> Option<()> {
+fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
     let ledger = instance.builder().connect().ok()?;
     // Create, provision, roll, archive, finish files, retire.
     let context = ledger.context("log").open_or_create().ok()?;
     let mut appender = context.appender().ok()?;
-    appender.set_wait(WAIT);
+    appender.set_wait(wait);
     let large = NewEntry::new("other", &[b'o'; 2000]);
     let appender = told.appender.insert(appender);
     for _ in 0..100 {
         let seq = appender.append(&large).ok()?.seq;
         told.appended.insert("log", seq);
     }
-    context.wait_durable(100, WAIT).ok()?;
+    context.wait_durable(100, wait).ok()?;
     // Snapshot, load, drop.
     let mut snapshot = Vec::new();
     context.snapshot_to(&mut snapshot).run().ok()?;
@@ -210,7 +211,7 @@ fn live(instance: &Instance, told: &mut Told) -> Option<()> {
     // Looked at without the daemon, for which whoever asks is not idle.
     let control = Control::open(&instance.objects(), context.epoch(), false).ok()?;
     drop((context, idle));
-    let deadline = Instant::now() + 10 * WAIT;
+    let deadline = Instant::now() + 10 * wait;
     while !matches!(control.state(), Ok(State::Idle | State::Archived)) {
         if Instant::now() > deadline {
             return None;
@@ -219,7 +220,7 @@ fn live(instance: &Instance, told: &mut Told) -> Option<()> {
     }
     let context = ledger.context("idle").open_or_create().ok()?;
     let mut appender = context.appender().ok()?;
-    appender.set_wait(WAIT);
+    appender.set_wait(wait);
     told.appended
         .insert("idle", appender.append(&another()).ok()?.seq);
     Some(())

@@ -21,8 +21,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// A few cases of each kind, for the suite: others each time, which the seed in
-    /// the verdict repeats.
+    /// A few cases of each kind, for the suite: others each time.
     pub fn little(cases_max: usize) -> Effort {
         Effort {
             seed: fastrand::u64(..),
@@ -133,14 +132,12 @@ impl Verdicts {
 
     /// Adds to what was counted.
     pub fn count(&mut self, name: &str, more: u64) {
-        let sum = self.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
-        self.fact(name, sum + more);
+        self.fact(name, self.counted(name) + more);
     }
 
     /// Keeps the largest of what was measured.
     pub fn largest(&mut self, name: &str, value: u64) {
-        let before = self.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
-        self.fact(name, value.max(before));
+        self.fact(name, value.max(self.counted(name)));
     }
 
     /// What was counted under a name.
