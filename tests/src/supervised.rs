@@ -1,12 +1,13 @@
 //! Another process, each thread of which is stopped before every system call.
 
-#![allow(unsafe_code, reason = "the kernel's answer is a union")]
+#![allow(
+    unsafe_code,
+    reason = "what a child does before it becomes the program"
+)]
 
-use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, Command};
 
-use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -18,30 +19,7 @@ use crate::process::{Lines, Process};
 #[derive(Debug)]
 pub struct Supervised {
     process: Process,
-    /// Of each thread that is in a system call, what becomes of that.
-    calling: HashMap<Pid, Act>,
-    /// How it ended, once it has.
-    ended: Option<WaitStatus>,
-}
-
-/// A system call that is about to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Its number.
-    pub nr: u64,
-    /// Its arguments, as far as it has any.
-    pub args: [u64; 6],
-}
-
-/// What is done about a system call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// It is made.
-    Make,
-    /// It is not made, and fails so.
-    Fail(Errno),
-    /// The whole process is killed before it is made.
-    Kill,
+    has_ended: bool,
 }
 
 impl Supervised {
@@ -71,8 +49,7 @@ impl Supervised {
         ptrace::syscall(pid, None).expect("stopped");
         Supervised {
             process,
-            calling: HashMap::new(),
-            ended: None,
+            has_ended: false,
         }
     }
 
@@ -86,23 +63,27 @@ impl Supervised {
         Lines::of(self.process.stderr.take().expect("piped"))
     }
 
-    /// Lets it run to its end, with what `decide` says of each call.
-    pub fn run(&mut self, mut decide: impl FnMut(Call) -> Act) -> WaitStatus {
+    /// Lets it run to its end; it is killed before the first call of which `is_last` says
+    /// so.
+    pub fn run(&mut self, mut is_last: impl FnMut() -> bool) {
         let group = Pid::from_raw(-self.pid().as_raw());
-        loop {
+        while !self.has_ended {
             let status = waitpid(group, Some(WaitPidFlag::__WALL)).expect("until it has ended");
             let thread = status.pid().expect("somebody's");
             let mut signal = None;
             match status {
-                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
-                    self.calling.remove(&pid);
-                    if pid == self.pid() {
-                        self.ended = Some(status);
-                        return status;
-                    }
+                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                    self.has_ended = thread == self.pid();
                     continue;
                 }
-                WaitStatus::PtraceSyscall(_) => self.at_a_call(thread, &mut decide),
+                WaitStatus::PtraceSyscall(_) => {
+                    // One that was killed between two looks can no longer be asked.
+                    let info = ptrace::syscall_info(thread);
+                    let is_call = info.is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY);
+                    if is_call && is_last() {
+                        self.process.signal(Signal::SIGKILL);
+                    }
+                }
                 // A thread that is new, or one that has started another.
                 WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP)
                 | WaitStatus::PtraceEvent(..) => {}
@@ -113,46 +94,14 @@ impl Supervised {
             let _ = ptrace::syscall(thread, signal);
         }
     }
-
-    fn at_a_call(&mut self, thread: Pid, decide: &mut impl FnMut(Call) -> Act) {
-        // Killed between two looks, it can no longer be asked.
-        let Ok(info) = ptrace::syscall_info(thread) else {
-            return;
-        };
-        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-            // SAFETY: of the union's members the kernel has filled in this one.
-            let entry = unsafe { info.u.entry };
-            let act = decide(Call {
-                nr: entry.nr,
-                args: entry.args,
-            });
-            match act {
-                Act::Make => {}
-                Act::Fail(_) => set_registers(thread, |registers| registers.orig_rax = u64::MAX),
-                Act::Kill => self.process.signal(Signal::SIGKILL),
-            }
-            self.calling.insert(thread, act);
-        } else if let Some(Act::Fail(error)) = self.calling.remove(&thread) {
-            set_registers(thread, |registers| {
-                registers.rax = (-i64::from(error as i32)) as u64;
-            });
-        }
-    }
-}
-
-fn set_registers(thread: Pid, change: impl FnOnce(&mut libc::user_regs_struct)) {
-    if let Ok(mut registers) = ptrace::getregs(thread) {
-        change(&mut registers);
-        let _ = ptrace::setregs(thread, registers);
-    }
 }
 
 impl Drop for Supervised {
     /// Its threads have to be waited for by whoever traces them, or it never ends.
     fn drop(&mut self) {
-        if self.ended.is_none() {
-            let _ = nix::sys::signal::kill(self.pid(), Signal::SIGKILL);
-            self.run(|_| Act::Make);
+        if !self.has_ended {
+            self.process.signal(Signal::SIGKILL);
+            self.run(|| false);
         }
         self.process.has_ended();
     }

@@ -411,6 +411,14 @@ impl Stage {
         }
     }
 
+    /// Waits for memory that the victim's path has none of: whose fault it is if an append
+    /// finds no room is known then.
+    pub fn have_room(&self, other: &Appender) {
+        if self.path == Path::SuccessorMissing {
+            assert!(other.wait_ready(PATIENCE), "the daemon has gone on");
+        }
+    }
+
     /// Runs the path once, one instruction at a time. If it is given one, somebody
     /// interferes when it has come to that so many times.
     fn look(&mut self, mut interfere_at: Option<(u64, usize)>) -> Course {

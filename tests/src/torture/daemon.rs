@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use super::observed::{another, entries};
 use super::promises::{ATTACHED, DENSE, KEPT, TRIED};
 use super::{Effort, Verdicts};
-use crate::supervised::{Act, Supervised};
+use crate::supervised::Supervised;
 use crate::{Instance, PATIENCE, Programs};
 
 /// Small, so that little is enough to roll, retire and finish files.
@@ -95,7 +95,7 @@ fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdi
         let mut command = instance.ledgerd(&["run"]);
         let mut daemon = Supervised::start(command.args(ARGS).stderr(Stdio::null()));
         let mut left = *at;
-        daemon.run(|_| kill_at_zero(&mut left));
+        daemon.run(|| is_last(&mut left));
     }
     instance.start(&ARGS);
     let mut appended = told.appended;
@@ -124,14 +124,11 @@ fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdi
     });
 }
 
-fn kill_at_zero(left: &mut usize) -> Act {
-    match left.checked_sub(1) {
-        None => Act::Kill,
-        Some(fewer) => {
-            *left = fewer;
-            Act::Make
-        }
-    }
+/// Whether none of the calls is left that are made; counts one more.
+fn is_last(left: &mut usize) -> bool {
+    let fewer = left.checked_sub(1);
+    *left = fewer.unwrap_or(0);
+    fewer.is_none()
 }
 
 /// Has a daemon do everything, until it has made so many system calls.
@@ -156,12 +153,12 @@ fn lived(instance: &Instance, kill_at: Option<usize>) -> Told {
             }
             told
         });
-        daemon.run(|_| {
+        daemon.run(|| {
             calls += 1;
             if !listens.load(Ordering::Relaxed) {
                 ready_after = calls;
             }
-            kill_at_zero(&mut left)
+            is_last(&mut left)
         });
         clients.join().expect("no panic")
     });

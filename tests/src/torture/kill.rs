@@ -1,10 +1,10 @@
 //! An appender that is killed before each of its instructions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::appends::{Place, Stage, Survivors, everywhere};
-use super::observed::{Lateness, another, caught_up, entries};
-use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED, WHOLE, WOKEN};
+use super::observed::{Lateness, append_at_once, caught_up, check_whole};
+use super::promises::{WATCHED, WHOLE, WOKEN};
 use super::{Effort, Verdicts};
 use crate::{Programs, now_ns};
 
@@ -68,29 +68,11 @@ fn one(
     );
     verdicts.count("found_appended", by_victim.unwrap_or(0).min(1));
     let total = latest + AFTERWARDS;
+    stage.have_room(&other);
     for seq in latest + 1..=total {
-        let began = Instant::now();
-        let appended = other.append(&another());
-        verdicts.largest(
-            "longest_append_of_another_us",
-            began.elapsed().as_micros() as u64,
-        );
-        verdicts.check(NO_WAITING, appended.is_ok(), || {
-            format!("{case}: {appended:?}")
-        });
-        let got = appended.map(|appended| appended.seq);
-        verdicts.check(DENSE, got == Ok(seq), || {
-            format!("{case}: {got:?}, not {seq}")
-        });
+        append_at_once(&mut other, seq, verdicts, case);
     }
-    let there = entries(&context).map(|entries| entries.len() as u64);
-    verdicts.check(KEPT, there == Ok(total), || {
-        format!("{case}: {there:?} of {total}")
-    });
-    let seen = caught_up(&mut watcher);
-    verdicts.check(WATCHED, seen == Ok(total), || {
-        format!("{case}: {seen:?} of {total}")
-    });
+    check_whole(&context, &mut watcher, total, verdicts, case);
 
     if let Some(sleeper) = &mut sleeper {
         let answer = sleeper.hear();

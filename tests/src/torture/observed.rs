@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ledger_client::{Context, NewEntry, Watcher};
+use ledger_client::{Appender, Context, NewEntry, Watcher};
 use ledger_shm::record::crc32c;
+
+use super::Verdicts;
+use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED};
 
 /// Every entry of a log from its first, each whole: its checksum holds, and its payload
 /// is of one letter, the one of whoever appended it.
@@ -44,6 +47,39 @@ pub(super) fn caught_up(watcher: &mut Watcher) -> Result<u64, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
+}
+
+/// Has another appender append at once, and get this seq.
+pub(super) fn append_at_once(other: &mut Appender, seq: u64, verdicts: &mut Verdicts, case: &str) {
+    let began = Instant::now();
+    let appended = other.try_append(&another());
+    let took_us = began.elapsed().as_micros() as u64;
+    verdicts.largest("longest_append_of_another_us", took_us);
+    verdicts.check(NO_WAITING, appended.is_ok(), || {
+        format!("{case}: {appended:?}")
+    });
+    let got = appended.map(|appended| appended.seq);
+    verdicts.check(DENSE, got == Ok(seq), || {
+        format!("{case}: {got:?}, not {seq}")
+    });
+}
+
+/// A log has so many entries in the end, each whole, and a watcher has seen all of them.
+pub(super) fn check_whole(
+    context: &Context,
+    watcher: &mut Watcher,
+    total: u64,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let there = entries(context).map(|entries| entries.len() as u64);
+    verdicts.check(KEPT, there == Ok(total), || {
+        format!("{case}: {there:?} of {total}")
+    });
+    let seen = caught_up(watcher);
+    verdicts.check(WATCHED, seen == Ok(total), || {
+        format!("{case}: {seen:?} of {total}")
+    });
 }
 
 /// What another appender appends.
