@@ -77,10 +77,11 @@ impl Path {
         Path::SuccessorLate,
         Path::SuccessorMissing,
         Path::Batch,
-        Path::LargestPayload,
         Path::Parked,
         Path::DaemonDead,
         Path::ParkedDaemonDead,
+        // Last: looking it through takes what little time there may be.
+        Path::LargestPayload,
     ];
 
     /// Whether a watcher sleeps meanwhile.
