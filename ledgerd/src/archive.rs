@@ -7,6 +7,7 @@
 mod archiver;
 mod behind;
 mod disk;
+mod file_system;
 mod home;
 mod keeper;
 mod loading;
@@ -19,7 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ledger_shm::file::FileName;
 
 pub(crate) use self::archiver::{Archiver, Order, Report};
-pub(crate) use self::disk::{StateLock, open_to_read};
+pub(crate) use self::disk::{Disk, StateLock, open_to_read};
+pub use self::file_system::FileSystem;
+pub(crate) use self::file_system::KernelFileSystem;
 pub(crate) use self::home::{Home, Recovered};
 pub(crate) use self::loading::Loading;
 pub(crate) use self::synced_file::{SyncedFile, Syncer};

@@ -16,7 +16,7 @@ use ledger_shm::object::{self, Instance, InvalidInstance, MEMORY_DIR};
 use ledger_shm::socket;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::archive::{Archiver, StateLock};
+use crate::archive::{Archiver, Disk, StateLock};
 use crate::load::Loads;
 use crate::lock::{Lock, remove_socket};
 use crate::maker::Maker;
@@ -219,9 +219,10 @@ impl Daemon {
         // Clients in other directories look there, too.
         let state_dir = std::path::absolute(&options.state_dir).map_err(memory)?;
         let archive_dir = place::archive_dir(&state_dir, &instance);
+        let disk = Disk::new(Arc::clone(&options.file_system));
         let has_files = options.may_archive() || archive_dir.exists();
         let state_lock = has_files
-            .then(|| lock_archive(&archive_dir, &instance))
+            .then(|| lock_archive(&archive_dir, &instance, &disk))
             .transpose()?;
         lock.tell_archive(&archive_dir).map_err(memory)?;
         let archived = match &state_lock {
@@ -249,7 +250,7 @@ impl Daemon {
         let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
         let archiver = state_lock.is_some().then(|| {
-            let loads = Loads::new(archive_dir.clone(), Arc::clone(&wake));
+            let loads = Loads::new(archive_dir.clone(), disk, Arc::clone(&wake));
             let (dir, done) = (archive_dir.clone(), Arc::clone(&wake));
             Archiver::start(instance.clone(), options.clone(), dir, done)
                 .map(|archiver| (archive_dir, archiver, loads))
@@ -489,12 +490,12 @@ impl Daemon {
 }
 
 /// Keeps other daemons away from the instance's files.
-fn lock_archive(dir: &Path, instance: &Instance) -> Result<StateLock, StartError> {
+fn lock_archive(dir: &Path, instance: &Instance, disk: &Disk) -> Result<StateLock, StartError> {
     let archive = |source| StartError::Archive {
         dir: dir.to_owned(),
         source,
     };
-    let taken = StateLock::take(dir, instance.uid()).map_err(archive)?;
+    let taken = StateLock::take(dir, instance.uid(), disk).map_err(archive)?;
     taken.ok_or_else(|| StartError::ArchiveInUse {
         dir: dir.to_owned(),
     })

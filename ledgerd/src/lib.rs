@@ -57,6 +57,7 @@ mod service;
 mod settings;
 mod spares;
 
+pub use archive::FileSystem;
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
 pub use options::{ContextRules, Durability, Options, Retention};

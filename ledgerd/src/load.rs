@@ -21,7 +21,7 @@ use ledger_shm::merkle::Frontier;
 use ledger_shm::object::Epoch;
 use nix::sys::eventfd::EventFd;
 
-use crate::archive::Loading;
+use crate::archive::{Disk, Loading};
 
 use self::stream::Stream;
 
@@ -84,6 +84,7 @@ impl Spooled {
 #[derive(Debug)]
 pub(crate) struct Loads {
     archive_dir: PathBuf,
+    disk: Disk,
     /// Written when one is ready.
     wake: Arc<EventFd>,
     sender: Sender<Spooled>,
@@ -93,10 +94,11 @@ pub(crate) struct Loads {
 }
 
 impl Loads {
-    pub(crate) fn new(archive_dir: PathBuf, wake: Arc<EventFd>) -> Loads {
+    pub(crate) fn new(archive_dir: PathBuf, disk: Disk, wake: Arc<EventFd>) -> Loads {
         let (sender, ready) = mpsc::channel();
         Loads {
             archive_dir,
+            disk,
             wake,
             sender,
             ready,
@@ -113,7 +115,7 @@ impl Loads {
         let start = || -> io::Result<OwnedFd> {
             let (ours, theirs) = UnixStream::pair()?;
             let stream = Stream::new(ours)?;
-            let files = Loading::new(&self.archive_dir, order.epoch);
+            let files = Loading::new(&self.archive_dir, order.epoch, self.disk.clone());
             let (sender, wake) = (self.sender.clone(), Arc::clone(&self.wake));
             let running = Arc::clone(&self.running);
             std::thread::Builder::new()

@@ -1,6 +1,7 @@
 //! Every limit of an instance, with its default.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 use crate::StartError;
+use crate::archive::{FileSystem, KernelFileSystem};
 use crate::rights::Grant;
 
 /// No file of an archive is begun anew before it is so long, or later than it is so
@@ -45,6 +47,8 @@ pub struct Options {
     /// Where archives lie, each instance's in a directory of its name. Default:
     /// [`place::state_dir`].
     pub state_dir: PathBuf,
+    /// What archives change on the disk with. Default: the kernel's file systems.
+    pub file_system: Arc<dyn FileSystem>,
     /// How much of archived contexts is kept. Default: all.
     pub retention: Retention,
     /// Bytes of a file of the archive after which the next one is begun: 64 KiB to 1 GiB.
@@ -163,6 +167,7 @@ impl Options {
             runtime_dir: place::runtime_dir(uid),
             durability: Durability::Archive,
             state_dir: place::state_dir(),
+            file_system: Arc::new(KernelFileSystem),
             retention: Retention::default(),
             archive_file_len: 64 << 20,
             memory_budget: None,

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use ledger_shm::control::State;
 use ledger_shm::format::SEQ_MAX;
@@ -15,7 +16,7 @@ use ledger_shm::read::Link;
 use ledger_shm::slot::Slot;
 use ledger_shm::{Control, Corrupt, Segment};
 
-use crate::archive::{Home, Loading};
+use crate::archive::{Disk, Home, Loading};
 use crate::log::{Log, Part, is_spare, map};
 use crate::options::Options;
 
@@ -107,7 +108,8 @@ pub(crate) fn archived(
     in_memory: &mut Found,
 ) -> std::io::Result<Vec<Log>> {
     // Whoever dropped these died before their memory was given up.
-    Loading::remove_all(archive_dir)?;
+    let disk = Disk::new(Arc::clone(&options.file_system));
+    Loading::remove_all(archive_dir, &disk)?;
     for (name, aside) in Home::dropped(archive_dir)? {
         let is_dropped = |log: &mut Log| log.home == Some(name);
         for log in in_memory.logs.extract_if(.., is_dropped) {
@@ -115,14 +117,14 @@ pub(crate) fn archived(
             let numbers = parts.map(|part| part.number).collect();
             in_memory.leftovers += unlink_all(instance, log.epoch, numbers)?;
         }
-        std::fs::remove_dir_all(aside)?;
+        disk.remove_dir(&aside)?;
     }
     let homes = in_memory.logs.iter().filter_map(|log| log.home);
     // What is in memory and cannot be read may be readable at the next start.
     let unreadable = in_memory.unreadable.iter().map(|(epoch, _)| *epoch);
     let in_memory: HashSet<Epoch> = homes.chain(unreadable).collect();
     let mut found = Vec::new();
-    for (name, home) in Home::all(archive_dir)? {
+    for (name, home) in Home::all(archive_dir, &disk)? {
         if in_memory.contains(&name) {
             continue;
         }

@@ -17,7 +17,7 @@ use ledger_shm::object::{self, Epoch, Instance, MapError, Name, Object};
 use ledger_shm::segment::Geometry;
 use ledger_shm::socket::PACKET_LEN_MAX;
 
-use crate::archive::{Archiver, Home, Marks, Order, Report};
+use crate::archive::{Archiver, Disk, Home, Marks, Order, Report};
 use crate::lent::Lent;
 use crate::load::{Loads, Spooled};
 use crate::log::{Log, Part};
@@ -126,7 +126,8 @@ impl Registry {
     /// The directory of that name.
     pub(crate) fn home(&self, name: Epoch) -> Option<Home> {
         let (dir, _) = self.archive.as_ref()?;
-        Some(Home::new(dir.join(name.to_string())))
+        let disk = Disk::new(Arc::clone(&self.options.file_system));
+        Some(Home::new(dir.join(name.to_string()), disk))
     }
 
     /// Has something done with the files of a context, if it has some.

@@ -13,6 +13,7 @@ use ledger_shm::object::{Epoch, Instance, MapError};
 use nix::sys::eventfd::EventFd;
 
 use super::Marks;
+use super::disk::Disk;
 use super::home::Home;
 use super::keeper::{Keeper, Trouble};
 use super::retain::Cleaner;
@@ -84,6 +85,7 @@ impl Archiver {
             done: Arc::clone(&done),
         };
         let desk = Desk {
+            disk: Disk::new(Arc::clone(&options.file_system)),
             file_len: options.archive_file_len,
             syncer: Syncer::start()?,
             cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
@@ -149,6 +151,7 @@ impl Drop for Announce {
 struct Desk {
     instance: Instance,
     archive_dir: PathBuf,
+    disk: Disk,
     file_len: usize,
     syncer: Syncer,
     cleaner: Cleaner,
@@ -288,13 +291,14 @@ impl Desk {
         if self.keepers.get(&epoch).is_some_and(is_other) {
             self.forget(epoch);
         }
-        let (instance, dir, file_len) = (&self.instance, &self.archive_dir, self.file_len);
+        let (instance, file_len) = (&self.instance, self.file_len);
+        let place = (self.archive_dir.as_path(), &self.disk);
         let syncer = &self.syncer;
         self.keepers.entry(epoch).or_insert_with(|| Kept {
             keeper: Keeper::new(
                 instance,
                 epoch,
-                dir,
+                place,
                 Arc::clone(&marks),
                 file_len,
                 syncer.clone(),
@@ -379,6 +383,7 @@ mod tests {
         let archive_dir = PathBuf::from("/nonexistent");
         let options = Options::new("archiver_tests");
         let desk = Desk {
+            disk: Disk::new(Arc::clone(&options.file_system)),
             file_len: options.archive_file_len,
             syncer: Syncer::start().expect("a thread"),
             cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),

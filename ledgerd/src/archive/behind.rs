@@ -21,10 +21,10 @@ use ledger_shm::object::{Instance, MapError, Name, Object};
 use ledger_shm::read::{Cursor, End, Filter, Found, Link};
 use ledger_shm::{Control, Corrupt, Segment};
 
+use super::Marks;
 use super::home::{Home, Unfinished};
 use super::keeper::Trouble;
 use super::synced_file::{SyncedFile, Syncer};
-use super::{Marks, disk};
 use crate::registry::now_ns;
 
 /// Bytes of a file that is finished when the last appender leaves, so that the next
@@ -72,7 +72,7 @@ impl Behind {
         syncer: Syncer,
     ) -> Result<Behind, Trouble> {
         // Names that an earlier daemon could not sync any more.
-        disk::sync_home(&home.dir).map_err(Trouble::Disk)?;
+        home.disk.sync_home(&home.dir).map_err(Trouble::Disk)?;
         let unusable = |error| match error {
             MapError::Io(error) => Trouble::Disk(error),
             error => files(&home, error.to_string()),
@@ -116,7 +116,9 @@ impl Behind {
                     })?;
                 if archived_seq >= durable_seq {
                     // All that a file held that failed is here as well.
-                    let _ = disk::remove(&home.dir, FileName::Failed(finished_seq + 1));
+                    let _ = home
+                        .disk
+                        .remove(&home.dir, FileName::Failed(finished_seq + 1));
                 }
                 (Some(open), archived_seq)
             }
@@ -264,21 +266,21 @@ impl Behind {
             begun_at_ns: now_ns(),
             snapshot: None,
         };
-        let dir = &self.home.dir;
+        let Home { dir, disk } = &self.home;
         let create = || {
-            disk::make_home(dir)?;
+            disk.make_home(dir)?;
             let name = FileName::Open(first_seq);
-            let file = match disk::create(dir, name) {
+            let file = match disk.create(dir, name) {
                 // A creation that was cut short: nothing in it is valid.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    disk::set_aside(dir, name)?;
-                    disk::create(dir, name)?
+                    disk.set_aside(dir, name)?;
+                    disk.create(dir, name)?
                 }
                 file => file?,
             };
             let target = SyncedFile::new(file, self.syncer.clone(), PIECE_LEN, first_seq - 1);
             let open = FileWriter::begin(target, &head)?;
-            disk::sync_dir(dir)?;
+            disk.sync_dir(dir)?;
             Ok(open)
         };
         self.open = Some(create().map_err(Trouble::Disk)?);
@@ -312,7 +314,7 @@ impl Behind {
     fn remove_failed(&mut self) {
         // One at a time, of which hardly ever there is one: no look at the directory.
         let failed = FileName::Failed(self.first_seq());
-        let _ = disk::remove(&self.home.dir, failed);
+        let _ = self.home.disk.remove(&self.home.dir, failed);
     }
 
     /// The seq of the first entry of the open file, or of the one that is begun next.
@@ -359,7 +361,7 @@ impl Behind {
                 mut target, tree, ..
             } = open.finish(is_complete)?;
             target.sync(self.archived_seq)?;
-            disk::rename(
+            self.home.disk.rename(
                 &self.home.dir,
                 FileName::Open(first_seq),
                 FileName::Finished(first_seq),
@@ -368,7 +370,8 @@ impl Behind {
         };
         self.finished = finish().map_err(Trouble::Disk)?;
         if self.archived_seq >= self.durable_seq {
-            let _ = disk::remove(&self.home.dir, FileName::Failed(first_seq));
+            let failed = FileName::Failed(first_seq);
+            let _ = self.home.disk.remove(&self.home.dir, failed);
         }
         self.synced(self.archived_seq);
         self.marks.set_finished_seq(self.finished.count());
@@ -398,12 +401,12 @@ fn resume(
 ) -> io::Result<FileWriter<SyncedFile>> {
     let Unfinished { name, scan, torn } = unfinished;
     if !torn.is_empty() {
-        disk::cut(&home.dir, name, scan.valid_len(), &torn)?;
+        home.disk.cut(&home.dir, name, scan.valid_len(), &torn)?;
         super::say_torn(control.name(), name, torn.len());
     }
-    let file = disk::append(&home.dir, name)?;
+    let file = home.disk.append(&home.dir, name)?;
     // It may be in the kernel's memory only.
-    disk::sync(&file)?;
+    file.sync()?;
     let target = SyncedFile::new(file, syncer, PIECE_LEN, scan.last_seq());
     Ok(FileWriter::resume(target, scan))
 }

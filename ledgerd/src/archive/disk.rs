@@ -1,14 +1,16 @@
-//! What the archive asks of the file system, and in which order it is safe.
+//! In which order what the archive does to its file system is safe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use ledger_client::place;
 use ledger_shm::file::FileName;
 use nix::fcntl::{Flock, FlockArg, OFlag, PosixFadviseAdvice, posix_fadvise};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::file_system::FileSystem;
 
 /// The lock of an instance's archive, held until dropped: two daemons that do not
 /// share memory may share a disk.
@@ -19,17 +21,19 @@ pub(crate) struct StateLock {
 
 impl StateLock {
     /// Makes the directory if it is missing, and locks it; none if another daemon has.
-    pub(crate) fn take(dir: &Path, uid: u32) -> io::Result<Option<StateLock>> {
+    pub(crate) fn take(dir: &Path, uid: u32, disk: &Disk) -> io::Result<Option<StateLock>> {
         place::prepare_archive_dir(dir, uid)?;
         // It may have been made just now, with some of those above it.
         for made in dir.ancestors().filter(|made| !made.as_os_str().is_empty()) {
-            match sync_dir(made) {
+            match disk.sync_dir(made) {
                 // Then it is not this process's to make.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
                 outcome => outcome?,
             }
         }
-        let file = options().create(true).write(true).open(dir.join("lock"))?;
+        let mut options = OpenOptions::new();
+        options.mode(0o600).create(true).write(true);
+        let file = options.open(dir.join("lock"))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(flock) => Ok(Some(StateLock { _flock: flock })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
@@ -38,111 +42,198 @@ impl StateLock {
     }
 }
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
+/// The file system that an archive is on.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk(Arc<dyn FileSystem>);
+
+/// A file of an archive that is written to.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskFile {
+    disk: Disk,
+    file: Arc<File>,
 }
 
-/// Makes the directory of a context, so that it is there after a loss of power.
-pub(super) fn make_home(home: &Path) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o700).create(home) {
-        // An earlier try may have ended before its name was synced.
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_dir(home.parent().unwrap_or(Path::new("/"))),
+impl Disk {
+    pub(crate) fn new(file_system: Arc<dyn FileSystem>) -> Disk {
+        Disk(file_system)
+    }
+
+    /// Makes the directory of a context, so that it is there after a loss of power.
+    pub(super) fn make_home(&self, home: &Path) -> io::Result<()> {
+        match self.0.make_dir(home) {
+            // An earlier try may have ended before its name was synced.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => self.sync_above(home),
+        }
+    }
+
+    /// Has the names in the directory of a context on stable storage, if there is one.
+    pub(super) fn sync_home(&self, home: &Path) -> io::Result<()> {
+        match self.sync_dir(home) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Has the names in a directory on stable storage.
+    pub(super) fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(&File::open(dir)?)
+    }
+
+    /// Has the name of a directory on stable storage.
+    pub(super) fn sync_above(&self, dir: &Path) -> io::Result<()> {
+        self.sync_dir(dir.parent().unwrap_or(Path::new("/")))
+    }
+
+    /// Begins a file that nobody has. Its name is there after a loss of power once the
+    /// directory is synced.
+    pub(super) fn create(&self, home: &Path, name: FileName) -> io::Result<DiskFile> {
+        self.create_named(home, &name.to_string())
+    }
+
+    fn create_named(&self, home: &Path, name: &str) -> io::Result<DiskFile> {
+        Ok(self.of(self.0.create(&home.join(name))?))
+    }
+
+    pub(super) fn of(&self, file: File) -> DiskFile {
+        DiskFile {
+            disk: self.clone(),
+            file: Arc::new(file),
+        }
+    }
+
+    /// Opens a file to go on at its end.
+    pub(super) fn append(&self, home: &Path, name: FileName) -> io::Result<DiskFile> {
+        let path = home.join(name.to_string());
+        Ok(self.of(OpenOptions::new().append(true).open(path)?))
+    }
+
+    /// Opens a file to read it, and to write somewhere in it.
+    pub(super) fn change(&self, home: &Path, name: FileName) -> io::Result<DiskFile> {
+        let path = home.join(name.to_string());
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(self.of(file))
+    }
+
+    /// Gives a file another name, and has that on stable storage.
+    pub(super) fn rename(&self, home: &Path, from: FileName, to: FileName) -> io::Result<()> {
+        let [from, to] = [from, to].map(|name| home.join(name.to_string()));
+        self.0.rename(&from, &to)?;
+        self.sync_dir(home)
+    }
+
+    /// Gives a directory another name, and has that on stable storage; or it has not
+    /// happened.
+    pub(super) fn move_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)?;
+        self.sync_above(to).inspect_err(|_| {
+            let _ = self.0.rename(to, from);
+        })
+    }
+
+    /// Has two directories change names, and has that on stable storage; or it has not
+    /// happened.
+    pub(super) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.0.exchange(one, other)?;
+        self.sync_above(other).inspect_err(|_| {
+            let _ = self.0.exchange(one, other);
+        })
+    }
+
+    pub(super) fn remove(&self, home: &Path, name: FileName) -> io::Result<()> {
+        self.remove_named(home, &name.to_string())
+    }
+
+    fn remove_named(&self, home: &Path, name: &str) -> io::Result<()> {
+        self.0.remove(&File::open(home)?, name)
+    }
+
+    /// Removes the oldest file of a context for good: it does not come back after a loss of
+    /// power when a later one was removed, too.
+    pub(super) fn remove_oldest(&self, home: &File, name: FileName) -> io::Result<()> {
+        match self.0.remove(home, &name.to_string()) {
+            // The context was dropped meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.0.sync_dir(home),
+        }
+    }
+
+    /// Removes a directory and all that is in it, if it is there.
+    pub(crate) fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        match self.0.remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Keeps what is behind the valid bytes of a file aside, and cuts it off: nobody is
+    /// served an unfinished file.
+    pub(super) fn cut(
+        &self,
+        home: &Path,
+        name: FileName,
+        valid_len: usize,
+        torn: &[u8],
+    ) -> io::Result<()> {
+        let free = free_name(home, name);
+        let mut aside = self.create_named(home, &free)?;
+        let kept = aside
+            .write_all(torn)
+            .and_then(|()| aside.sync())
+            .and_then(|()| self.sync_dir(home));
+        kept.inspect_err(|_| {
+            let _ = self.remove_named(home, &free);
+        })?;
+        let file = self.change(home, name)?;
+        self.0.set_len(&file.file, valid_len as u64)?;
+        file.sync()
+    }
+
+    /// Keeps a file aside in which nothing is valid.
+    pub(super) fn set_aside(&self, home: &Path, name: FileName) -> io::Result<()> {
+        let path = home.join(name.to_string());
+        self.0.rename(&path, &home.join(free_name(home, name)))
     }
 }
 
-/// Has the names in the directory of a context on stable storage, if there is one.
-pub(super) fn sync_home(home: &Path) -> io::Result<()> {
-    match sync_dir(home) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
+impl DiskFile {
+    /// Has what was written to it on stable storage.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.0.sync(&self.file)
+    }
+
+    /// Writes somewhere else in it.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.0.write_at(&self.file, bytes, offset)
+    }
+
+    /// To read it.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Lets the page cache forget what of it is on stable storage (posix_fadvise(2)).
+    pub(super) fn uncache(&self) {
+        // Where that cannot be, it keeps it.
+        let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 }
 
-/// Begins a file that nobody has. Its name is there after a loss of power once the
-/// directory is synced.
-pub(super) fn create(home: &Path, name: FileName) -> io::Result<File> {
-    let path = home.join(name.to_string());
-    options().create_new(true).write(true).open(path)
-}
-
-/// Opens a file to go on at its end.
-pub(super) fn append(home: &Path, name: FileName) -> io::Result<File> {
-    let path = home.join(name.to_string());
-    options().append(true).open(path)
-}
-
-/// Has what was written to a file on stable storage (fdatasync(2)).
-pub(super) fn sync(file: &File) -> io::Result<()> {
-    file.sync_data()
-}
-
-/// Lets the page cache forget what of a file is on stable storage (posix_fadvise(2)).
-pub(super) fn uncache(file: &File) {
-    // Where that cannot be, it keeps it.
-    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-}
-
-/// Has the names in a directory on stable storage (fsync(2)).
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Gives a file another name, and has that on stable storage.
-pub(super) fn rename(home: &Path, from: FileName, to: FileName) -> io::Result<()> {
-    std::fs::rename(home.join(from.to_string()), home.join(to.to_string()))?;
-    sync_dir(home)
-}
-
-pub(super) fn remove(home: &Path, name: FileName) -> io::Result<()> {
-    std::fs::remove_file(home.join(name.to_string()))
-}
-
-/// A directory itself, whatever its path is a name of later.
-pub(super) fn open_dir(dir: &Path) -> io::Result<File> {
-    File::open(dir)
-}
-
-/// Removes the oldest file of a context for good: it does not come back after a loss of
-/// power when a later one was removed, too.
-pub(super) fn remove_oldest(home: &File, name: FileName) -> io::Result<()> {
-    match unlinkat(home, name.to_string().as_str(), UnlinkatFlags::NoRemoveDir) {
-        // The context was dropped meanwhile.
-        Err(nix::Error::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => home.sync_all(),
+impl Write for DiskFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.0.write(&self.file, bytes)
     }
-}
 
-/// Keeps what is behind the valid bytes of a file aside, and cuts it off: nobody is
-/// served an unfinished file.
-pub(super) fn cut(home: &Path, name: FileName, valid_len: usize, torn: &[u8]) -> io::Result<()> {
-    let path = free_name(home, name);
-    let keep = || {
-        let mut aside = options().create_new(true).write(true).open(&path)?;
-        aside.write_all(torn)?;
-        sync(&aside)?;
-        sync_dir(home)
-    };
-    keep().inspect_err(|_| {
-        let _ = std::fs::remove_file(&path);
-    })?;
-    let file = options().write(true).open(home.join(name.to_string()))?;
-    file.set_len(valid_len as u64)?;
-    sync(&file)
-}
-
-/// Keeps a file aside in which nothing is valid.
-pub(super) fn set_aside(home: &Path, name: FileName) -> io::Result<()> {
-    std::fs::rename(home.join(name.to_string()), free_name(home, name))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where something of a file can be kept that is not served.
-fn free_name(home: &Path, name: FileName) -> PathBuf {
-    let mut names = (0_u32..).map(|number| home.join(format!("{name}.torn-{number}")));
-    let free = names.find(|path| !path.exists());
+fn free_name(home: &Path, name: FileName) -> String {
+    let mut names = (0_u32..).map(|number| format!("{name}.torn-{number}"));
+    let free = names.find(|name| !home.join(name).exists());
     free.expect("one of all numbers is free")
 }
 

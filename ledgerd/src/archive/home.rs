@@ -10,12 +10,13 @@ use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Epoch, MapError};
 
-use super::disk;
+use super::disk::{Disk, open_to_read};
 
 /// The directory of one context.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     pub(crate) dir: PathBuf,
+    pub(super) disk: Disk,
 }
 
 /// An unfinished file, and what of it is valid.
@@ -28,8 +29,8 @@ pub(super) struct Unfinished {
 }
 
 impl Home {
-    pub(crate) fn new(dir: PathBuf) -> Home {
-        Home { dir }
+    pub(crate) fn new(dir: PathBuf, disk: Disk) -> Home {
+        Home { dir, disk }
     }
 
     pub(super) fn path(&self, name: FileName) -> PathBuf {
@@ -78,7 +79,7 @@ impl Home {
             let Some(first_seq) = index.and_then(|index| finished.get(index)).copied() else {
                 return Ok(None);
             };
-            match disk::open_to_read(&self.dir, FileName::Finished(first_seq)) {
+            match open_to_read(&self.dir, FileName::Finished(first_seq)) {
                 // It was removed meanwhile: another one is the first.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 file => return Ok(Some((first_seq, file?))),
@@ -91,13 +92,13 @@ impl Home {
         let Some(first_seq) = self.finished()?.pop() else {
             return Ok(Frontier::default());
         };
-        let file = disk::open_to_read(&self.dir, FileName::Finished(first_seq))?;
+        let file = open_to_read(&self.dir, FileName::Finished(first_seq))?;
         Trailer::read(&file)?.read_tree(&file)
     }
 
     /// An unfinished file, if it is there and has a head.
     pub(super) fn unfinished(&self, name: FileName) -> Result<Option<Unfinished>, MapError> {
-        let file = match disk::open_to_read(&self.dir, name) {
+        let file = match open_to_read(&self.dir, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -139,22 +140,16 @@ impl Home {
     /// Takes the directory away from its context, at once and for good; what is in it is
     /// to be removed then.
     pub(crate) fn set_aside(&self) -> io::Result<()> {
-        match std::fs::rename(&self.dir, self.aside()) {
+        match self.disk.move_dir(&self.dir, &self.aside()) {
             // Nothing was ever written.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => {
-                outcome?;
-                disk::sync_dir(self.dir.parent().unwrap_or(Path::new("/")))
-            }
+            outcome => outcome,
         }
     }
 
     /// Removes what was set aside.
     pub(super) fn remove_aside(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.aside()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
-        }
+        self.disk.remove_dir(&self.aside())
     }
 
     /// The directories that were set aside and are still there.
@@ -179,19 +174,19 @@ impl Home {
         let files = self.files()?;
         match (files.contains(&open), files.contains(&failed)) {
             (false, _) => Ok(()),
-            (true, true) => disk::remove(&self.dir, open),
-            (true, false) => disk::rename(&self.dir, open, failed),
+            (true, true) => self.disk.remove(&self.dir, open),
+            (true, false) => self.disk.rename(&self.dir, open, failed),
         }
     }
 
     /// The directories of all contexts of an instance, by name.
-    pub(crate) fn all(archive_dir: &Path) -> io::Result<Vec<(Epoch, Home)>> {
+    pub(crate) fn all(archive_dir: &Path, disk: &Disk) -> io::Result<Vec<(Epoch, Home)>> {
         let mut homes = Vec::new();
         for entry in std::fs::read_dir(archive_dir)? {
             let name = entry?.file_name();
             let epoch = name.to_str().filter(|name| name.len() == 32);
             if let Some(epoch) = epoch.and_then(|name| name.parse().ok()) {
-                homes.push((epoch, Home::new(archive_dir.join(name))));
+                homes.push((epoch, Home::new(archive_dir.join(name), disk.clone())));
             }
         }
         Ok(homes)
@@ -202,7 +197,7 @@ impl Home {
     pub(crate) fn facts(&self) -> Result<Option<Facts>, MapError> {
         let mut damage = None;
         for name in self.files()?.into_iter().rev() {
-            let file = disk::open_to_read(&self.dir, name).map_err(MapError::from);
+            let file = open_to_read(&self.dir, name).map_err(MapError::from);
             match file.and_then(|file| Head::read(&file)) {
                 Ok(head) => return Ok(Some(head.facts)),
                 Err(MapError::Unfinished) => {}
@@ -217,7 +212,7 @@ impl Home {
     pub(crate) fn recover(&self) -> Result<Recovered, MapError> {
         let finished = self.finished()?.pop();
         let last = finished.map(|first_seq| {
-            let file = disk::open_to_read(&self.dir, FileName::Finished(first_seq))?;
+            let file = open_to_read(&self.dir, FileName::Finished(first_seq))?;
             let trailer = Trailer::read(&file)?;
             Ok::<_, MapError>((Head::read(&file)?, trailer, trailer.read_tree(&file)?))
         });
@@ -259,20 +254,22 @@ impl Home {
         }
         if name != FileName::Open(first_seq) && self.files()?.contains(&FileName::Open(first_seq)) {
             // It holds less, all of which is here as well.
-            disk::set_aside(&self.dir, FileName::Open(first_seq))?;
+            self.disk.set_aside(&self.dir, FileName::Open(first_seq))?;
         }
         if !torn.is_empty() {
-            disk::cut(&self.dir, name, scan.valid_len(), &torn)?;
+            let valid_len = scan.valid_len();
+            self.disk.cut(&self.dir, name, valid_len, &torn)?;
             super::say_torn(&recovered.facts.name, name, torn.len());
         }
-        let file = disk::append(&self.dir, name)?;
+        let file = self.disk.append(&self.dir, name)?;
         let finished = FileWriter::resume(BufWriter::new(file), scan).finish(false)?;
         let file = finished
             .target
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
-        disk::sync(&file)?;
-        disk::rename(&self.dir, name, FileName::Finished(first_seq))?;
+        file.sync()?;
+        let finished = FileName::Finished(first_seq);
+        self.disk.rename(&self.dir, name, finished)?;
         Ok(recovered)
     }
 
@@ -281,25 +278,25 @@ impl Home {
     pub(crate) fn reopen(&self, head: &Head) -> io::Result<()> {
         let name = FileName::Open(head.first_seq());
         if self.files()?.contains(&name) {
-            let file = disk::open_to_read(&self.dir, name)?;
+            let file = open_to_read(&self.dir, name)?;
             let len = file.metadata()?.len();
             let is_empty = Scan::of(&file)
                 .is_ok_and(|scan| scan.count() == 0 && scan.valid_len() as u64 == len);
             if is_empty {
-                disk::remove(&self.dir, name)?;
+                self.disk.remove(&self.dir, name)?;
             } else {
                 // Whatever it is, it is not ours to throw away.
-                disk::set_aside(&self.dir, name)?;
+                self.disk.set_aside(&self.dir, name)?;
             }
         }
-        let file = FileWriter::begin(disk::create(&self.dir, name)?, head)?;
-        disk::sync(&file.into_target())?;
-        disk::sync_dir(&self.dir)
+        let file = FileWriter::begin(self.disk.create(&self.dir, name)?, head)?;
+        file.into_target().sync()?;
+        self.disk.sync_dir(&self.dir)
     }
 
     /// Nothing could be appended after all.
     pub(crate) fn close_again(&self, first_seq: u64) -> io::Result<()> {
-        disk::remove(&self.dir, FileName::Open(first_seq))?;
-        disk::sync_dir(&self.dir)
+        self.disk.remove(&self.dir, FileName::Open(first_seq))?;
+        self.disk.sync_dir(&self.dir)
     }
 }

@@ -12,6 +12,7 @@ use ledger_shm::{Control, Corrupt};
 
 use super::Marks;
 use super::behind::Behind;
+use super::disk::Disk;
 use super::home::Home;
 use super::synced_file::Syncer;
 
@@ -59,6 +60,7 @@ pub(super) struct Keeper {
     instance: Instance,
     epoch: Epoch,
     archive_dir: PathBuf,
+    disk: Disk,
     marks: Arc<Marks>,
     file_len: usize,
     syncer: Syncer,
@@ -76,7 +78,7 @@ impl Keeper {
     pub(super) fn new(
         instance: &Instance,
         epoch: Epoch,
-        archive_dir: &Path,
+        (archive_dir, disk): (&Path, &Disk),
         marks: Arc<Marks>,
         file_len: usize,
         syncer: Syncer,
@@ -85,6 +87,7 @@ impl Keeper {
             instance: instance.clone(),
             epoch,
             archive_dir: archive_dir.to_owned(),
+            disk: disk.clone(),
             marks,
             file_len,
             syncer,
@@ -223,7 +226,7 @@ impl Keeper {
                 .join(home.map_err(MapError::Io)?.to_string());
             let marks = Arc::clone(&self.marks);
             let instance = self.instance.clone();
-            let home = self.home.insert(Home::new(dir)).clone();
+            let home = self.home.insert(Home::new(dir, self.disk.clone())).clone();
             let syncer = self.syncer.clone();
             let behind = Behind::begin(instance, control, home, marks, self.file_len, syncer)?;
             self.behind = Some(behind);

@@ -16,7 +16,7 @@ use ledger_shm::object::{Instance, MapError, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Corrupt, Segment};
 
-use super::disk;
+use super::disk::{Disk, open_to_read};
 use super::home::Home;
 use crate::options::Options;
 use crate::registry::now_ns;
@@ -32,6 +32,7 @@ const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(600);
 pub(super) struct Cleaner {
     instance: Instance,
     archive_dir: PathBuf,
+    disk: Disk,
     options: Options,
     /// Contexts that are to be looked at.
     homes: VecDeque<Home>,
@@ -49,6 +50,7 @@ impl Cleaner {
         let mut cleaner = Cleaner {
             instance,
             archive_dir,
+            disk: Disk::new(Arc::clone(&options.file_system)),
             options: options.clone(),
             homes: VecDeque::new(),
             outdated: VecDeque::new(),
@@ -84,7 +86,7 @@ impl Cleaner {
     pub(super) fn work(&mut self, until: Instant, is_in_trouble: impl Fn(&Path) -> bool) -> bool {
         loop {
             if let Some((dir, home, name)) = self.outdated.pop_front() {
-                if let Err(error) = disk::remove_oldest(&dir, name) {
+                if let Err(error) = home.disk.remove_oldest(&dir, name) {
                     // The ones behind it wait for this one.
                     self.outdated.clear();
                     self.say(&home.dir, &error.into());
@@ -109,7 +111,7 @@ impl Cleaner {
 
     /// Finds what need not be kept of a context.
     fn find(&mut self, home: &Home) -> Result<(), MapError> {
-        let dir = match disk::open_dir(&home.dir) {
+        let dir = match File::open(&home.dir) {
             // Nothing was ever written, or it was dropped.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             dir => Arc::new(dir?),
@@ -122,7 +124,7 @@ impl Cleaner {
 
     /// Has all contexts looked at, those in files only as well.
     fn sweep(&mut self) {
-        match Home::all(&self.archive_dir) {
+        match Home::all(&self.archive_dir, &self.disk) {
             Ok(homes) => self.homes.extend(homes.into_iter().map(|(_, home)| home)),
             Err(error) => self.say(&self.archive_dir.clone(), &error.into()),
         }
@@ -181,7 +183,7 @@ impl Cleaner {
         if count > 0 {
             // A file that is missing may come back, and would not be read any more.
             for pair in first_seqs.windows(2) {
-                let file = disk::open_to_read(&home.dir, FileName::Finished(pair[0]))?;
+                let file = open_to_read(&home.dir, FileName::Finished(pair[0]))?;
                 let found = pair[0] + Trailer::read(&file)?.count;
                 Corrupt::check("the seq behind a file", found, pair[1])?;
             }
@@ -192,7 +194,7 @@ impl Cleaner {
 
     /// When an entry of a file was appended.
     fn appended_at_ns(&self, home: &Home, first_seq: u64, seq: u64) -> Result<u64, MapError> {
-        let file = disk::open_to_read(&home.dir, FileName::Finished(first_seq))?;
+        let file = open_to_read(&home.dir, FileName::Finished(first_seq))?;
         let object = Object::received(&self.instance, file.into())?;
         let (segment, head, _) = Segment::map_file(&object)?;
         let link = Link {

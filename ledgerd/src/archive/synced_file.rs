@@ -5,13 +5,12 @@
 //! takes nothing from others, and the same few pages are written to again, which is
 //! faster than pages that nobody has touched (docs/decisions/archive-files.md).
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk;
+use super::disk::DiskFile;
 
 const BUFFER_LEN: usize = 64 << 10;
 /// Files that are brought there at once: the file system can do that in one go.
@@ -29,7 +28,7 @@ pub(crate) struct Syncer {
 
 #[derive(Debug)]
 struct Job {
-    file: Arc<File>,
+    file: DiskFile,
     /// The page cache need not keep it.
     is_much: bool,
     outcome: Sender<io::Result<()>>,
@@ -37,28 +36,21 @@ struct Job {
 
 impl Syncer {
     pub(crate) fn start() -> io::Result<Syncer> {
-        Syncer::start_with(THREADS, disk::sync)
-    }
-
-    fn start_with(
-        threads: usize,
-        sync: impl Fn(&File) -> io::Result<()> + Clone + Send + 'static,
-    ) -> io::Result<Syncer> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let todo = Arc::new(Mutex::new(todo));
-        for _ in 0..threads {
-            let (todo, sync) = (Arc::clone(&todo), sync.clone());
+        for _ in 0..THREADS {
+            let todo = Arc::clone(&todo);
             let next = move || todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let thread = std::thread::Builder::new().name("ledgerd-syncer".into());
             thread.spawn(move || {
                 while let Ok(job) = next() {
-                    let synced = sync(&job.file);
+                    let synced = job.file.sync();
                     let is_synced = synced.is_ok();
                     // Whoever lets go of a file has waited for this first.
                     let _ = job.outcome.send(synced);
                     // What failed may be nowhere else.
                     if is_synced && job.is_much {
-                        disk::uncache(&job.file);
+                        job.file.uncache();
                     }
                 }
             })?;
@@ -66,7 +58,7 @@ impl Syncer {
         Ok(Syncer { jobs })
     }
 
-    fn sync(&self, file: Arc<File>, is_much: bool) -> Receiver<io::Result<()>> {
+    fn sync(&self, file: DiskFile, is_much: bool) -> Receiver<io::Result<()>> {
         let (sender, outcome) = mpsc::channel();
         // If the threads are gone, so is the other end of the outcome.
         let _ = self.jobs.send(Job {
@@ -81,7 +73,7 @@ impl Syncer {
 /// A file that holds entries up to a seq, on stable storage up to another.
 #[derive(Debug)]
 pub(crate) struct SyncedFile {
-    file: BufWriter<Arc<File>>,
+    file: BufWriter<DiskFile>,
     syncer: Syncer,
     piece_len: usize,
     synced_seq: u64,
@@ -95,9 +87,14 @@ pub(crate) struct SyncedFile {
 impl SyncedFile {
     /// Goes on at the end of a file that is on stable storage, up to this seq. What is
     /// written is brought there in pieces of at least this length.
-    pub(crate) fn new(file: File, syncer: Syncer, piece_len: usize, synced_seq: u64) -> SyncedFile {
+    pub(crate) fn new(
+        file: DiskFile,
+        syncer: Syncer,
+        piece_len: usize,
+        synced_seq: u64,
+    ) -> SyncedFile {
         SyncedFile {
-            file: BufWriter::with_capacity(BUFFER_LEN, Arc::new(file)),
+            file: BufWriter::with_capacity(BUFFER_LEN, file),
             syncer,
             piece_len,
             synced_seq,
@@ -125,7 +122,7 @@ impl SyncedFile {
         if !self.is_syncing()? {
             self.file.flush()?;
             let is_much = self.unsynced_len >= self.piece_len;
-            let outcome = self.syncer.sync(Arc::clone(self.file.get_ref()), is_much);
+            let outcome = self.syncer.sync(self.file.get_ref().clone(), is_much);
             self.syncing = Some((seq, outcome));
             self.unsynced_len = 0;
             self.unsynced_since = None;
@@ -137,7 +134,7 @@ impl SyncedFile {
     pub(crate) fn sync(&mut self, seq: u64) -> io::Result<()> {
         self.wait()?;
         self.file.flush()?;
-        disk::sync(self.file.get_ref())?;
+        self.file.get_ref().sync()?;
         self.synced_seq = seq;
         self.unsynced_len = 0;
         self.unsynced_since = None;
@@ -212,23 +209,46 @@ impl Write for SyncedFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::archive::disk::Disk;
+    use crate::archive::file_system::FileSystem;
 
     const PIECE: [u8; 1000] = [0; 1000];
 
-    /// A file, and how often it is brought to stable storage; the first time that fails.
-    fn failing_once() -> (SyncedFile, Arc<AtomicBool>) {
-        let has_failed = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&has_failed);
-        let syncer = Syncer::start_with(1, move |_| match told.swap(true, Ordering::AcqRel) {
-            false => Err(io::Error::other("on purpose")),
-            true => Ok(()),
-        });
-        let file = tempfile::tempfile().expect("a file");
-        let syncer = syncer.expect("a thread");
-        (SyncedFile::new(file, syncer, PIECE.len(), 7), has_failed)
+    /// An empty file of such a file system.
+    fn file_on(file_system: Arc<dyn FileSystem>, piece_len: usize, synced_seq: u64) -> SyncedFile {
+        let file = Disk::new(file_system).of(tempfile::tempfile().expect("a file"));
+        let syncer = Syncer::start().expect("threads");
+        SyncedFile::new(file, syncer, piece_len, synced_seq)
+    }
+
+    /// Fails the first time that something is brought to stable storage.
+    #[derive(Debug, Default)]
+    struct FailingOnce {
+        has_failed: AtomicBool,
+    }
+
+    impl FileSystem for FailingOnce {
+        fn sync(&self, _: &File) -> io::Result<()> {
+            match self.has_failed.swap(true, Ordering::AcqRel) {
+                false => Err(io::Error::other("on purpose")),
+                true => Ok(()),
+            }
+        }
+    }
+
+    /// Brings something there whenever it is told to.
+    #[derive(Debug)]
+    struct Held(Mutex<Receiver<()>>);
+
+    impl FileSystem for Held {
+        fn sync(&self, _: &File) -> io::Result<()> {
+            let told = self.0.lock().expect("ours").recv();
+            told.map_err(io::Error::other)
+        }
     }
 
     fn written(file: &mut SyncedFile) -> &mut SyncedFile {
@@ -237,8 +257,8 @@ mod tests {
     }
 
     /// Waits until what was begun has ended, without being told of how.
-    fn ended(has_failed: &AtomicBool) {
-        while !has_failed.load(Ordering::Acquire) {
+    fn ended(file_system: &FailingOnce) {
+        while !file_system.has_failed.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
     }
@@ -257,9 +277,10 @@ mod tests {
             },
         ];
         for ask in ask {
-            let (mut file, has_failed) = failing_once();
+            let file_system = Arc::new(FailingOnce::default());
+            let mut file = file_on(Arc::clone(&file_system) as _, PIECE.len(), 7);
             written(&mut file).sync_beside(8).expect("it is begun");
-            ended(&has_failed);
+            ended(&file_system);
             let said = ask(&mut file).expect_err("it has failed").to_string();
             assert_eq!(said, "on purpose");
             assert_eq!(file.synced_seq, 7);
@@ -268,13 +289,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_brought_there_in_pieces() {
-        let file = tempfile::tempfile().expect("a file");
         let (given, held) = mpsc::sync_channel(0);
-        let held = Arc::new(Mutex::new(held));
-        let sync = move |_: &File| held.lock().expect("ours").recv().map_err(io::Error::other);
-        let syncer = Syncer::start_with(1, sync);
-        let syncer = syncer.expect("a thread");
-        let mut file = SyncedFile::new(file, syncer, 2 * PIECE.len(), 0);
+        let held = Held(Mutex::new(held));
+        let mut file = file_on(Arc::new(held), 2 * PIECE.len(), 0);
         written(&mut file).sync_beside(1).expect("too little");
         assert!(file.syncing.is_none() && !file.is_synced());
         written(&mut file).sync_beside(2).expect("it is begun");
