@@ -4,7 +4,7 @@ use ledger_client::wire::Refusal;
 use ledger_shm::control::State;
 
 use crate::archive::Order;
-use crate::registry::{Registry, not_allowed, refusal};
+use crate::registry::{Registry, disk_refusal, not_allowed};
 use crate::rights::{Right, Who};
 
 impl Registry {
@@ -24,7 +24,8 @@ impl Registry {
         // a context in memory that the next start finds to be dropped.
         let (state, home) = (log.state, log.home);
         if let Some(home) = home.and_then(|name| self.home(name)) {
-            home.set_aside().map_err(|error| refusal(error.into()))?;
+            let set_aside = home.set_aside();
+            set_aside.map_err(|error| disk_refusal(&home, error.into()))?;
             self.archive(epoch, |epoch, _| Order::Forget { epoch, home });
         }
         if state != State::Archived {

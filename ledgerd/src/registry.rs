@@ -235,7 +235,7 @@ impl Registry {
         match home.file_of(seq) {
             Ok(Some((first_seq, file))) => Ok((Reply::File { first_seq }, Some(file.into()))),
             Ok(None) => Ok((Reply::NoFile, None)),
-            Err(error) => Err(refusal(error.into())),
+            Err(error) => Err(disk_refusal(&home, error.into())),
         }
     }
 
@@ -531,6 +531,17 @@ pub(crate) fn refusal(error: MapError) -> Refusal {
         MapError::Io(io) if is_out_of_memory(io) => Refusal::NoMemory,
         MapError::Corrupt(_) => Refusal::Quarantined(error.to_string()),
         _ => Refusal::Internal(error.to_string()),
+    }
+}
+
+/// The same, of the files of a context.
+pub(crate) fn disk_refusal(home: &Home, error: MapError) -> Refusal {
+    match error {
+        MapError::Io(error) => {
+            let dir = home.dir.display();
+            Refusal::Internal(format!("the context's files in {dir}: {error}"))
+        }
+        error => refusal(error),
     }
 }
 

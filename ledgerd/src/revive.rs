@@ -12,7 +12,7 @@ use ledger_shm::segment::Geometry;
 use crate::log::{Log, Part};
 use crate::maker::make;
 use crate::options::Lengths;
-use crate::registry::{Registry, now_ns, random_epoch, refusal};
+use crate::registry::{Registry, disk_refusal, now_ns, random_epoch, refusal};
 
 impl Registry {
     /// Brings a context back, and returns the epoch that it has now: another one if it
@@ -25,9 +25,12 @@ impl Registry {
             return Err(Refusal::Budget);
         }
         let home = self.home(home_name).ok_or(Refusal::UnknownContext)?;
-        let unusable = |error: MapError| {
+        let say = |error: &MapError| {
             tracing::error!(%epoch, %error, "a context cannot be brought back");
-            refusal(error)
+        };
+        let unusable = |error: MapError| {
+            say(&error);
+            disk_refusal(&home, error)
         };
         let recovered = home.recover().map_err(unusable)?;
         let facts = Facts {
@@ -51,7 +54,8 @@ impl Registry {
             if recovered.is_complete {
                 let _ = home.close_again(first_seq);
             }
-            unusable(error)
+            say(&error);
+            refusal(error)
         })?;
         let now = log.epoch;
         if now != epoch {

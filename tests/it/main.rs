@@ -35,6 +35,8 @@ mod names;
 mod offline;
 mod oracle;
 mod payloads;
+#[cfg(target_arch = "x86_64")]
+mod power;
 mod programs;
 mod proofs;
 mod rebuild;

@@ -4,6 +4,7 @@
 pub mod attack;
 pub mod damage;
 mod example;
+pub mod power;
 pub mod process;
 mod scripted;
 pub mod sleeper;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use ledger_client::{Context, Ledger, place};
 use ledger_shm::object;
+use ledgerd::Options;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
@@ -113,6 +115,14 @@ impl Instance {
     /// Where its archive lies, if it keeps one.
     pub fn state_dir(&self) -> PathBuf {
         self.runtime_dir.join("state")
+    }
+
+    /// How a daemon of it is run in this process.
+    pub fn options(&self) -> Options {
+        let mut options = Options::new(&self.name);
+        options.runtime_dir.clone_from(&self.runtime_dir);
+        options.state_dir = self.state_dir();
+        options
     }
 
     /// The instance as names in memory have it.

@@ -12,7 +12,8 @@
 //!    [`frontier`]: where the log ends meanwhile;
 //! 3. [`kill`] and [`freeze`]: at every instruction of them;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
-//! 5. [`museum`]: what would be noticed if we made the mistakes of others.
+//! 5. [`power`]: lost at each of its operations on the disk;
+//! 6. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
 pub mod daemon;
@@ -21,6 +22,7 @@ pub mod frontier;
 pub mod kill;
 pub mod museum;
 mod observed;
+pub mod power;
 pub mod promises;
 pub mod verdicts;
 

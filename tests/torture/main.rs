@@ -36,7 +36,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum};
+    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum, power};
 
     const PROGRAMS: Programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
@@ -44,10 +44,11 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 4] = [
+    const ALL: [(&str, Torture); 5] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
         ("daemon", daemon::daemon),
+        ("power", power::power),
         ("museum", museum::museum),
     ];
 

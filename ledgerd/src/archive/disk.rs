@@ -102,6 +102,21 @@ impl Disk {
         }
     }
 
+    /// Puts a file that begins with this in the place of what has its name, if anything
+    /// has, in one step and on stable storage.
+    pub(super) fn replace(&self, home: &Path, name: FileName, bytes: &[u8]) -> io::Result<()> {
+        let beside = format!("{name}.new");
+        match self.remove_named(home, &beside) {
+            // Usually no earlier try was cut short.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+        let mut file = self.create_named(home, &beside)?;
+        file.write_all(bytes)?;
+        file.sync()?;
+        self.rename_named(home, &beside, &name.to_string())
+    }
+
     /// Opens a file to go on at its end.
     pub(super) fn append(&self, home: &Path, name: FileName) -> io::Result<DiskFile> {
         let path = home.join(name.to_string());
@@ -117,8 +132,11 @@ impl Disk {
 
     /// Gives a file another name, and has that on stable storage.
     pub(super) fn rename(&self, home: &Path, from: FileName, to: FileName) -> io::Result<()> {
-        let [from, to] = [from, to].map(|name| home.join(name.to_string()));
-        self.0.rename(&from, &to)?;
+        self.rename_named(home, &from.to_string(), &to.to_string())
+    }
+
+    fn rename_named(&self, home: &Path, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(&home.join(from), &home.join(to))?;
         self.sync_dir(home)
     }
 
@@ -176,18 +194,23 @@ impl Disk {
         valid_len: usize,
         torn: &[u8],
     ) -> io::Result<()> {
+        self.keep(home, name, torn)?;
+        let file = self.change(home, name)?;
+        self.0.set_len(&file.file, valid_len as u64)?;
+        file.sync()
+    }
+
+    /// Keeps what a file holds aside, on stable storage; or nothing has happened.
+    pub(super) fn keep(&self, home: &Path, name: FileName, bytes: &[u8]) -> io::Result<()> {
         let free = free_name(home, name);
         let mut aside = self.create_named(home, &free)?;
         let kept = aside
-            .write_all(torn)
+            .write_all(bytes)
             .and_then(|()| aside.sync())
             .and_then(|()| self.sync_dir(home));
         kept.inspect_err(|_| {
             let _ = self.remove_named(home, &free);
-        })?;
-        let file = self.change(home, name)?;
-        self.0.set_len(&file.file, valid_len as u64)?;
-        file.sync()
+        })
     }
 
     /// Keeps a file aside in which nothing is valid.

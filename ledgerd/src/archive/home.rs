@@ -282,16 +282,15 @@ impl Home {
             let len = file.metadata()?.len();
             let is_empty = Scan::of(&file)
                 .is_ok_and(|scan| scan.count() == 0 && scan.valid_len() as u64 == len);
-            if is_empty {
-                self.disk.remove(&self.dir, name)?;
-            } else {
+            if !is_empty {
                 // Whatever it is, it is not ours to throw away.
-                self.disk.set_aside(&self.dir, name)?;
+                let mut bytes = vec![0; len as usize];
+                file.read_exact_at(&mut bytes, 0)?;
+                self.disk.keep(&self.dir, name, &bytes)?;
             }
         }
-        let file = FileWriter::begin(self.disk.create(&self.dir, name)?, head)?;
-        file.into_target().sync()?;
-        self.disk.sync_dir(&self.dir)
+        // What was there says that something may be lost, until this one says so.
+        self.disk.replace(&self.dir, name, &head.encode())
     }
 
     /// Nothing could be appended after all.

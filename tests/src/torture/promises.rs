@@ -24,6 +24,13 @@ pub const WOKEN: Promise = "woken within 50 ms";
 /// when it is back.
 pub const ATTACHED: Promise = "clients go on";
 
+/// What was reported durable is there after a loss of power.
+pub const DURABLE: Promise = "durable survives a loss of power";
+/// A load or a drop is there wholly, or not at all.
+pub const LOADED: Promise = "loads and drops are whole";
+/// A context that may have lost entries says so by another epoch.
+pub const TOLD: Promise = "loss is told";
+
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
@@ -31,6 +38,7 @@ pub const TRIED: Promise = "the torture itself";
 pub const GUARDED: Promise = "each defence has its test";
 
 /// All of them.
-pub const ALL: [Promise; 9] = [
-    WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED,
+pub const ALL: [Promise; 12] = [
+    WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED, DURABLE, LOADED,
+    TOLD,
 ];
