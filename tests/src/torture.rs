@@ -8,14 +8,16 @@
 //! Reading order:
 //!
 //! 1. [`promises`]: what is looked at; [`verdicts`]: how much is done, and what came of it;
-//! 2. [`appends`]: the ways an append can take, and how to stop one on each of them;
-//!    [`frontier`]: where the log ends meanwhile;
+//! 2. [`course`]: what a process does, instruction by instruction; [`appends`]: the ways an
+//!    append can take, and how to stop one on each of them; [`frontier`]: where the log
+//!    ends meanwhile;
 //! 3. [`kill`] and [`freeze`]: at every instruction of them;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
 //! 5. [`power`]: lost at each of its operations on the disk;
 //! 6. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
+pub mod course;
 pub mod daemon;
 pub mod freeze;
 pub mod frontier;

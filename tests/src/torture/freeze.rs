@@ -3,7 +3,8 @@
 
 use ledger_client::NewEntry;
 
-use super::appends::{Place, Stage, everywhere};
+use super::appends::{Stage, everywhere};
+use super::course::Place;
 use super::frontier::Frontier;
 use super::observed::{append_at_once, check_whole, entries};
 use super::promises::{DENSE, FENCED, KEPT, UNCHANGED};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::appends::{Place, Stage, Survivors, everywhere};
+use super::appends::{Stage, Survivors, everywhere};
+use super::course::Place;
 use super::observed::{Lateness, append_at_once, caught_up, check_whole};
 use super::promises::{WATCHED, WHOLE, WOKEN};
 use super::{Effort, Verdicts};

@@ -1,0 +1,116 @@
+//! The ways an append can take.
+
+/// A way that an append takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Into what is left of its block.
+    Plain,
+    /// Into a block that it has to take.
+    NewBlock,
+    /// Another appender takes the slot just before its CAS.
+    SlotLost,
+    /// The index has no slot left: it seals, and rolls.
+    IndexFull,
+    /// The data area has no room: it seals, and rolls to a part that it has mapped.
+    DataFull,
+    /// Another appender seals just before its CAS.
+    SealLost,
+    /// The log went on in parts that it has not mapped: it maps them itself.
+    SuccessorLate,
+    /// There is no other part, and a stopped daemon makes none.
+    SuccessorMissing,
+    /// More entries than share one look at the bell, and a roll among them.
+    Batch,
+    /// The largest payload there may be.
+    LargestPayload,
+    /// A watcher is asleep.
+    Parked,
+    /// The daemon is dead: it seals, and rolls.
+    DaemonDead,
+    /// A watcher is asleep, and the daemon is dead.
+    ParkedDaemonDead,
+}
+
+/// Bytes of the first part of every context here.
+pub(super) const FIRST_LEN: usize = 16 << 10;
+/// What a victim appends where it does not matter how much.
+pub(super) const SMALL: usize = 64;
+/// More than is left of the first part after [`ALMOST_ALL`].
+pub(super) const LARGE: usize = 3000;
+/// Fills the first part but for less than [`LARGE`].
+pub(super) const ALMOST_ALL: usize = 12_000;
+/// Payloads are at most this long unless a daemon is told otherwise.
+const LARGEST: usize = 4 << 20;
+/// Entries of a batch: its looks at the bell are after 64 and at its end.
+const BATCH: usize = 100;
+
+impl Path {
+    /// All of them.
+    pub const ALL: [Path; 13] = [
+        Path::Plain,
+        Path::NewBlock,
+        Path::SlotLost,
+        Path::IndexFull,
+        Path::DataFull,
+        Path::SealLost,
+        Path::SuccessorLate,
+        Path::SuccessorMissing,
+        Path::Batch,
+        Path::Parked,
+        Path::DaemonDead,
+        Path::ParkedDaemonDead,
+        // Last: looking it through takes what little time there may be.
+        Path::LargestPayload,
+    ];
+
+    /// Whether a watcher sleeps meanwhile.
+    pub fn is_parked(self) -> bool {
+        matches!(self, Path::Parked | Path::ParkedDaemonDead)
+    }
+
+    /// Whether the daemon is dead meanwhile.
+    pub fn is_daemon_dead(self) -> bool {
+        matches!(self, Path::DaemonDead | Path::ParkedDaemonDead)
+    }
+
+    /// Entries that the victim is to append.
+    pub(super) fn wanted(self) -> u64 {
+        match self {
+            Path::Batch => BATCH as u64,
+            _ => 1,
+        }
+    }
+
+    /// What the victim is told to do between two markers.
+    pub(super) fn command(self) -> String {
+        match self {
+            Path::IndexFull => "marked 1 0".to_owned(),
+            Path::DataFull | Path::SealLost | Path::DaemonDead => format!("marked 1 {LARGE}"),
+            Path::SuccessorLate => format!("marked-wait 1 {LARGE}"),
+            Path::SuccessorMissing => format!("marked 1 {ALMOST_ALL}"),
+            Path::Batch => format!("marked-batch {BATCH} {SMALL}"),
+            Path::LargestPayload => format!("marked 1 {LARGEST}"),
+            _ => format!("marked 1 {SMALL}"),
+        }
+    }
+
+    /// What somebody else appends just before the victim's first change.
+    pub(super) fn interference(self) -> Option<usize> {
+        match self {
+            Path::SlotLost => Some(SMALL),
+            Path::SealLost => Some(LARGE),
+            _ => None,
+        }
+    }
+
+    pub(super) fn daemon_args(self, more: &[&'static str]) -> Vec<&'static str> {
+        let spare = if self == Path::LargestPayload {
+            "8M"
+        } else {
+            "64K"
+        };
+        let mut args = vec!["--spare-min", spare, "--spare-max", spare];
+        args.extend_from_slice(more);
+        args
+    }
+}

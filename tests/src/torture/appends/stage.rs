@@ -1,0 +1,395 @@
+//! Everything ready for an append that takes a path, and what becomes of it.
+
+use ledger_client::{Appender, Context, NewEntry};
+use ledger_shm::object;
+use ledger_shm::segment::Geometry;
+use nix::sys::signal::Signal;
+
+use super::path::{ALMOST_ALL, FIRST_LEN, LARGE, Path, SMALL};
+use crate::torture::course::{Course, Place};
+use crate::torture::frontier::Frontier;
+use crate::torture::{Effort, Verdicts};
+use crate::traced::{Traced, TracedThread, Way};
+use crate::{Instance, PATIENCE, Peer, Programs, eventually};
+
+/// An instance on which one path is taken again and again, each time in a context of its
+/// own.
+#[derive(Debug)]
+pub struct Stage {
+    programs: Programs,
+    path: Path,
+    args: Vec<&'static str>,
+    instance: Instance,
+    count: u32,
+    course: Course,
+    turns: Turns,
+    reader: Option<Peer>,
+}
+
+/// One append that is about to take its path.
+#[derive(Debug)]
+pub struct Scene {
+    // First, so that whoever is traced goes on before anybody waits for its end.
+    traced: Option<Traced>,
+    /// The thread that would map parts for it.
+    held: Option<TracedThread>,
+    /// The process that appends.
+    pub victim: Peer,
+    /// Another appender, in this process.
+    pub other: Appender,
+    /// Entries that are there before.
+    pub filled: u64,
+    /// Entries that others appended while it was under way.
+    pub interfered: u64,
+    /// A watcher in a process of its own that sleeps for the next entry, on the paths
+    /// that have one.
+    pub sleeper: Option<Peer>,
+    frontier: Option<Frontier>,
+    path: Path,
+}
+
+/// What is left of a scene whose victim was killed.
+#[derive(Debug)]
+pub struct Survivors {
+    /// The other appender.
+    pub other: Appender,
+    /// The watcher that slept.
+    pub sleeper: Option<Peer>,
+    /// Entries that are there without what the victim appended.
+    pub before: u64,
+}
+
+/// Cases whose contexts may be in memory at once.
+const CASES_PER_INSTANCE: u32 = 100;
+
+/// What happens while the victim is on its way: after how many of its instructions.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Somebody interfered.
+    interfered_at: Option<usize>,
+    /// The log had changed.
+    changed_at: Option<usize>,
+    /// It had made its first system call.
+    called_at: Option<usize>,
+}
+
+impl Stage {
+    /// Has a daemon with these arguments, and finds out what the path consists of.
+    pub fn set(programs: Programs, path: Path, more: &[&'static str]) -> Stage {
+        let args = path.daemon_args(more);
+        let mut stage = Stage {
+            programs,
+            path,
+            instance: Instance::started(programs, &args),
+            args,
+            count: 0,
+            course: Course::default(),
+            turns: Turns::default(),
+            reader: None,
+        };
+        stage.look(None);
+        if path.interference().is_some() {
+            let changed_at = stage.turns.changed_at.expect("it appends");
+            let change = stage.course.nth(changed_at - 1);
+            stage.look(Some(change));
+            assert!(
+                stage.turns.interfered_at.is_some(),
+                "it takes another way each time"
+            );
+        }
+        stage
+    }
+
+    /// Its instance.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// How many entries a victim is to append.
+    pub fn wanted(&self) -> u64 {
+        self.path.wanted()
+    }
+
+    /// Whether the daemon is dead when the victim appends.
+    pub fn is_daemon_dead(&self) -> bool {
+        self.path.is_daemon_dead()
+    }
+
+    /// Has a dead daemon come back.
+    pub fn restart(&mut self) {
+        self.instance.start(&self.args);
+    }
+
+    /// How many instructions the path has.
+    pub fn length(&self) -> usize {
+        self.course.length()
+    }
+
+    /// The first instruction after which the log has changed, if the path changes it.
+    pub fn changed_at(&self) -> Option<usize> {
+        self.turns.changed_at
+    }
+
+    /// Where to stop, drawn if there are more than wanted.
+    pub fn places(&self, effort: &Effort) -> Vec<Place> {
+        let first = self.turns.interfered_at.unwrap_or(0);
+        self.course
+            .places(first, effort, &format!("{:?}", self.path))
+    }
+
+    /// Has everything ready for an append that takes the path.
+    pub fn scene(&mut self) -> Scene {
+        let path = self.path;
+        // Another instance is room for more contexts.
+        let is_used = path.is_daemon_dead() || self.count.is_multiple_of(CASES_PER_INSTANCE);
+        if is_used && self.count > 0 {
+            self.reader = None;
+            self.instance = Instance::started(self.programs, &self.args);
+        }
+        self.count += 1;
+        let name = format!("{path:?}-{}", self.count);
+        let instance = &mut self.instance;
+        let context = instance.context(&name);
+        let mut other = context.appender().expect("an appender");
+        other.set_wait(PATIENCE);
+        let mut victim = instance.peer_in_place();
+        victim.must(&format!("open {name}"));
+        eventually("two spares are mapped", || {
+            (victim.writable_part_count(instance) == 3).then_some(())
+        });
+        assert!(other.wait_ready(PATIENCE), "spares here, too");
+        let mut fill = |count: usize, len: usize| victim.must(&format!("fill {count} {len}"));
+        let mut held = None;
+        match path {
+            Path::NewBlock => {}
+            Path::Plain | Path::SlotLost | Path::Parked | Path::ParkedDaemonDead => {
+                // By then a block has room for another one.
+                fill(5, SMALL);
+            }
+            Path::IndexFull => {
+                fill(Geometry::of_len(FIRST_LEN).slot_capacity, 0);
+            }
+            Path::DataFull | Path::SealLost | Path::DaemonDead => {
+                fill(1, ALMOST_ALL);
+            }
+            Path::Batch => {
+                fill(30, SMALL);
+            }
+            Path::LargestPayload => {
+                // Into a part that it fits in.
+                fill(1, FIRST_LEN);
+            }
+            Path::SuccessorLate => {
+                fill(1, ALMOST_ALL);
+                let provision =
+                    TracedThread::attach(victim.pid().as_raw() as u32, "ledger-provision");
+                held = Some(provision);
+                // Beyond both spares.
+                let entry = NewEntry::new("other", &[b'o'; ALMOST_ALL]);
+                for _ in 0..24 {
+                    other.append(&entry).expect("room");
+                }
+            }
+            Path::SuccessorMissing => {
+                instance.pause_daemon();
+                let answer = victim.ask(&format!("marked 100 {ALMOST_ALL}"));
+                assert!(answer.contains("no room"), "{answer}");
+            }
+        }
+        let filled = context.latest().expect("readable");
+        let frontier = Frontier::of(&instance.objects(), &context);
+        assert_eq!(
+            path == Path::IndexFull,
+            frontier.is_index_full(),
+            "{path:?}"
+        );
+        let sleeper = path.is_parked().then(|| {
+            let mut sleeper = instance.peer();
+            sleeper.must(&format!("read {name}"));
+            sleeper.must(&format!("watch {}", filled + 1));
+            assert_eq!(sleeper.ask("next-at"), "waiting");
+            sleeper.wait_for_state(&['S']);
+            sleeper
+        });
+        if path.is_daemon_dead() {
+            instance.kill_daemon();
+        }
+        Scene {
+            traced: None,
+            held,
+            victim,
+            other,
+            filled,
+            interfered: 0,
+            sleeper,
+            frontier: Some(frontier),
+            path,
+        }
+    }
+
+    /// A process that reads, until it is returned: for one case after the other, unless
+    /// something went wrong with it.
+    pub fn take_reader(&mut self) -> Peer {
+        self.reader.take().unwrap_or_else(|| self.instance.peer())
+    }
+
+    /// For the next case.
+    pub fn return_reader(&mut self, reader: Peer) {
+        self.reader = Some(reader);
+    }
+
+    /// Once a victim is dead or stopped: has a stopped daemon go on.
+    pub fn recover(&self) {
+        if self.path == Path::SuccessorMissing {
+            self.instance.resume_daemon();
+        }
+    }
+
+    /// Waits for memory that the victim's path has none of: whose fault it is if an append
+    /// finds no room is known then.
+    pub fn have_room(&self, other: &Appender) {
+        if self.path == Path::SuccessorMissing {
+            assert!(other.wait_ready(PATIENCE), "the daemon has gone on");
+        }
+    }
+
+    /// Runs the path once, one instruction at a time. If it is given one, somebody
+    /// interferes when it has come to that so many times.
+    fn look(&mut self, mut interfere_at: Option<(u64, usize)>) {
+        let mut scene = self.scene();
+        scene.begin();
+        let frontier = scene.frontier.take().expect("until somebody looks");
+        let taken = frontier.data_taken();
+        let mut turns = Turns::default();
+        let traced = scene.traced.take().expect("it has begun");
+        let look = |traced: &Traced, number| {
+            if turns.changed_at.is_none() && frontier.has_moved() {
+                turns.changed_at = Some(number);
+            }
+            if let Some((change, times)) = &mut interfere_at
+                && *change == traced.at()
+                && *times > 0
+            {
+                *times -= 1;
+                if *times == 0 {
+                    turns.interfered_at = Some(number);
+                    interfere(self.path, &mut scene.other);
+                }
+            }
+            if turns.called_at.is_none() && traced.is_about_to_call() {
+                turns.called_at = Some(number + 1);
+            }
+            false
+        };
+        let course = Course::look(&traced, look);
+        scene.traced = Some(traced);
+        match self.path {
+            Path::Plain => assert_eq!(frontier.data_taken(), taken, "it has a block"),
+            Path::NewBlock => assert!(frontier.data_taken() > taken, "it takes a block"),
+            // Who is woken before there is anything to see goes to sleep again.
+            _ if self.path.is_parked() => assert!(
+                turns.changed_at < turns.called_at,
+                "it rings before the entry is there"
+            ),
+            _ => {}
+        }
+        (self.course, self.turns) = (course, turns);
+        scene.release();
+        self.recover();
+        let answer = scene.victim.hear();
+        let is_refused = self.path == Path::SuccessorMissing;
+        assert_ne!(
+            is_refused,
+            answer.starts_with("ok"),
+            "{:?}: {answer}",
+            self.path
+        );
+    }
+}
+
+fn interfere(path: Path, other: &mut Appender) -> u64 {
+    let len = path
+        .interference()
+        .expect("only asked for where somebody does");
+    let entry = NewEntry::new("other", &[b'o'; LARGE][..len]);
+    other.append(&entry).expect("room");
+    1
+}
+
+impl Scene {
+    /// Its context, in this process.
+    pub fn context(&self) -> &Context {
+        self.other.context()
+    }
+
+    fn traced(&self) -> &Traced {
+        self.traced.as_ref().expect("it has begun")
+    }
+
+    /// Has the victim begin, and stops it before the first instruction.
+    pub fn begin(&mut self) {
+        let traced = self.victim.traced();
+        self.victim.tell(&self.path.command());
+        assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+        self.traced = Some(traced);
+    }
+
+    /// Runs it to a place. It is somewhere near if it takes another way this time.
+    pub fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) {
+        let mut from = 0;
+        if let Some(interfered_at) = stage.turns.interfered_at {
+            stage.course.run(self.traced(), 0..=interfered_at);
+            self.interfered = interfere(self.path, &mut self.other);
+            from = interfered_at;
+        }
+        let is_there = stage.course.run(self.traced(), from..=place.instruction);
+        verdicts.count("stopped_elsewhere", (!is_there).into());
+        self.traced().step(place.copied);
+    }
+
+    /// Kills the victim where it stands.
+    pub fn kill(mut self) -> Survivors {
+        // Whoever traces a thread would have to wait for its end, too.
+        self.held = None;
+        self.victim.signal(Signal::SIGKILL);
+        self.victim.kill();
+        Survivors {
+            other: self.other,
+            sleeper: self.sleeper,
+            before: self.filled + self.interfered,
+        }
+    }
+
+    /// Stops all of its threads, without another instruction of this one.
+    pub fn freeze(&mut self) {
+        // Pending before it is let go.
+        self.victim.signal(Signal::SIGSTOP);
+        self.release();
+        self.victim.wait_for_state(&['T']);
+    }
+
+    /// Lets it go on by itself.
+    pub fn release(&mut self) {
+        self.held = None;
+        if let Some(traced) = self.traced.take() {
+            traced.release();
+        }
+    }
+
+    /// Lets a frozen victim go on, and returns what it answers.
+    pub fn thaw(&mut self) -> String {
+        self.victim.signal(Signal::SIGCONT);
+        self.victim.hear()
+    }
+
+    /// The parts of its context that are in memory.
+    pub fn parts(&self, instance: &object::Instance) -> Vec<u64> {
+        let epoch = self.context().epoch();
+        let names = object::list(instance).expect("listed").into_iter();
+        let part = |name| match name {
+            object::Name::Part(of, part) if of == epoch => Some(part),
+            _ => None,
+        };
+        names.filter_map(part).collect()
+    }
+}
