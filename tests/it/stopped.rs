@@ -1,8 +1,8 @@
-//! An appender stopped, or killed, at one instruction after another.
+//! An appender, or a watcher, stopped or killed at one instruction after another.
 
 use std::collections::HashSet;
 
-use ledger_tests::torture::{Effort, freeze, kill};
+use ledger_tests::torture::{Effort, freeze, kill, watcher};
 use ledger_tests::traced::Way;
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
@@ -105,6 +105,11 @@ fn killed_before_any_of_its_instructions_it_leaves_all_or_nothing() {
 #[test]
 fn stopped_before_any_of_its_instructions_it_goes_on_in_the_one_sequence() {
     freeze::freeze(PROGRAMS, &Effort::little(20)).assert_hold();
+}
+
+#[test]
+fn a_watcher_stopped_or_killed_anywhere_costs_nobody_an_entry_and_oversleeps_none() {
+    watcher::watcher(PROGRAMS, &Effort::little(25)).assert_hold();
 }
 
 /// A peer that dozes on a context until its bell rings.

@@ -12,6 +12,9 @@
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers; `marked-wait` waits for room, and `marked-batch` appends them as a batch |
 //! | `get SEQ` | gets an entry, and once more between two markers |
 //! | `watch FROM` | makes a watcher |
+//! | `marked-watch CTX` | opens a context for reading, and makes a watcher, between two markers |
+//! | `marked-next` | waits for the next entry between two markers |
+//! | `drain` | has the watcher come to the end, and answers the last seq |
 //! | `next` | waits for the next entry; says `waiting` first |
 //! | `next-at` | the same, and says when it came |
 //! | `loop N` | has N watchers in an event loop, instead of those before |
@@ -166,6 +169,36 @@ impl Peer {
             "watch" => {
                 self.watcher = Some(self.context()?.watch(word()?.parse()?));
                 Ok(String::new())
+            }
+            "marked-watch" => {
+                let (ledger, name) = (self.ledger()?, word()?);
+                nix::unistd::getppid();
+                let watched = ledger.context(name).open_read_only().map(|context| {
+                    let watcher = context.watch(1);
+                    (context, watcher)
+                });
+                nix::unistd::getppid();
+                let (context, watcher) = watched?;
+                (self.context, self.watcher) = (Some(context), Some(watcher));
+                Ok(String::new())
+            }
+            "marked-next" => {
+                let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
+                nix::unistd::getppid();
+                let entry = watcher.next().map(|entry| entry.seq());
+                nix::unistd::getppid();
+                Ok(entry?.to_string())
+            }
+            "drain" => {
+                let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
+                let mut last = watcher.next_seq() - 1;
+                while let Some(entry) = watcher.try_next()? {
+                    if entry.seq() != last + 1 {
+                        return Err(format!("{} follows {last}", entry.seq()).into());
+                    }
+                    last += 1;
+                }
+                Ok(last.to_string())
             }
             "next" | "next-at" => {
                 say("waiting")?;

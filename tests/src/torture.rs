@@ -11,7 +11,8 @@
 //! 2. [`course`]: what a process does, instruction by instruction; [`appends`]: the ways an
 //!    append can take, and how to stop one on each of them; [`frontier`]: where the log
 //!    ends meanwhile;
-//! 3. [`kill`] and [`freeze`]: at every instruction of them;
+//! 3. [`kill`] and [`freeze`]: at every instruction of them; [`watcher`]: the same of those
+//!    who watch;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
 //! 5. [`power`]: lost at each of its operations on the disk;
 //! 6. [`museum`]: what would be noticed if we made the mistakes of others.
@@ -27,5 +28,6 @@ mod observed;
 pub mod power;
 pub mod promises;
 pub mod verdicts;
+pub mod watcher;
 
 pub use verdicts::{Effort, Verdicts};

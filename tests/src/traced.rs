@@ -20,6 +20,9 @@ const SYSCALL: u16 = 0x050f;
 /// What a peer asks for that marks something.
 const MARK: u64 = libc::SYS_getppid as u64;
 
+/// How it answers.
+const WRITE: u64 = libc::SYS_write as u64;
+
 /// How long an instruction is that repeats itself until its counter is zero: REP, which
 /// other prefixes may follow, before MOVS or STOS (Intel SDM 2B).
 fn repeated_len(code: [u8; 8]) -> Option<u64> {
@@ -75,7 +78,7 @@ impl Traced {
                         self.wait();
                         return Way::Marker(calls);
                     }
-                    Some(nr) if nr == libc::SYS_write as u64 => return Way::Past(calls),
+                    Some(WRITE) => return Way::Past(calls),
                     Some(nr) => calls.push(nr),
                     None => {}
                 },
@@ -98,6 +101,46 @@ impl Traced {
             }
         }
         panic!("a tracee that does not go to sleep");
+    }
+
+    /// Runs to the next marker, or past it, and says whether a sleep on a futex came to its end on the
+    /// way without anybody having woken it.
+    pub fn run_to_marker_oversleeping(&self) -> bool {
+        let mut has_overslept = false;
+        let mut is_sleeping = false;
+        loop {
+            self.run_to_stop();
+            let info = ptrace::syscall_info(self.pid).expect("in a system call");
+            if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
+                // SAFETY: of the union's members the kernel has filled in this one.
+                let said = unsafe { info.u.exit.sval };
+                has_overslept |= is_sleeping && said == -i64::from(libc::ETIMEDOUT);
+            } else if matches!(self.entered(), Some(MARK | WRITE)) {
+                return has_overslept;
+            }
+            is_sleeping = self.is_about_to_sleep();
+        }
+    }
+
+    /// Whether its next instruction is the system call that has it sleep on a futex.
+    pub fn is_about_to_doze(&self) -> bool {
+        let registers = ptrace::getregs(self.pid).expect("stopped");
+        let is_wait = registers.rsi == libc::FUTEX_WAIT as u64;
+        registers.rax == libc::SYS_futex as u64 && is_wait && self.is_about_to_call()
+    }
+
+    /// Has it sleep, as the next instruction does, until it is woken by what is done
+    /// meanwhile.
+    pub fn doze(&self, meanwhile: impl FnOnce()) {
+        ptrace::step(self.pid, None).expect("stopped");
+        let path = format!("/proc/{}/stat", self.pid);
+        eventually("it sleeps", || {
+            let stat = std::fs::read_to_string(&path).expect("it lives");
+            let state = stat.rsplit(") ").next()?.chars().next()?;
+            (state == 'S').then_some(())
+        });
+        meanwhile();
+        self.wait();
     }
 
     /// Lets one that is about to sleep do so.

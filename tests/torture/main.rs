@@ -36,7 +36,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum, power};
+    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum, power, watcher};
 
     const PROGRAMS: Programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
@@ -44,9 +44,10 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 5] = [
+    const ALL: [(&str, Torture); 6] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
+        ("watcher", watcher::watcher),
         ("daemon", daemon::daemon),
         ("power", power::power),
         ("museum", museum::museum),

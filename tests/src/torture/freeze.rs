@@ -5,11 +5,10 @@ use ledger_client::NewEntry;
 
 use super::appends::{Stage, everywhere};
 use super::course::Place;
-use super::frontier::Frontier;
-use super::observed::{append_at_once, check_whole, entries};
+use super::observed::{append_at_once, check_whole, entries, leave_behind};
 use super::promises::{DENSE, FENCED, KEPT, UNCHANGED};
 use super::{Effort, Verdicts};
-use crate::{PATIENCE, Programs, eventually};
+use crate::Programs;
 
 /// Entries that others append meanwhile: small, so that two spares hold them.
 const MEANWHILE: u64 = 1000;
@@ -34,7 +33,6 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     stage.recover();
 
     let objects = stage.instance().objects();
-    let part = Frontier::of(&objects, &context).part();
     let first = context.latest().expect("readable") + 1;
     stage.have_room(&scene.other);
     for seq in first..first + AT_ONCE {
@@ -51,20 +49,7 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     if stage.is_daemon_dead() {
         stage.restart();
     }
-    // Until its part is no longer the last, and then nowhere in memory.
-    let large = vec![b'o'; context.limits().payload_len_max.min(1 << 20)];
-    while Frontier::of(&objects, &context).part() == part {
-        scene
-            .other
-            .append(&NewEntry::new("other", &large))
-            .expect("room");
-        others += 1;
-    }
-    let latest = context.latest().expect("readable");
-    context.wait_durable(latest, PATIENCE).expect("a disk");
-    eventually("its part has left memory", || {
-        (!scene.parts(&objects).contains(&part)).then_some(())
-    });
+    others += leave_behind(&objects, &mut scene.other);
     let before = entries(&context);
 
     let answer = scene.thaw();

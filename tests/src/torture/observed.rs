@@ -6,10 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, Context, NewEntry, Watcher};
+use ledger_shm::object::{self, Instance, Name};
 use ledger_shm::record::crc32c;
 
 use super::Verdicts;
+use super::frontier::Frontier;
 use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED};
+use crate::{PATIENCE, eventually};
 
 /// Every entry of a log from its first, each whole: its checksum holds, and its payload
 /// is of one letter, the one of whoever appended it.
@@ -80,6 +83,35 @@ pub(super) fn check_whole(
     verdicts.check(WATCHED, seen == Ok(total), || {
         format!("{case}: {seen:?} of {total}")
     });
+}
+
+/// Has a log go on until the part that it is in now is nowhere in memory, and what was in
+/// it is in files. How many entries that takes.
+pub(super) fn leave_behind(instance: &Instance, other: &mut Appender) -> u64 {
+    let context = other.context().clone();
+    let part = Frontier::of(instance, &context).part();
+    let large = vec![b'o'; context.limits().payload_len_max.min(1 << 20)];
+    let mut count = 0;
+    while Frontier::of(instance, &context).part() == part {
+        other.append(&NewEntry::new("other", &large)).expect("room");
+        count += 1;
+    }
+    let latest = context.latest().expect("readable");
+    context.wait_durable(latest, PATIENCE).expect("a disk");
+    eventually("its part has left memory", || {
+        (!parts(instance, &context).contains(&part)).then_some(())
+    });
+    count
+}
+
+/// The parts of a context that are in memory.
+fn parts(instance: &Instance, context: &Context) -> Vec<u64> {
+    let names = object::list(instance).expect("listed").into_iter();
+    let part = |name| match name {
+        Name::Part(of, part) if of == context.epoch() => Some(part),
+        _ => None,
+    };
+    names.filter_map(part).collect()
 }
 
 /// What another appender appends.

@@ -1,7 +1,6 @@
 //! Everything ready for an append that takes a path, and what becomes of it.
 
 use ledger_client::{Appender, Context, NewEntry};
-use ledger_shm::object;
 use ledger_shm::segment::Geometry;
 use nix::sys::signal::Signal;
 
@@ -380,16 +379,5 @@ impl Scene {
     pub fn thaw(&mut self) -> String {
         self.victim.signal(Signal::SIGCONT);
         self.victim.hear()
-    }
-
-    /// The parts of its context that are in memory.
-    pub fn parts(&self, instance: &object::Instance) -> Vec<u64> {
-        let epoch = self.context().epoch();
-        let names = object::list(instance).expect("listed").into_iter();
-        let part = |name| match name {
-            object::Name::Part(of, part) if of == epoch => Some(part),
-            _ => None,
-        };
-        names.filter_map(part).collect()
     }
 }
