@@ -53,8 +53,13 @@ pub(crate) fn recover(
     let (one, other) = controls.split_at(controls.len() / 2);
     let look_at = |controls| recover_all(instance, options, generation, controls);
     let (found, more) = std::thread::scope(|scope| {
-        let more = scope.spawn(|| look_at(other));
-        (look_at(one), more.join())
+        let more = std::thread::Builder::new().spawn_scoped(scope, || look_at(other));
+        let found = look_at(one);
+        match more {
+            Ok(more) => (found, more.join()),
+            // There is no other thread to be had.
+            Err(_) => (found, Ok(look_at(other))),
+        }
     });
     let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (mut found, more) = (found?, more?);

@@ -9,6 +9,8 @@ pub mod process;
 mod scripted;
 pub mod sleeper;
 pub mod small_memory;
+/// Changes the tracee's registers, which differ from machine to machine.
+#[cfg(target_arch = "x86_64")]
 pub mod supervised;
 mod sweep;
 #[cfg(target_arch = "x86_64")]

@@ -1,10 +1,12 @@
-//! Another process, each thread of which is stopped before every system call.
+//! Another process, each thread of which is stopped before every system call, which may be
+//! made, or fail.
 
 #![allow(
     unsafe_code,
-    reason = "what a child does before it becomes the program"
+    reason = "what a child does before it becomes the program; the kernel's answer is a union"
 )]
 
+use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, Command};
 
@@ -15,11 +17,36 @@ use nix::unistd::Pid;
 
 use crate::process::{Lines, Process};
 
+/// A system call that is about to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its number.
+    pub nr: u64,
+    /// Its arguments, as far as it has any.
+    pub args: [u64; 6],
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It is made.
+    Go,
+    /// Its process is killed.
+    Kill,
+    /// It is not made, and fails with this.
+    Fail(nix::Error),
+    /// It is made with half as many bytes, at least one: its third argument.
+    Shorten,
+}
+
 /// A process that is supervised by the thread that started it (ptrace(2)).
 #[derive(Debug)]
 pub struct Supervised {
     process: Process,
-    has_ended: bool,
+    /// How it has ended.
+    ended: Option<WaitStatus>,
+    /// Calls that are not made, by thread.
+    failing: HashMap<Pid, nix::Error>,
 }
 
 impl Supervised {
@@ -49,7 +76,8 @@ impl Supervised {
         ptrace::syscall(pid, None).expect("stopped");
         Supervised {
             process,
-            has_ended: false,
+            ended: None,
+            failing: HashMap::new(),
         }
     }
 
@@ -63,26 +91,26 @@ impl Supervised {
         Lines::of(self.process.stderr.take().expect("piped"))
     }
 
-    /// Lets it run to its end; it is killed before the first call of which `is_last` says
-    /// so.
-    pub fn run(&mut self, mut is_last: impl FnMut() -> bool) {
+    /// How it has ended, if it has.
+    pub fn ended(&self) -> Option<WaitStatus> {
+        self.ended
+    }
+
+    /// Lets it run to its end, with what is decided about each call.
+    pub fn run(&mut self, mut decide: impl FnMut(&Call) -> Order) {
         let group = Pid::from_raw(-self.pid().as_raw());
-        while !self.has_ended {
+        while self.ended.is_none() {
             let status = waitpid(group, Some(WaitPidFlag::__WALL)).expect("until it has ended");
             let thread = status.pid().expect("somebody's");
             let mut signal = None;
             match status {
                 WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
-                    self.has_ended = thread == self.pid();
+                    self.ended = (thread == self.pid()).then_some(status);
                     continue;
                 }
                 WaitStatus::PtraceSyscall(_) => {
                     // One that was killed between two looks can no longer be asked.
-                    let info = ptrace::syscall_info(thread);
-                    let is_call = info.is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY);
-                    if is_call && is_last() {
-                        self.process.signal(Signal::SIGKILL);
-                    }
+                    let _ = self.look(thread, &mut decide);
                 }
                 // A thread that is new, or one that has started another.
                 WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP)
@@ -94,14 +122,50 @@ impl Supervised {
             let _ = ptrace::syscall(thread, signal);
         }
     }
+
+    /// Looks at a thread that is before a call, or behind one.
+    fn look(&mut self, thread: Pid, decide: &mut impl FnMut(&Call) -> Order) -> nix::Result<()> {
+        let info = ptrace::syscall_info(thread)?;
+        if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
+            if let Some(error) = self.failing.remove(&thread) {
+                let mut registers = ptrace::getregs(thread)?;
+                registers.rax = -i64::from(error as i32) as u64;
+                ptrace::setregs(thread, registers)?;
+            }
+            return Ok(());
+        }
+        // SAFETY: of the union's members the kernel has filled in this one.
+        let entry = unsafe { info.u.entry };
+        let call = Call {
+            nr: entry.nr,
+            args: entry.args,
+        };
+        match decide(&call) {
+            Order::Go => {}
+            Order::Kill => self.process.signal(Signal::SIGKILL),
+            Order::Fail(error) => {
+                let mut registers = ptrace::getregs(thread)?;
+                // No call has this number.
+                registers.orig_rax = u64::MAX;
+                ptrace::setregs(thread, registers)?;
+                self.failing.insert(thread, error);
+            }
+            Order::Shorten => {
+                let mut registers = ptrace::getregs(thread)?;
+                registers.rdx = (registers.rdx / 2).max(1);
+                ptrace::setregs(thread, registers)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Supervised {
     /// Its threads have to be waited for by whoever traces them, or it never ends.
     fn drop(&mut self) {
-        if !self.has_ended {
+        if self.ended.is_none() {
             self.process.signal(Signal::SIGKILL);
-            self.run(|| false);
+            self.run(|_| Order::Go);
         }
         self.process.has_ended();
     }

@@ -14,8 +14,9 @@
 //! 3. [`kill`] and [`freeze`]: at every instruction of them; [`watcher`]: the same of those
 //!    who watch;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
-//! 5. [`power`]: lost at each of its operations on the disk;
-//! 6. [`museum`]: what would be noticed if we made the mistakes of others.
+//! 5. [`starve`]: each of its system calls fails;
+//! 6. [`power`]: lost at each of its operations on the disk;
+//! 7. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
 pub mod course;
@@ -27,6 +28,8 @@ pub mod museum;
 mod observed;
 pub mod power;
 pub mod promises;
+mod service;
+pub mod starve;
 pub mod verdicts;
 pub mod watcher;
 

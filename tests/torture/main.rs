@@ -36,7 +36,9 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::{Effort, Verdicts, daemon, freeze, kill, museum, power, watcher};
+    use ledger_tests::torture::{
+        Effort, Verdicts, daemon, freeze, kill, museum, power, starve, watcher,
+    };
 
     const PROGRAMS: Programs = Programs {
         ledgerd: env!("CARGO_BIN_EXE_ledgerd-under-test"),
@@ -44,11 +46,12 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 6] = [
+    const ALL: [(&str, Torture); 7] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
         ("watcher", watcher::watcher),
         ("daemon", daemon::daemon),
+        ("starve", starve::starve),
         ("power", power::power),
         ("museum", museum::museum),
     ];

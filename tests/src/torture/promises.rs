@@ -31,6 +31,9 @@ pub const LOADED: Promise = "loads and drops are whole";
 /// A context that may have lost entries says so by another epoch.
 pub const TOLD: Promise = "loss is told";
 
+/// What the kernel refuses is an error, and the service goes on when there is enough.
+pub const RESUMES: Promise = "goes on when there is enough";
+
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
@@ -38,7 +41,7 @@ pub const TRIED: Promise = "the torture itself";
 pub const GUARDED: Promise = "each defence has its test";
 
 /// All of them.
-pub const ALL: [Promise; 12] = [
+pub const ALL: [Promise; 13] = [
     WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED, DURABLE, LOADED,
-    TOLD,
+    TOLD, RESUMES,
 ];
