@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use ledger_shm::control::State;
-use ledger_shm::object::{Epoch, MapError, Name, Object};
+use ledger_shm::object::{self, Epoch, MapError, Name, Object};
 use ledger_shm::segment::Glance;
 use ledger_shm::{Control, Segment};
 
@@ -49,14 +49,8 @@ impl Ledger {
         }
         let epochs = self.core().epochs()?;
         let archive_dir = archive_dir(self.instance())?;
-        // Each takes a few system calls, which two threads make in half the time.
-        let (one, other) = epochs.split_at(epochs.len() / 2);
-        let (mut found, more) = std::thread::scope(|scope| {
-            let dir = archive_dir.as_deref();
-            let more = scope.spawn(move || self.look_at(other, dir));
-            (self.look_at(one, dir), more.join())
-        });
-        let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let look = |epochs: &[Epoch]| self.look_at(epochs, archive_dir.as_deref());
+        let [mut found, more] = object::in_halves(&epochs, look);
         found.readable.extend(more.readable);
         found.unreadable.extend(more.unreadable);
         found.homes.extend(more.homes);

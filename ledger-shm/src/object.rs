@@ -7,6 +7,7 @@
 //! | `ledger-<uid>-<instance>-<epoch>-<part>` | one segment |
 
 mod error;
+mod halves;
 mod instance;
 
 #[cfg(not(loom))]
@@ -25,6 +26,7 @@ use crate::region::Region;
 use crate::sys;
 
 pub use self::error::MapError;
+pub use self::halves::in_halves;
 pub use self::instance::{Epoch, Instance, InvalidInstance};
 
 /// Where Linux keeps POSIX shared memory (shm_overview(7)).

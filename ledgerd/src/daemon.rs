@@ -424,6 +424,11 @@ impl Daemon {
                 source,
             })?;
         }
+        // What was written with one is not gone on with by another.
+        let options = Options {
+            file_system: Arc::clone(&self.options.file_system),
+            ..options
+        };
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         *next = Some(options);
         drop(next);

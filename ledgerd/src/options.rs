@@ -47,7 +47,8 @@ pub struct Options {
     /// Where archives lie, each instance's in a directory of its name. Default:
     /// [`place::state_dir`].
     pub state_dir: PathBuf,
-    /// What archives change on the disk with. Default: the kernel's file systems.
+    /// What archives change on the disk with, for as long as a daemon runs. Default: the
+    /// kernel's file systems.
     pub file_system: Arc<dyn FileSystem>,
     /// How much of archived contexts is kept. Default: all.
     pub retention: Retention,

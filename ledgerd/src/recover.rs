@@ -49,19 +49,9 @@ pub(crate) fn recover(
         .into_iter()
         .map(|epoch| (epoch, parts.remove(&epoch).unwrap_or_default()))
         .collect();
-    // Each takes a few system calls, which two threads make in less time.
-    let (one, other) = controls.split_at(controls.len() / 2);
-    let look_at = |controls| recover_all(instance, options, generation, controls);
-    let (found, more) = std::thread::scope(|scope| {
-        let more = std::thread::Builder::new().spawn_scoped(scope, || look_at(other));
-        let found = look_at(one);
-        match more {
-            Ok(more) => (found, more.join()),
-            // There is no other thread to be had.
-            Err(_) => (found, Ok(look_at(other))),
-        }
+    let [found, more] = object::in_halves(&controls, |controls| {
+        recover_all(instance, options, generation, controls)
     });
-    let more = more.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (mut found, more) = (found?, more?);
     found.logs.extend(more.logs);
     found.leftovers += more.leftovers;

@@ -31,6 +31,7 @@ pub mod promises;
 mod service;
 pub mod starve;
 pub mod verdicts;
+pub mod victim;
 pub mod watcher;
 
 pub use verdicts::{Effort, Verdicts};

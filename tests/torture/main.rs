@@ -25,7 +25,8 @@ struct Cli {
     /// there is takes without.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
-    /// Only kinds of cases that have this in their name.
+    /// Only kinds of cases that have this in their name, of those that have kinds: paths,
+    /// shortages, patches.
     #[arg(long, default_value = "")]
     only: String,
     /// Repeats what was drawn in an earlier run.
@@ -81,9 +82,12 @@ fn main() -> ExitCode {
         .filter(|(name, _)| is_asked_for(name))
         .collect();
     let mut hold = true;
-    for (n, (_, torture)) in asked_for.iter().enumerate() {
+    for (n, (name, torture)) in asked_for.iter().enumerate() {
         let verdicts = torture(PROGRAMS, &effort.share(asked_for.len() - n));
         hold &= verdicts.hold();
+        if verdicts.lines().next().is_none() {
+            eprintln!("{name}: nothing was tried; give it more time, or another --only");
+        }
         for line in verdicts.lines() {
             println!("{line}");
         }

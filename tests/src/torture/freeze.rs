@@ -52,7 +52,7 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     others += leave_behind(&objects, &mut scene.other);
     let before = entries(&context);
 
-    let answer = scene.thaw();
+    let answer = scene.victim.thaw();
     let after = entries(&context);
     match (&before, &after) {
         (Ok(before), Ok(after)) => {
@@ -75,7 +75,7 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
         }
         _ => verdicts.check(KEPT, false, || format!("{case}: {before:?}, {after:?}")),
     }
-    let more = scene.victim.must(&format!("fill {AFTERWARDS} 64"));
+    let more = scene.victim.peer.must(&format!("fill {AFTERWARDS} 64"));
     let total = context.latest().expect("readable");
     verdicts.check(DENSE, more == total.to_string(), || {
         format!("{case}: {more} of {total}")

@@ -1,16 +1,12 @@
 //! An appender that is killed before each of its instructions.
 
-use std::time::Duration;
-
 use super::appends::{Stage, Survivors, everywhere};
 use super::course::Place;
-use super::observed::{Lateness, append_at_once, caught_up, check_whole};
-use super::promises::{WATCHED, WHOLE, WOKEN};
+use super::observed::{Lateness, append_at_once, caught_up, check_whole, check_woken};
+use super::promises::{WATCHED, WHOLE};
 use super::{Effort, Verdicts};
 use crate::{Programs, now_ns};
 
-/// How late an entry may be seen.
-const SEEN_WITHIN: Duration = Duration::from_millis(50);
 /// Entries that others append afterwards.
 const AFTERWARDS: u64 = 3;
 
@@ -29,8 +25,7 @@ pub fn kill(programs: Programs, effort: &Effort) -> Verdicts {
         },
     );
     if let Some(lateness) = &lateness {
-        let longest_us = lateness.longest_ns() / 1000;
-        verdicts.fact("longest_lateness_of_a_40_ms_sleep_us", longest_us);
+        lateness.tell(&mut verdicts);
     }
     verdicts
 }
@@ -76,28 +71,13 @@ fn one(
     check_whole(&context, &mut watcher, total, verdicts, case);
 
     if let Some(sleeper) = &mut sleeper {
-        let answer = sleeper.hear();
-        let mut words = answer.split(' ').skip(1).map(str::parse::<u64>);
-        let (seq, woken_ns) = (words.next(), words.next());
-        verdicts.check(WATCHED, seq == Some(Ok(before + 1)), || {
-            format!("{case}: {answer}")
-        });
         // It was appended after this.
         let since_ns = if by_victim == Some(0) {
             killed_ns
         } else {
             begun_ns
         };
-        if let Some(Ok(woken_ns)) = woken_ns {
-            let late_ns = woken_ns.saturating_sub(since_ns);
-            verdicts.largest("longest_until_woken_us", late_ns / 1000);
-            if let Some(lateness) = lateness {
-                let allowed_ns = SEEN_WITHIN.as_nanos() as u64 + lateness.longest_ns();
-                verdicts.check(WOKEN, late_ns <= allowed_ns, || {
-                    format!("{case}: {late_ns} ns")
-                });
-            }
-        }
+        check_woken(sleeper, before + 1, since_ns, lateness, verdicts, case);
     }
     // A process that has never seen any of it.
     let mut reader = stage.take_reader();

@@ -11,8 +11,8 @@ use ledger_shm::record::crc32c;
 
 use super::Verdicts;
 use super::frontier::Frontier;
-use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED};
-use crate::{PATIENCE, eventually};
+use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED, WOKEN};
+use crate::{PATIENCE, Peer, eventually};
 
 /// Every entry of a log from its first, each whole: its checksum holds, and its payload
 /// is of one letter, the one of whoever appended it.
@@ -114,6 +114,33 @@ fn parts(instance: &Instance, context: &Context) -> Vec<u64> {
     names.filter_map(part).collect()
 }
 
+/// A watcher that slept has seen this entry, which was there by this time; and soon enough
+/// after it, where it is known how late the machine is.
+pub(super) fn check_woken(
+    sleeper: &mut Peer,
+    seq: u64,
+    since_ns: u64,
+    lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let answer = sleeper.hear();
+    let mut words = answer.split(' ').skip(1).map(str::parse::<u64>);
+    let (seen, woken_ns) = (words.next(), words.next());
+    verdicts.check(WATCHED, seen == Some(Ok(seq)), || {
+        format!("{case}: {answer}, not {seq}")
+    });
+    let Some(Ok(woken_ns)) = woken_ns else { return };
+    let late_ns = woken_ns.saturating_sub(since_ns);
+    verdicts.largest("longest_until_woken_us", late_ns / 1000);
+    if let Some(lateness) = lateness {
+        let allowed_ns = SEEN_WITHIN.as_nanos() as u64 + lateness.longest_ns();
+        verdicts.check(WOKEN, late_ns <= allowed_ns, || {
+            format!("{case}: {late_ns} ns")
+        });
+    }
+}
+
 /// What another appender appends.
 pub(super) fn another() -> NewEntry<'static> {
     NewEntry::new("other", &[b'o'; 200])
@@ -128,6 +155,8 @@ pub(super) struct Lateness {
 }
 
 const SLEEP: Duration = Duration::from_millis(40);
+/// How late an entry may be seen.
+const SEEN_WITHIN: Duration = Duration::from_millis(50);
 
 impl Lateness {
     pub(super) fn watched() -> Lateness {
@@ -151,7 +180,12 @@ impl Lateness {
         }
     }
 
-    pub(super) fn longest_ns(&self) -> u64 {
+    pub(super) fn tell(&self, verdicts: &mut Verdicts) {
+        let longest_us = self.longest_ns() / 1000;
+        verdicts.fact("longest_lateness_of_a_40_ms_sleep_us", longest_us);
+    }
+
+    fn longest_ns(&self) -> u64 {
         self.longest_ns.load(Ordering::Relaxed)
     }
 }

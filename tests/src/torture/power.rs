@@ -42,7 +42,7 @@ pub fn power(programs: Programs, effort: &Effort) -> Verdicts {
     };
     let mut left = IMAGES.min(effort.cases_max);
     while left > 0 && effort.has_time() {
-        let story = Story::told(programs);
+        let story = Story::told(programs, &mut losses.rng);
         let operations = story.trace.ops.len();
         losses.verdicts.largest("operations", operations as u64);
         // Each moment as often as the others, and early.

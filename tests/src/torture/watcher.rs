@@ -12,13 +12,11 @@ use std::time::Instant;
 pub use self::stage::Path;
 use self::stage::{Scene, Stage};
 use super::course::Place;
-use super::observed::{Lateness, append_at_once, check_whole, leave_behind};
+use super::observed::{Lateness, append_at_once, check_whole, check_woken, leave_behind};
 use super::promises::{TRIED, WATCHED, WOKEN};
 use super::{Effort, Verdicts};
 use crate::{Programs, now_ns};
 
-/// How late an entry may be seen.
-const SEEN_WITHIN_NS: u64 = 50_000_000;
 /// Entries that others append meanwhile, or afterwards.
 const MORE: u64 = 3;
 
@@ -71,8 +69,7 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
         );
     }
     if let Some(lateness) = &lateness {
-        let longest_us = lateness.longest_ns() / 1000;
-        verdicts.fact("longest_lateness_of_a_40_ms_sleep_us", longest_us);
+        lateness.tell(&mut verdicts);
     }
     verdicts
 }
@@ -90,7 +87,7 @@ fn kill(
     let Scene {
         victim,
         mut other,
-        sleeper,
+        mut sleeper,
         latest,
         ..
     } = scene;
@@ -102,40 +99,27 @@ fn kill(
     let mut watcher = context.watch(1);
     check_whole(&context, &mut watcher, latest + MORE, verdicts, case);
     // It was not the first one to sleep, so somebody else had to wake it.
-    if let Some(mut sleeper) = sleeper {
-        let answer = sleeper.hear();
-        let mut words = answer.split(' ').skip(1).map(str::parse::<u64>);
-        let (seq, woken_ns) = (words.next(), words.next());
-        verdicts.check(WATCHED, seq == Some(Ok(latest)), || {
-            format!("{case}: {answer}, not {latest}")
-        });
-        if let (Some(lateness), Some(Ok(woken_ns))) = (lateness, woken_ns) {
-            let late_ns = woken_ns.saturating_sub(killed_ns);
-            verdicts.largest("longest_until_woken_us", late_ns / 1000);
-            let allowed_ns = SEEN_WITHIN_NS + lateness.longest_ns();
-            verdicts.check(WOKEN, late_ns <= allowed_ns, || {
-                format!("{case}: {late_ns} ns")
-            });
-        }
+    if let Some(sleeper) = &mut sleeper {
+        check_woken(sleeper, latest, killed_ns, lateness, verdicts, case);
     }
 }
 
 fn stop(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     let mut scene = stage.scene();
     scene.run_to(stage, place, verdicts);
-    scene.freeze();
+    scene.victim.freeze();
     let first = scene.latest + 1;
     for seq in first..first + MORE {
         append_at_once(&mut scene.other, seq, verdicts, case);
     }
     leave_behind(&stage.instance().objects(), &mut scene.other);
-    let answer = scene.thaw();
+    let answer = scene.victim.thaw();
     verdicts.check(WATCHED, answer == scene.answer, || {
         format!("{case}: {answer}, not {}", scene.answer)
     });
     let context = scene.other.context().clone();
     let total = context.latest().expect("readable");
-    let came_to = scene.victim.ask("drain");
+    let came_to = scene.victim.peer.ask("drain");
     verdicts.check(WATCHED, came_to == format!("ok {total}"), || {
         format!("{case}: {came_to} of {total}")
     });
@@ -151,11 +135,11 @@ fn overtake(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str
     verdicts.check(WOKEN, !has_overslept, || {
         format!("{case}: it sleeps though there is an entry")
     });
-    let answer = scene.victim.hear();
+    let answer = scene.victim.peer.hear();
     verdicts.check(WATCHED, answer == scene.answer, || {
         format!("{case}: {answer}, not {}", scene.answer)
     });
-    let came_to = scene.victim.ask("drain");
+    let came_to = scene.victim.peer.ask("drain");
     verdicts.check(WATCHED, came_to == format!("ok {seq}"), || {
         format!("{case}: {came_to} of {seq}")
     });

@@ -2,13 +2,13 @@
 
 use ledger_client::{Appender, Context, NewEntry};
 use ledger_shm::segment::Geometry;
-use nix::sys::signal::Signal;
 
 use super::path::{ALMOST_ALL, FIRST_LEN, LARGE, Path, SMALL};
 use crate::torture::course::{Course, Place};
 use crate::torture::frontier::Frontier;
+use crate::torture::victim::Victim;
 use crate::torture::{Effort, Verdicts};
-use crate::traced::{Traced, TracedThread, Way};
+use crate::traced::{Traced, TracedThread};
 use crate::{Instance, PATIENCE, Peer, Programs, eventually};
 
 /// An instance on which one path is taken again and again, each time in a context of its
@@ -28,12 +28,11 @@ pub struct Stage {
 /// One append that is about to take its path.
 #[derive(Debug)]
 pub struct Scene {
-    // First, so that whoever is traced goes on before anybody waits for its end.
-    traced: Option<Traced>,
+    // First: who traces a thread would have to wait for its end, too.
     /// The thread that would map parts for it.
     held: Option<TracedThread>,
     /// The process that appends.
-    pub victim: Peer,
+    pub victim: Victim,
     /// Another appender, in this process.
     pub other: Appender,
     /// Entries that are there before.
@@ -214,9 +213,8 @@ impl Stage {
             instance.kill_daemon();
         }
         Scene {
-            traced: None,
             held,
-            victim,
+            victim: Victim::new(victim),
             other,
             filled,
             interfered: 0,
@@ -260,7 +258,6 @@ impl Stage {
         let frontier = scene.frontier.take().expect("until somebody looks");
         let taken = frontier.data_taken();
         let mut turns = Turns::default();
-        let traced = scene.traced.take().expect("it has begun");
         let look = |traced: &Traced, number| {
             if turns.changed_at.is_none() && frontier.has_moved() {
                 turns.changed_at = Some(number);
@@ -280,8 +277,7 @@ impl Stage {
             }
             false
         };
-        let course = Course::look(&traced, look);
-        scene.traced = Some(traced);
+        let course = Course::look(scene.victim.traced(), look);
         match self.path {
             Path::Plain => assert_eq!(frontier.data_taken(), taken, "it has a block"),
             Path::NewBlock => assert!(frontier.data_taken() > taken, "it takes a block"),
@@ -295,7 +291,7 @@ impl Stage {
         (self.course, self.turns) = (course, turns);
         scene.release();
         self.recover();
-        let answer = scene.victim.hear();
+        let answer = scene.victim.peer.hear();
         let is_refused = self.path == Path::SuccessorMissing;
         assert_ne!(
             is_refused,
@@ -321,36 +317,29 @@ impl Scene {
         self.other.context()
     }
 
-    fn traced(&self) -> &Traced {
-        self.traced.as_ref().expect("it has begun")
-    }
-
     /// Has the victim begin, and stops it before the first instruction.
     pub fn begin(&mut self) {
-        let traced = self.victim.traced();
-        self.victim.tell(&self.path.command());
-        assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
-        self.traced = Some(traced);
+        self.victim.begin(&self.path.command());
     }
 
     /// Runs it to a place. It is somewhere near if it takes another way this time.
     pub fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) {
         let mut from = 0;
         if let Some(interfered_at) = stage.turns.interfered_at {
-            stage.course.run(self.traced(), 0..=interfered_at);
+            stage.course.run(self.victim.traced(), 0..=interfered_at);
             self.interfered = interfere(self.path, &mut self.other);
             from = interfered_at;
         }
-        let is_there = stage.course.run(self.traced(), from..=place.instruction);
+        let is_there = stage
+            .course
+            .run(self.victim.traced(), from..=place.instruction);
         verdicts.count("stopped_elsewhere", (!is_there).into());
-        self.traced().step(place.copied);
+        self.victim.traced().step(place.copied);
     }
 
     /// Kills the victim where it stands.
     pub fn kill(mut self) -> Survivors {
-        // Whoever traces a thread would have to wait for its end, too.
         self.held = None;
-        self.victim.signal(Signal::SIGKILL);
         self.victim.kill();
         Survivors {
             other: self.other,
@@ -359,25 +348,15 @@ impl Scene {
         }
     }
 
-    /// Stops all of its threads, without another instruction of this one.
+    /// Stops all threads of the victim where it stands.
     pub fn freeze(&mut self) {
-        // Pending before it is let go.
-        self.victim.signal(Signal::SIGSTOP);
-        self.release();
-        self.victim.wait_for_state(&['T']);
+        self.held = None;
+        self.victim.freeze();
     }
 
-    /// Lets it go on by itself.
+    /// Lets the victim go on by itself.
     pub fn release(&mut self) {
         self.held = None;
-        if let Some(traced) = self.traced.take() {
-            traced.release();
-        }
-    }
-
-    /// Lets a frozen victim go on, and returns what it answers.
-    pub fn thaw(&mut self) -> String {
-        self.victim.signal(Signal::SIGCONT);
-        self.victim.hear()
+        self.victim.release();
     }
 }

@@ -26,8 +26,8 @@ pub(super) struct Story {
     pub(super) diary: Arc<Diary>,
     /// Of each context all entries that it ever had, from the first on.
     pub(super) entries: BTreeMap<&'static str, Vec<u32>>,
-    /// The root over all entries of a context.
-    pub(super) roots: BTreeMap<&'static str, Hash>,
+    /// Of contexts with this history, how many entries it has, and the root over them.
+    pub(super) roots: BTreeMap<&'static str, (u64, Hash)>,
 }
 
 /// A daemon in this process, on a file system that remembers.
@@ -100,13 +100,13 @@ impl Story {
     /// # Panics
     ///
     /// If it does not.
-    pub(super) fn told(programs: Programs) -> Story {
+    pub(super) fn told(programs: Programs, rng: &mut fastrand::Rng) -> Story {
         let mut teller = Teller {
             stage: Stage::on(programs, &Image::default()),
             entries: BTreeMap::new(),
             roots: BTreeMap::new(),
         };
-        teller.tell();
+        teller.tell(rng.usize(1..3));
         let Teller {
             stage,
             entries,
@@ -128,11 +128,12 @@ impl Story {
 struct Teller {
     stage: Stage,
     entries: BTreeMap<&'static str, Vec<u32>>,
-    roots: BTreeMap<&'static str, Hash>,
+    roots: BTreeMap<&'static str, (u64, Hash)>,
 }
 
 impl Teller {
-    fn tell(&mut self) {
+    /// A file of one context is not brought to stable storage once, after so many times.
+    fn tell(&mut self, fails_after: usize) {
         let ledger = self.stage.instance.connect();
         // Begin files, finish them, retire memory.
         self.append(&ledger, "log", 60);
@@ -146,17 +147,19 @@ impl Teller {
         self.append(&ledger, "log", 10);
         let context = ledger.context("log").open().expect("there");
         // Load; go on with more; drop.
-        let mut snapshots = [40, 100].map(|last_seq| {
+        let latest = context.latest().expect("readable");
+        let mut snapshots = [40, latest].map(|last_seq| {
             let mut snapshot = Vec::new();
             let run = context.snapshot_to(&mut snapshot).up_to(last_seq).run();
             run.expect("readable");
             (last_seq, snapshot)
         });
-        self.roots
-            .insert("log", context.root(100).expect("all is there"));
+        let root = context.root(latest).expect("all is there");
+        self.roots.insert("log", (latest, root));
         drop(context);
         for name in ["copy", "more", "gone"] {
             self.entries.insert(name, self.entries["log"].clone());
+            self.roots.insert(name, (latest, root));
         }
         for (name, which) in [("copy", 1), ("more", 0), ("more", 1), ("gone", 0)] {
             let (count, snapshot) = &mut snapshots[which];
@@ -175,8 +178,7 @@ impl Teller {
         let epoch = ledger.context("failing").open().expect("there").epoch();
         let home = self.stage.archive_dir().join(epoch.to_string());
         // The first time is when it is opened again, with nothing new in it.
-        let after = fastrand::usize(1..3);
-        self.stage.recorded.fail_sync_in(&home, after);
+        self.stage.recorded.fail_sync_in(&home, fails_after);
         self.append_at_leisure(&ledger, "failing", 50);
     }
 

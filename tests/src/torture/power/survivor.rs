@@ -74,9 +74,12 @@ pub(super) fn check(
     let survived = (stage.recorded.trace(), Arc::clone(&stage.diary));
     for (name, context, last_seq) in found {
         let case = format!("{case}: {name}");
-        let whole = story.roots.get(name).filter(|_| last_seq == 100);
-        if let Some(root) = whole {
-            let found = context.root(100);
+        let whole = story
+            .roots
+            .get(name)
+            .filter(|(count, _)| *count == last_seq);
+        if let Some((_, root)) = whole {
+            let found = context.root(last_seq);
             verdicts.check(UNCHANGED, found.as_ref().ok() == Some(root), || {
                 format!("{case}: {found:?}")
             });

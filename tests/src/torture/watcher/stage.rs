@@ -1,12 +1,12 @@
 //! Everything ready for a watcher that takes a path.
 
 use ledger_client::{Appender, NewEntry};
-use nix::sys::signal::Signal;
 
 use crate::torture::course::{Course, Place};
 use crate::torture::observed::{another, leave_behind};
+use crate::torture::victim::Victim;
 use crate::torture::{Effort, Verdicts};
-use crate::traced::{Traced, Way};
+use crate::traced::Traced;
 use crate::{Instance, PATIENCE, Peer, Programs};
 
 /// A way that a watcher takes.
@@ -57,10 +57,8 @@ pub(super) struct Stage {
 /// One watcher that is about to take its path.
 #[derive(Debug)]
 pub(super) struct Scene {
-    // First, so that whoever is traced goes on before anybody waits for its end.
-    traced: Option<Traced>,
     /// The process that watches.
-    pub(super) victim: Peer,
+    pub(super) victim: Victim,
     /// An appender, in this process.
     pub(super) other: Appender,
     /// Another watcher, which went to sleep after it.
@@ -161,11 +159,9 @@ impl Stage {
                 ("marked-next".to_owned(), "ok 2".to_owned())
             }
         };
-        let traced = victim.traced();
-        victim.tell(&command);
-        assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+        let mut victim = Victim::new(victim);
+        victim.begin(&command);
         Scene {
-            traced: Some(traced),
             victim,
             sleeper: None,
             latest: context.latest().expect("readable"),
@@ -176,86 +172,70 @@ impl Stage {
 
     /// Runs the path once, one instruction at a time.
     fn look(&mut self) {
-        let mut scene = self.scene();
-        let traced = scene.traced.take().expect("it has begun");
+        let Scene {
+            mut victim,
+            mut other,
+            answer,
+            latest,
+            ..
+        } = self.scene();
         let mut slept_at = None;
-        self.course = Course::look(&traced, |traced, number| {
+        let mut woken = None;
+        self.course = Course::look(victim.traced(), |traced, number| {
             let sleeps = slept_at.is_none() && traced.is_about_to_doze();
             if sleeps {
                 slept_at = Some(number);
-                scene.wake(&self.instance, traced);
+                woken = Some(wake(&self.instance, traced, &mut other, latest));
             }
             sleeps
         });
         self.slept_at = slept_at;
-        scene.traced = Some(traced);
-        scene.release();
-        assert_eq!(scene.victim.hear(), scene.answer);
+        victim.release();
+        assert_eq!(victim.peer.hear(), answer);
     }
 }
 
-impl Scene {
-    fn traced(&self) -> &Traced {
-        self.traced.as_ref().expect("until it is let go")
-    }
+/// Has a watcher sleep, and another one after it; then one of them is woken. The other one,
+/// and the seq that it is woken for.
+fn wake(instance: &Instance, traced: &Traced, other: &mut Appender, latest: u64) -> (Peer, u64) {
+    let mut sleeper = instance.peer();
+    sleeper.must(&format!("read {}", other.context().name()));
+    sleeper.must(&format!("watch {}", latest + 1));
+    let mut seq = latest;
+    traced.doze(|| {
+        assert_eq!(sleeper.ask("next-at"), "waiting");
+        sleeper.wait_for_state(&['S']);
+        seq = other.append(&another()).expect("room").seq;
+    });
+    (sleeper, seq)
+}
 
+impl Scene {
     /// Runs it to a place. It is somewhere near if it takes another way this time.
     pub(super) fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) {
         let mut from = 0;
         let slept_at = stage.slept_at.filter(|at| *at < place.instruction);
         if let Some(slept_at) = slept_at
-            && stage.course.run(self.traced(), 0..=slept_at)
+            && stage.course.run(self.victim.traced(), 0..=slept_at)
         {
-            let traced = self.traced.take().expect("until it is let go");
-            self.wake(&stage.instance, &traced);
-            self.traced = Some(traced);
+            let traced = self.victim.traced();
+            let (sleeper, seq) = wake(&stage.instance, traced, &mut self.other, self.latest);
+            (self.sleeper, self.latest) = (Some(sleeper), seq);
             from = slept_at + 1;
         }
-        let is_there = stage.course.run(self.traced(), from..=place.instruction);
+        let is_there = stage
+            .course
+            .run(self.victim.traced(), from..=place.instruction);
         verdicts.count("stopped_elsewhere", (!is_there).into());
-        self.traced().step(place.copied);
-    }
-
-    /// Has it sleep, and another one after it; then one of them is woken.
-    fn wake(&mut self, instance: &Instance, traced: &Traced) {
-        let mut sleeper = instance.peer();
-        sleeper.must(&format!("read {}", self.other.context().name()));
-        sleeper.must(&format!("watch {}", self.latest + 1));
-        traced.doze(|| {
-            assert_eq!(sleeper.ask("next-at"), "waiting");
-            sleeper.wait_for_state(&['S']);
-            self.latest = self.other.append(&another()).expect("room").seq;
-        });
-        self.sleeper = Some(sleeper);
+        self.victim.traced().step(place.copied);
     }
 
     /// Runs it to its end, and says whether it slept on the way until nobody woke it.
     pub(super) fn run_out(&mut self) -> bool {
-        let traced = self.traced.take().expect("until it is let go");
+        let traced = self.victim.traced();
         // It may stand at the end already.
         let has_overslept = !traced.is_about_to_mark() && traced.run_to_marker_oversleeping();
-        traced.release();
+        self.victim.release();
         has_overslept
-    }
-
-    /// Lets it go on by itself.
-    fn release(&mut self) {
-        if let Some(traced) = self.traced.take() {
-            traced.release();
-        }
-    }
-
-    /// Stops all of its threads, without another instruction of this one.
-    pub(super) fn freeze(&mut self) {
-        // Pending before it is let go.
-        self.victim.signal(Signal::SIGSTOP);
-        self.release();
-        self.victim.wait_for_state(&['T']);
-    }
-
-    /// Lets a frozen one go on, and returns what it answers.
-    pub(super) fn thaw(&mut self) -> String {
-        self.victim.signal(Signal::SIGCONT);
-        self.victim.hear()
     }
 }
