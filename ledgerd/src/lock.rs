@@ -6,9 +6,8 @@
 //! process id of who locked it last, for people to read: nothing follows from it; and
 //! where the archive is, for those who read without the daemon.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, MEMORY_DIR, Name};
 use ledger_shm::{Control, Tail};
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
@@ -28,7 +27,7 @@ use crate::log;
 /// The lock of an instance, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    flock: Flock<File>,
+    file: File,
 }
 
 impl Lock {
@@ -45,16 +44,15 @@ impl Lock {
                 Mode::S_IRUSR | Mode::S_IWUSR,
             )
             .map_err(memory)?;
-            let flock = Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock).map_err(
-                |(file, error)| match error {
-                    nix::Error::EWOULDBLOCK => StartError::AlreadyRunning {
-                        instance: instance.name().to_owned(),
-                        pid: holder(&file),
-                    },
-                    error => memory(error),
+            let file = File::from(fd);
+            file.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => StartError::AlreadyRunning {
+                    instance: instance.name().to_owned(),
+                    pid: holder(&file),
                 },
-            )?;
-            let locked = nix::sys::stat::fstat(flock.as_fd()).map_err(memory)?;
+                TryLockError::Error(source) => StartError::Memory { source },
+            })?;
+            let locked = nix::sys::stat::fstat(&file).map_err(memory)?;
             if locked.st_uid != geteuid().as_raw() {
                 let message = format!("{} belongs to uid {}", path.display(), locked.st_uid);
                 return Err(StartError::Memory {
@@ -66,9 +64,9 @@ impl Lock {
             if named.is_ok_and(|named| named.st_ino == locked.st_ino) {
                 // Where memory is full it stays unsaid.
                 let pid = std::process::id().to_string();
-                let _ = flock.set_len(0);
-                let _ = flock.write_at(pid.as_bytes(), 0);
-                return Ok(Lock { flock });
+                let _ = file.set_len(0);
+                let _ = file.write_at(pid.as_bytes(), 0);
+                return Ok(Lock { file });
             }
         }
     }
@@ -80,8 +78,8 @@ impl Lock {
         let mut said = format!("{}\n", std::process::id()).into_bytes();
         said.extend(archive_dir.as_os_str().as_bytes());
         said.push(b'\n');
-        self.flock.write_all_at(&said, 0)?;
-        self.flock.set_len(said.len() as u64)
+        self.file.write_all_at(&said, 0)?;
+        self.file.set_len(said.len() as u64)
     }
 }
 

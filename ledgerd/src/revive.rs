@@ -1,6 +1,8 @@
 //! Bringing a context back into memory that is in files only: because nobody needed it,
 //! or because memory was lost.
 
+use std::io;
+
 use ledger_client::wire::Refusal;
 use ledger_shm::Control;
 use ledger_shm::control::Facts;
@@ -77,6 +79,22 @@ impl Registry {
 
     /// A context in memory that begins as this file does.
     fn bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
+        match self.try_bring_back(home_name, head.clone()) {
+            // What could not be removed when it left memory is in the way.
+            Err(MapError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let epoch = head.facts.epoch;
+                for name in object::list(&self.instance)? {
+                    if matches!(name, Name::Control(of) | Name::Part(of, _) if of == epoch) {
+                        object::unlink(&self.instance, name)?;
+                    }
+                }
+                self.try_bring_back(home_name, head)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
         let first_seq = head.first_seq();
         let Head {
             facts,

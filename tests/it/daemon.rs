@@ -142,6 +142,14 @@ fn killed_before_any_of_its_system_calls_it_loses_nothing() {
     daemon::daemon(PROGRAMS, &Effort::little(15)).assert_hold();
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn whichever_of_its_system_calls_fails_it_goes_on_when_there_is_enough() {
+    use ledger_tests::torture::{Effort, starve};
+
+    starve::starve(PROGRAMS, &Effort::little(15)).assert_hold();
+}
+
 #[test]
 fn a_stopped_daemon_delays_no_append_and_no_read() {
     let instance = started(&[]);

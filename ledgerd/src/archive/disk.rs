@@ -1,6 +1,6 @@
 //! In which order what the archive does to its file system is safe.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ledger_client::place;
 use ledger_shm::file::FileName;
-use nix::fcntl::{Flock, FlockArg, OFlag, PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::file_system::FileSystem;
 
@@ -16,7 +16,7 @@ use super::file_system::FileSystem;
 /// share memory may share a disk.
 #[derive(Debug)]
 pub(crate) struct StateLock {
-    _flock: Flock<File>,
+    _file: File,
 }
 
 impl StateLock {
@@ -34,10 +34,10 @@ impl StateLock {
         let mut options = OpenOptions::new();
         options.mode(0o600).create(true).write(true);
         let file = options.open(dir.join("lock"))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(flock) => Ok(Some(StateLock { _flock: flock })),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error.into()),
+        match file.try_lock() {
+            Ok(()) => Ok(Some(StateLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }

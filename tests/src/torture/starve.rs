@@ -10,9 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ledger_client::AppendError;
+use ledger_shm::Refused;
 use nix::Error;
 use nix::sys::wait::WaitStatus;
 
+use super::observed::another;
 use super::promises::{RESUMES, TRIED};
 use super::service::{Told, WAIT, check_kept, lived};
 use super::{Effort, Verdicts};
@@ -109,12 +112,16 @@ impl Shortage {
     }
 }
 
-/// Whether it can fail so: memory without a file is the allocator's, and a counter takes 8
+/// Whether it is to fail: memory without a file is the allocator's, and a counter takes 8
 /// bytes or none.
 fn may_fail(call: &Call) -> bool {
     let is_of = |nr: libc::c_long| call.nr == nr as u64;
     if is_of(libc::SYS_mmap) {
         return call.args[4] as i32 >= 0;
+    }
+    // Whoever starts it hears of that by what it reports.
+    if is_of(libc::SYS_write) && call.args[0] == libc::STDERR_FILENO as u64 {
+        return false;
     }
     let is_counter = call.args[2] == 8;
     !((is_of(libc::SYS_write) || is_of(libc::SYS_read)) && is_counter)
@@ -178,6 +185,8 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
         // It may have ended.
         has_served = instance.builder().connect().is_ok();
         if has_served {
+            let has_closed = go_on(told);
+            verdicts.count("told_to_open_again", has_closed.into());
             check_kept(&instance, told, verdicts, case);
         }
     });
@@ -197,6 +206,26 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
     verdicts.check(TRIED, status.success(), || {
         format!("{case}: the last one: {status}")
     });
+}
+
+/// Has the attached appender go on. If the kernel had no memory for its connection, its
+/// context may have been given up as one that nobody uses, and it is told to open it again.
+fn go_on(told: &mut Told) -> bool {
+    let Some(appender) = &mut told.appender else {
+        return false;
+    };
+    appender.set_wait(PATIENCE);
+    match appender.append(&another()) {
+        Ok(appended) => {
+            told.appended.insert("log", appended.seq);
+            false
+        }
+        Err(AppendError::Refused(Refused::Closed)) => {
+            told.appender = None;
+            true
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn last(told: &Told) -> &[String] {
