@@ -14,7 +14,7 @@
 //! 3. [`kill`] and [`freeze`]: at every instruction of them; [`watcher`]: the same of those
 //!    who watch;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
-//! 5. [`starve`]: each of its system calls fails;
+//! 5. [`starve`]: each of its system calls fails; `service`: all that it has to do in both;
 //! 6. [`power`]: lost at each of its operations on the disk;
 //! 7. [`museum`]: what would be noticed if we made the mistakes of others.
 

@@ -5,8 +5,8 @@
 //! of what may be there after a loss of power is put somewhere else, without the memory,
 //! and another daemon is started on it.
 //!
-//! Reading order: [`story`], what the daemon has to do; [`diary`], what clients were told
-//! meanwhile; [`survivor`], what the other one has to have of it.
+//! Reading order: `story`, what the daemon has to do; `diary`, what clients were told
+//! meanwhile; `survivor`, what the other one has to have of it.
 
 mod diary;
 mod story;

@@ -2,7 +2,7 @@
 //! has gone on without it; or overtaken, which is what it looks for once more before it
 //! sleeps.
 //!
-//! Reading order: [`stage`], the ways a watcher can take, and how to stop one on each.
+//! Reading order: `stage`, the ways a watcher can take, and how to stop one on each.
 
 mod stage;
 
