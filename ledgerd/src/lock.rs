@@ -24,10 +24,32 @@ use nix::unistd::geteuid;
 use crate::daemon::StartError;
 use crate::log;
 
+/// A file that is locked until dropped (flock(2)).
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// Locks it, or gives it back and says why not.
+    pub(crate) fn lock(file: File) -> Result<Locked, (File, TryLockError)> {
+        match file.try_lock() {
+            Ok(()) => Ok(Locked(file)),
+            Err(error) => Err((file, error)),
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing does that too, but not while a child of another thread has the file that
+        // has not become its program yet.
+        let _ = self.0.unlock();
+    }
+}
+
 /// The lock of an instance, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    file: File,
+    file: Locked,
 }
 
 impl Lock {
@@ -44,15 +66,14 @@ impl Lock {
                 Mode::S_IRUSR | Mode::S_IWUSR,
             )
             .map_err(memory)?;
-            let file = File::from(fd);
-            file.try_lock().map_err(|error| match error {
+            let file = Locked::lock(File::from(fd)).map_err(|(file, error)| match error {
                 TryLockError::WouldBlock => StartError::AlreadyRunning {
                     instance: instance.name().to_owned(),
                     pid: holder(&file),
                 },
                 TryLockError::Error(source) => StartError::Memory { source },
             })?;
-            let locked = nix::sys::stat::fstat(&file).map_err(memory)?;
+            let locked = nix::sys::stat::fstat(&file.0).map_err(memory)?;
             if locked.st_uid != geteuid().as_raw() {
                 let message = format!("{} belongs to uid {}", path.display(), locked.st_uid);
                 return Err(StartError::Memory {
@@ -64,8 +85,8 @@ impl Lock {
             if named.is_ok_and(|named| named.st_ino == locked.st_ino) {
                 // Where memory is full it stays unsaid.
                 let pid = std::process::id().to_string();
-                let _ = file.set_len(0);
-                let _ = file.write_at(pid.as_bytes(), 0);
+                let _ = file.0.set_len(0);
+                let _ = file.0.write_at(pid.as_bytes(), 0);
                 return Ok(Lock { file });
             }
         }
@@ -78,8 +99,8 @@ impl Lock {
         let mut said = format!("{}\n", std::process::id()).into_bytes();
         said.extend(archive_dir.as_os_str().as_bytes());
         said.push(b'\n');
-        self.file.write_all_at(&said, 0)?;
-        self.file.set_len(said.len() as u64)
+        self.file.0.write_all_at(&said, 0)?;
+        self.file.0.set_len(said.len() as u64)
     }
 }
 
@@ -178,4 +199,31 @@ pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), St
         }
     }
     Ok((removed, freed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_given_back_though_somebody_else_has_its_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lock");
+        let open = || {
+            File::options()
+                .create(true)
+                .write(true)
+                .truncate(false)
+                .open(&path)
+        };
+        let file = open().expect("ours");
+        // As a child has it.
+        let inherited = file.try_clone().expect("a descriptor");
+        let locked = Locked::lock(file).expect("nobody has it");
+        let (_, error) = Locked::lock(open().expect("ours")).expect_err("it is locked");
+        assert!(matches!(error, TryLockError::WouldBlock), "{error}");
+        drop(locked);
+        Locked::lock(open().expect("ours")).expect("it was given back");
+        drop(inherited);
+    }
 }

@@ -11,12 +11,13 @@ use ledger_shm::file::FileName;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::file_system::FileSystem;
+use crate::lock::Locked;
 
 /// The lock of an instance's archive, held until dropped: two daemons that do not
 /// share memory may share a disk.
 #[derive(Debug)]
 pub(crate) struct StateLock {
-    _file: File,
+    _file: Locked,
 }
 
 impl StateLock {
@@ -34,10 +35,10 @@ impl StateLock {
         let mut options = OpenOptions::new();
         options.mode(0o600).create(true).write(true);
         let file = options.open(dir.join("lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(StateLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        match Locked::lock(file) {
+            Ok(file) => Ok(Some(StateLock { _file: file })),
+            Err((_, TryLockError::WouldBlock)) => Ok(None),
+            Err((_, TryLockError::Error(error))) => Err(error),
         }
     }
 }
