@@ -628,8 +628,8 @@ pub enum ReadError {
     /// Its memory could not be mapped.
     #[error("cannot map the context's memory: {0}")]
     Map(#[from] MapError),
-    /// Its memory is another uid's, and the daemon that could give it does not
-    /// answer.
+    /// It is in a file, or in another uid's memory, and the daemon that could give it does
+    /// not answer. Once there is one again, asking again is enough.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// This uid's processes hold too much already.

@@ -50,6 +50,8 @@ mod service;
 mod snapshot;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+#[cfg(target_arch = "x86_64")]
+mod storms;
 mod suggestors;
 #[cfg(target_arch = "x86_64")]
 mod synced;

@@ -18,8 +18,10 @@ pub mod torture;
 /// Reads the tracee's registers, which differ from machine to machine.
 #[cfg(target_arch = "x86_64")]
 pub mod traced;
+pub mod worker;
 
-use std::fs::Permissions;
+use std::error::Error;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -361,6 +363,12 @@ impl Instance {
         Peer::start(process::in_place(&mut self.command(self.programs.peer)))
     }
 
+    /// A peer that works by itself, and puts down what it is told.
+    pub(crate) fn working_peer(&self, args: &[&str], told: File) -> Process {
+        let mut command = self.command(self.programs.peer);
+        Process::start(command.args(args).stdin(Stdio::null()).stdout(told))
+    }
+
     /// A peer in a process of its own.
     pub fn peer(&self) -> Peer {
         Peer::start(&mut self.command(self.programs.peer))
@@ -387,7 +395,16 @@ pub fn now_ns() -> nix::Result<u64> {
 }
 
 /// Tells a peer whose instance it is.
-pub const OWNER: &str = "LEDGER_TEST_OWNER";
+const OWNER: &str = "LEDGER_TEST_OWNER";
+
+/// In a peer: whose instance it is.
+///
+/// # Errors
+///
+/// If nobody has told it.
+pub fn owner() -> Result<u32, Box<dyn Error>> {
+    Ok(std::env::var(OWNER)?.parse()?)
+}
 
 /// If set, a machine that does not allow what a test needs fails it.
 const EVERYTHING: &str = "LEDGER_TEST_EVERYTHING";

@@ -27,7 +27,8 @@
 //! | `end` | ends |
 //!
 //! `peer --small-memory LEN PROGRAM ARGS…` becomes that program, with a memory
-//! file system of LEN bytes of its own.
+//! file system of LEN bytes of its own. `peer --work ROLE CTX FROM` works by itself, see
+//! [`worker`].
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -38,7 +39,7 @@ use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, p
 use ledger_shm::object;
 use ledger_tests::attack::Attacker;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::{OWNER, now_ns, small_memory};
+use ledger_tests::{now_ns, owner, small_memory, worker};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
@@ -60,11 +61,6 @@ fn place() -> Result<(object::Instance, PathBuf), Box<dyn Error>> {
     let runtime_dir = place::runtime_dir(instance.uid());
     let socket = place::socket_path(&runtime_dir, &instance);
     Ok((instance, socket))
-}
-
-/// Whose instance it is.
-fn owner() -> Result<u32, Box<dyn Error>> {
-    Ok(std::env::var(OWNER)?.parse()?)
 }
 
 fn say(line: &str) -> std::io::Result<()> {
@@ -334,8 +330,14 @@ impl Peer {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|arg| arg == "--small-memory") {
-        std::process::exit(small_memory::become_program(args));
+    match args.next() {
+        Some(arg) if arg == "--small-memory" => {
+            std::process::exit(small_memory::become_program(args));
+        }
+        Some(arg) if arg == "--work" => {
+            return worker::work(args.filter_map(|arg| arg.into_string().ok()));
+        }
+        _ => {}
     }
     let mut peer = Peer::default();
     for line in std::io::stdin().lock().lines() {

@@ -158,6 +158,15 @@ impl Process {
         kill(self.pid(), signal).expect("our child");
     }
 
+    /// Kills it with SIGKILL and waits for its end, though it is not dropped yet.
+    pub(crate) fn kill_now(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Gone already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
     /// Somebody else has waited for its end.
     pub(crate) fn has_ended(&mut self) {
         self.child = None;
@@ -194,11 +203,7 @@ impl DerefMut for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // Gone already is as good.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill_now();
     }
 }
 

@@ -16,7 +16,8 @@
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
 //! 5. [`starve`]: each of its system calls fails; `service`: all that it has to do in both;
 //! 6. [`power`]: lost at each of its operations on the disk;
-//! 7. [`museum`]: what would be noticed if we made the mistakes of others.
+//! 7. [`storm`]: all of them killed and stopped at random, while they work;
+//! 8. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
 pub mod course;
@@ -30,6 +31,7 @@ pub mod power;
 pub mod promises;
 mod service;
 pub mod starve;
+pub mod storm;
 pub mod verdicts;
 pub mod victim;
 pub mod watcher;

@@ -1,0 +1,183 @@
+//! Appenders, watchers and the daemon, killed and stopped at random and started again,
+//! while all of them work on one log; on all processors, and on one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::promises::TRIED;
+use super::{Effort, Verdicts};
+use crate::process::Process;
+use crate::{Instance, Programs};
+
+mod calm;
+mod crew;
+
+use crew::{CREW, Crew};
+
+/// Rolls often, so that it happens in the middle of that.
+const ARGS: [&str; 8] = [
+    "--spare-min",
+    "64K",
+    "--spare-max",
+    "256K",
+    "--window",
+    "1M",
+    "--archive-file",
+    "8M",
+];
+/// Blows on one log, before what has become of it is looked at.
+const ROUND: usize = 1000;
+/// So often it is looked at whether those who are left go on.
+const LOOKED_AT_EVERY: usize = 50;
+
+/// What happens at random.
+#[derive(Clone, Copy, Debug)]
+enum Weather {
+    /// Clients are killed, and others come.
+    ClientKilled,
+    /// The daemon is, while it serves and while it starts; now and then a client.
+    DaemonKilled,
+    /// Everybody is stopped, and goes on after a while.
+    Stopped,
+}
+
+/// How much of each there is.
+const STORMS: [(Weather, bool, usize); 6] = [
+    (Weather::ClientKilled, false, 100_000),
+    (Weather::DaemonKilled, false, 5000),
+    (Weather::Stopped, false, 20_000),
+    (Weather::ClientKilled, true, 10_000),
+    (Weather::DaemonKilled, true, 1000),
+    (Weather::Stopped, true, 10_000),
+];
+
+/// Has it storm.
+pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
+    let mut verdicts = Verdicts::new("storm", effort);
+    let name = |(weather, is_on_one, _): &(Weather, bool, usize)| {
+        let on = if *is_on_one { "One" } else { "All" };
+        format!("{weather:?}On{on}")
+    };
+    let mut storms = STORMS.to_vec();
+    storms.retain(|storm| name(storm).contains(&effort.only));
+    for (n, storm) in storms.iter().enumerate() {
+        let (name, &(weather, is_on_one, blows)) = (name(storm), storm);
+        let began = Instant::now();
+        let effort = effort.share(storms.len() - n);
+        let mut rng = effort.rng(&name);
+        let _on_one = is_on_one.then(OnOne::begin);
+        let mut left = blows.min(effort.cases_max);
+        while left > 0 && effort.has_time() {
+            let count = left.min(ROUND);
+            let case = format!("{name}: with {left} blows left");
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                round(
+                    programs,
+                    weather,
+                    count,
+                    &effort,
+                    &mut rng,
+                    &mut verdicts,
+                    &case,
+                );
+            }));
+            verdicts.check(TRIED, outcome.is_ok(), || case);
+            left -= count;
+        }
+        eprintln!(
+            "storm: {name}: {} blows in {:.1} s",
+            blows.min(effort.cases_max) - left,
+            began.elapsed().as_secs_f64()
+        );
+    }
+    verdicts
+}
+
+fn round(
+    programs: Programs,
+    weather: Weather,
+    blows: usize,
+    effort: &Effort,
+    rng: &mut fastrand::Rng,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let mut instance = Instance::started(programs, &ARGS);
+    let mut crew = Crew::begin(&instance);
+    for n in 1..=blows {
+        if !effort.has_time() {
+            break;
+        }
+        match weather {
+            Weather::ClientKilled => {
+                pause(rng, Duration::from_millis(4));
+                crew.replace(&instance, rng.usize(..CREW), rng, verdicts, case);
+            }
+            Weather::DaemonKilled => {
+                kill_daemon(&mut instance, &mut crew, rng, verdicts, case);
+            }
+            Weather::Stopped => {
+                pause(rng, Duration::from_millis(4));
+                crew.stop_or_go_on(&instance, rng, verdicts);
+            }
+        }
+        if n % LOOKED_AT_EVERY == 0 {
+            crew.check_goes_on(verdicts, case);
+        }
+    }
+    calm::check(&instance, crew, effort, verdicts, case);
+}
+
+/// One that serves, one or two that have hardly started, and there is one again.
+fn kill_daemon(
+    instance: &mut Instance,
+    crew: &mut Crew,
+    rng: &mut fastrand::Rng,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    pause(rng, Duration::from_millis(30));
+    instance.kill_daemon();
+    verdicts.count("daemons_killed", 1);
+    if rng.u8(..10) == 0 {
+        crew.replace(instance, rng.usize(..CREW), rng, verdicts, case);
+    }
+    for _ in 0..rng.usize(..3) {
+        let mut command = instance.ledgerd(&["run"]);
+        let starting = Process::start(command.args(ARGS).stderr(Stdio::null()));
+        pause(rng, Duration::from_millis(10));
+        drop(starting);
+        verdicts.count("daemons_killed", 1);
+    }
+    instance.start(&ARGS);
+}
+
+/// Lets them work for up to that long: where it strikes them is the point of a storm.
+fn pause(rng: &mut fastrand::Rng, longest: Duration) {
+    std::thread::sleep(longest.mul_f64(rng.f64()));
+}
+
+/// Has this thread, and all that it starts, run on one processor, until it is dropped.
+struct OnOne(CpuSet);
+
+impl OnOne {
+    fn begin() -> OnOne {
+        let us = Pid::from_raw(0);
+        let before = sched_getaffinity(us).expect("our own");
+        let first = (0..CpuSet::count()).find(|cpu| before.is_set(*cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(first.expect("we run on one")).expect("it exists");
+        sched_setaffinity(us, &one).expect("a part of what was allowed");
+        OnOne(before)
+    }
+}
+
+impl Drop for OnOne {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
+}
