@@ -63,9 +63,30 @@ fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
 /// The kernel's.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let fd = new_socket(SockFlag::SOCK_NONBLOCK)?;
+    refuse_descriptors(&fd);
     nix::sys::socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
     Ok(fd)
+}
+
+/// Has nobody who connects here pass descriptors on to us: with the last reference to one
+/// goes what its closing takes, for a socket that lingers as long as its sender likes, and
+/// the kernel has whoever receives it wait for that. Kernels before 6.16 cannot refuse
+/// them (SO_PASSRIGHTS); there each is closed as it comes.
+fn refuse_descriptors(listener: &OwnedFd) {
+    // The same on all architectures but SPARC and PA-RISC; not in `libc` yet.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let no: libc::c_int = 0;
+    // SAFETY: it reads one integer, and there is one.
+    unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
 }
 
 /// A socket that somebody else listens at and has passed on, as a descriptor of
@@ -94,6 +115,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?) | OFlag::O_NONBLOCK;
     fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    refuse_descriptors(&fd);
     Ok(fd)
 }
 
@@ -221,6 +243,15 @@ impl Packets {
             None,
         )?;
         Ok(())
+    }
+
+    /// Whether the other side has not read yet all that was sent to it (tty_ioctl(4),
+    /// TIOCOUTQ). Yes, if the kernel cannot tell.
+    pub fn has_unread(&self) -> bool {
+        let mut len: libc::c_int = 0;
+        // SAFETY: it writes one integer, where there is one.
+        let outcome = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut len) };
+        outcome != 0 || len > 0
     }
 
     /// Receives one packet; `None` when the other side is gone.

@@ -8,7 +8,7 @@
 //!
 //! 1. [`Daemon`] starts and stops one;
 //! 2. [`Options`]: every limit, with its default;
-//! 3. `server`: the loop that answers clients;
+//! 3. `server`: the loop that answers clients; `connected`: how many of them;
 //! 4. `registry`: open, create, release; `rights`: who may;
 //! 5. `spares`: how many, how large, and for whom;
 //! 6. `room`: who keeps what when memory is short;
@@ -35,6 +35,7 @@ mod archive;
 pub mod cli;
 mod commands;
 mod config;
+mod connected;
 mod daemon;
 mod drop;
 mod held;

@@ -75,6 +75,8 @@ pub struct Options {
     pub contexts_max: usize,
     /// Clients that may be connected at once. Default: 10 000.
     pub clients_max: usize,
+    /// Of these, clients of one uid other than root and the owner. Default: 1000.
+    pub clients_max_per_uid: usize,
     /// Bytes that have left the window and that processes of one uid, other than
     /// root and the owner, may still map; who holds as much gets nothing more.
     /// Default: 1/8 of the budget.
@@ -178,6 +180,7 @@ impl Options {
             rights: Vec::new(),
             contexts_max: 1_000_000,
             clients_max: 10_000,
+            clients_max_per_uid: 1000,
             held_max: None,
             idle_close_after: Duration::from_secs(60),
         }

@@ -15,6 +15,7 @@ use ledger_shm::socket::{self, PACKET_LEN_MAX, Packets};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use crate::connected::Connected;
 use crate::options::Options;
 use crate::registry::Registry;
 use crate::rights::Who;
@@ -50,7 +51,7 @@ struct Client {
     packets: Packets,
     who: Who,
     id: ClientId,
-    /// One more than there may be: it is told so, and nothing else.
+    /// One more than there may be: it is told so, and nothing else, unless others go first.
     is_surplus: bool,
     stage: Stage,
     /// Until when it waits for memory at most.
@@ -75,6 +76,7 @@ pub(crate) struct Server {
     /// When the first of those who wait for memory has waited long enough.
     late_at: Option<Instant>,
     clients: HashMap<u64, Client>,
+    connected: Connected,
     next_client: u64,
     started: Instant,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
@@ -108,6 +110,7 @@ impl Server {
             deaf_until: None,
             late_at: None,
             clients: HashMap::new(),
+            connected: Connected::default(),
             next_client: FIRST_CLIENT,
             started: Instant::now(),
             buffer: Box::new([0; PACKET_LEN_MAX]),
@@ -170,35 +173,39 @@ impl Server {
         let Ok(peer) = packets.peer() else { return };
         // Kernels before 4.13 do not tell.
         let gids = packets.peer_groups().unwrap_or_default();
+        let who = Who::new(peer, gids, self.owner_uid);
         let id = self.next_client;
-        if self
-            .epoll
-            .add(&packets, EpollEvent::new(EpollFlags::EPOLLIN, id))
-            .is_ok()
-        {
-            self.next_client += 1;
-            tracing::debug!(
-                client = id,
-                pid = peer.pid,
-                uid = peer.uid,
-                "a client connects"
-            );
-            self.clients.insert(
-                id,
-                Client {
-                    packets,
-                    who: Who::new(peer, gids, self.owner_uid),
-                    is_surplus: self.clients.len() >= self.registry.options.clients_max,
-                    id: ClientId {
-                        number: id as u32,
-                        pid: peer.pid,
-                    },
-                    stage: Stage::Greeting,
-                    wait_until: None,
-                    open: Vec::new(),
-                },
-            );
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, id);
+        if !self.connected.join(&who, &self.registry.options) {
+            return;
         }
+        if self.epoll.add(&packets, event).is_err() {
+            self.connected.leave(&who);
+            return;
+        }
+        self.next_client += 1;
+        tracing::debug!(
+            client = id,
+            pid = peer.pid,
+            uid = peer.uid,
+            "a client connects"
+        );
+        let client = Client {
+            packets,
+            id: ClientId {
+                number: id as u32,
+                pid: peer.pid,
+            },
+            is_surplus: self
+                .connected
+                .exceeded(&who, &self.registry.options)
+                .is_some(),
+            who,
+            stage: Stage::Greeting,
+            wait_until: None,
+            open: Vec::new(),
+        };
+        self.clients.insert(id, client);
     }
 
     fn serve(&mut self, id: u64) {
@@ -217,6 +224,7 @@ impl Server {
         tracing::debug!(client = client.id.number, "a client is gone");
         // Closing the descriptor would do, but for a copy that somebody holds.
         let _ = self.epoll.delete(&client.packets);
+        self.connected.leave(&client.who);
         for (epoch, append) in client.open {
             self.registry.strike(epoch, client.id);
             self.registry.release(epoch, append);
@@ -241,6 +249,9 @@ impl Server {
                 client.stage = Stage::Ready;
                 Ok(())
             }
+            // Nor answers that nobody fetches: each may keep a descriptor, of which the
+            // kernel has only so many on their way for all of our clients.
+            Stage::Ready if client.packets.has_unread() => Err(Gone),
             Stage::Ready => {
                 let request = Request::decode(packet.bytes).ok_or(Gone)?;
                 self.handle(client, request)
@@ -252,21 +263,16 @@ impl Server {
 
     fn handle(&mut self, client: &mut Client, request: Request) -> Result<(), Gone> {
         tracing::debug!(client = client.id.number, ?request, "is asked");
-        // Others may have gone meanwhile.
-        client.is_surplus &= self.clients.len() >= self.registry.options.clients_max;
-        // Whoever runs it is told how it does, also then.
-        let may_ask = request == Request::Status && !client.who.is_foreign;
-        if client.is_surplus && !may_ask {
-            tracing::warn!(
-                clients_max = self.registry.options.clients_max,
-                "a client is one too many"
-            );
-            let refusal = Refusal::Limit {
-                what: "clients_max".into(),
-                max: self.registry.options.clients_max as u64,
-            };
-            send(client, &Reply::Refused(refusal).encode(), None)?;
-            return Err(Gone);
+        if client.is_surplus {
+            let exceeded = self.connected.exceeded(&client.who, &self.registry.options);
+            client.is_surplus = exceeded.is_some();
+            // Whoever runs it is told how it does, also then.
+            let may_ask = request == Request::Status && !client.who.is_foreign;
+            if let Some(refusal) = exceeded.filter(|_| !may_ask) {
+                tracing::warn!(?refusal, uid = client.who.uid, "a client is one too many");
+                send(client, &Reply::Refused(refusal).encode(), None)?;
+                return Err(Gone);
+            }
         }
         match request {
             Request::Open {

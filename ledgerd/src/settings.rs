@@ -75,6 +75,9 @@ pub(crate) struct Settings {
     /// Clients that may be connected at once [default: 10000]
     #[arg(long, env = "LEDGER_CLIENTS_MAX", value_name = "COUNT")]
     clients_max: Option<NonZeroU32>,
+    /// Clients that may be connected at once of one other uid [default: 1000]
+    #[arg(long, env = "LEDGER_CLIENTS_MAX_PER_UID", value_name = "COUNT")]
+    clients_max_per_uid: Option<NonZeroU32>,
     /// Bytes that have left the window and that processes of one other uid may
     /// still hold; then they get nothing more [default: 1/8 of the budget]
     #[arg(long, env = "LEDGER_HELD_MAX", value_name = "BYTES")]
@@ -130,6 +133,9 @@ impl Settings {
         }
         if let Some(max) = self.clients_max {
             options.clients_max = max.get() as usize;
+        }
+        if let Some(max) = self.clients_max_per_uid {
+            options.clients_max_per_uid = max.get() as usize;
         }
         options.held_max = self.held_max.map(|bytes| bytes.0);
         if let Some(pause) = self.idle_close_after {
