@@ -146,6 +146,16 @@ fn a_spoilt_bell_delays_nobody_for_long_and_keeps_nobody_out() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn who_may_only_read_harms_nobody() {
+    use ledger_tests::torture::{Effort, hostile};
+
+    if may_be_others() {
+        hostile::hostile(PROGRAMS, &Effort::little(5)).assert_hold();
+    }
+}
+
 #[test]
 fn a_reader_of_another_uid_sees_everything_across_segments() {
     if !may_be_others() {

@@ -2,6 +2,8 @@
 //! answered with what the kernel or the daemon said to it.
 #![allow(unsafe_code, reason = "attacks are made with raw system calls")]
 
+pub mod abuse;
+
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::OpenOptions;

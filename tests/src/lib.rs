@@ -4,6 +4,7 @@
 pub mod attack;
 pub mod damage;
 mod example;
+mod mapped;
 pub mod power;
 pub mod process;
 mod scripted;
@@ -363,9 +364,13 @@ impl Instance {
         Peer::start(process::in_place(&mut self.command(self.programs.peer)))
     }
 
-    /// A peer that works by itself, and puts down what it is told.
-    pub(crate) fn working_peer(&self, args: &[&str], told: File) -> Process {
+    /// A peer that works by itself, as another uid if one is named, and puts down what it
+    /// is told.
+    pub(crate) fn working_peer(&self, args: &[&str], uid: Option<u32>, told: File) -> Process {
         let mut command = self.command(self.programs.peer);
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
+        }
         Process::start(command.args(args).stdin(Stdio::null()).stdout(told))
     }
 

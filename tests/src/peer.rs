@@ -28,7 +28,7 @@
 //!
 //! `peer --small-memory LEN PROGRAM ARGS…` becomes that program, with a memory
 //! file system of LEN bytes of its own. `peer --work ROLE CTX FROM` works by itself, see
-//! [`worker`].
+//! [`worker`], and `peer --abuse WHAT CTX` does harm, see [`abuse`].
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -38,6 +38,7 @@ use std::time::Duration;
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, place};
 use ledger_shm::object;
 use ledger_tests::attack::Attacker;
+use ledger_tests::attack::abuse::abuse;
 use ledger_tests::sleeper::Sleeper;
 use ledger_tests::{now_ns, owner, small_memory, worker};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -330,12 +331,15 @@ impl Peer {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(arg) if arg == "--small-memory" => {
-            std::process::exit(small_memory::become_program(args));
-        }
-        Some(arg) if arg == "--work" => {
-            return worker::work(args.filter_map(|arg| arg.into_string().ok()));
+    let way = args.next();
+    match way.as_ref().and_then(|way| way.to_str()) {
+        Some("--small-memory") => std::process::exit(small_memory::become_program(args)),
+        Some("--work") => return worker::work(args.filter_map(|arg| arg.into_string().ok())),
+        Some("--abuse") => {
+            let mut args = args.filter_map(|arg| arg.into_string().ok());
+            let mut next = || args.next().ok_or("peer --abuse WHAT CTX");
+            let (instance, socket) = place()?;
+            return abuse(&socket, instance, &next()?, &next()?);
         }
         _ => {}
     }

@@ -17,13 +17,15 @@
 //! 5. [`starve`]: each of its system calls fails; `service`: all that it has to do in both;
 //! 6. [`power`]: lost at each of its operations on the disk;
 //! 7. [`storm`]: all of them killed and stopped at random, while they work;
-//! 8. [`museum`]: what would be noticed if we made the mistakes of others.
+//! 8. [`hostile`]: a context abused by who may only read it;
+//! 9. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
 pub mod course;
 pub mod daemon;
 pub mod freeze;
 pub mod frontier;
+pub mod hostile;
 pub mod kill;
 pub mod museum;
 mod observed;

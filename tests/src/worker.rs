@@ -41,12 +41,24 @@ impl Worker {
     ///
     /// If the kernel has no memory.
     pub fn start(instance: &Instance, role: &str, context: &str, from: u64) -> Worker {
+        let from = from.to_string();
+        Worker::new(|told| instance.working_peer(&["--work", role, context, &from], None, told))
+    }
+
+    /// Starts one of this uid that abuses a context ([`abuse`](crate::attack::abuse)).
+    ///
+    /// # Panics
+    ///
+    /// If the kernel has no memory.
+    pub fn abuser(instance: &Instance, uid: u32, what: &str, context: &str) -> Worker {
+        Worker::new(|told| instance.working_peer(&["--abuse", what, context], Some(uid), told))
+    }
+
+    fn new(start: impl FnOnce(File) -> Process) -> Worker {
         let told = memfd_create("told", MFdFlags::MFD_CLOEXEC).expect("memory");
         let told = File::from(told);
         // The same open file: its position is the process's, for we do not use it.
-        let theirs = told.try_clone().expect("a descriptor");
-        let args = ["--work", role, context, &from.to_string()];
-        let process = instance.working_peer(&args, theirs);
+        let process = start(told.try_clone().expect("a descriptor"));
         Worker { process, told }
     }
 

@@ -26,7 +26,7 @@ struct Cli {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
     /// Only kinds of cases that have this in their name, of those that have kinds: paths,
-    /// shortages, storms, patches.
+    /// shortages, storms, abuses, patches.
     #[arg(long, default_value = "")]
     only: String,
     /// Repeats what was drawn in an earlier run.
@@ -38,7 +38,7 @@ struct Cli {
 fn main() -> ExitCode {
     use ledger_tests::Programs;
     use ledger_tests::torture::{
-        Effort, Verdicts, daemon, freeze, kill, museum, power, starve, storm, watcher,
+        Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, starve, storm, watcher,
     };
 
     const PROGRAMS: Programs = Programs {
@@ -47,13 +47,14 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 8] = [
+    const ALL: [(&str, Torture); 9] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
         ("watcher", watcher::watcher),
         ("daemon", daemon::daemon),
         ("starve", starve::starve),
         ("storm", storm::storm),
+        ("hostile", hostile::hostile),
         ("power", power::power),
         ("museum", museum::museum),
     ];

@@ -34,6 +34,9 @@ pub const TOLD: Promise = "loss is told";
 /// What the kernel refuses is an error, and the service goes on when there is enough.
 pub const RESUMES: Promise = "goes on when there is enough";
 
+/// Who may only read keeps nobody from anything.
+pub const HARMLESS: Promise = "readers harm nobody";
+
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
@@ -41,7 +44,7 @@ pub const TRIED: Promise = "the torture itself";
 pub const GUARDED: Promise = "each defence has its test";
 
 /// All of them.
-pub const ALL: [Promise; 13] = [
+pub const ALL: [Promise; 14] = [
     WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED, DURABLE, LOADED,
-    TOLD, RESUMES,
+    TOLD, RESUMES, HARMLESS,
 ];

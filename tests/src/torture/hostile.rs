@@ -1,0 +1,185 @@
+//! Somebody who may read a context, and does to its bell and to the daemon whatever can
+//! be done, while others work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use ledger_client::{Appender, NewEntry};
+
+use super::observed::{Lateness, another, caught_up};
+use super::promises::{DENSE, HARMLESS, NO_WAITING, TRIED, WATCHED};
+use super::{Effort, Verdicts};
+use crate::attack::abuse::ABUSES;
+use crate::worker::Worker;
+use crate::{Instance, PATIENCE, Programs, eventually, may_be_others, now_ns};
+
+const OWNER: u32 = 61_001;
+const READER: u32 = 61_002;
+/// May read as well, and means no harm.
+const OTHER_READER: u32 = 61_003;
+const CONFIGURATION: &str = r#"
+spare_min = "64K"
+spare_max = "64K"
+window = "256K"
+archive_file = "64K"
+[[rights]]
+contexts = ["read"]
+users = [61002, 61003]
+right = "read"
+"#;
+/// What they have in common.
+const CONTEXT: &str = "read";
+/// So many do the same at once.
+const ABUSERS: usize = 3;
+/// How often it is looked at how the others fare, of each abuse.
+const ROUNDS: usize = 400;
+/// Entries that are appended each time, so that the log goes on and on.
+const FILLED: usize = 100;
+
+/// Has a context abused in each way there is.
+///
+/// # Panics
+///
+/// If it cannot be tried, and everything is wanted.
+pub fn hostile(programs: Programs, effort: &Effort) -> Verdicts {
+    let mut verdicts = Verdicts::new("hostile", effort);
+    if !may_be_others() {
+        return verdicts;
+    }
+    let mut abuses = ABUSES.to_vec();
+    abuses.retain(|what| what.contains(&effort.only));
+    for (n, what) in abuses.iter().enumerate() {
+        let began = Instant::now();
+        let effort = effort.share(abuses.len() - n);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            one(programs, what, &effort, &mut verdicts);
+        }));
+        verdicts.check(TRIED, outcome.is_ok(), || (*what).to_owned());
+        eprintln!("hostile: {what}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+    verdicts
+}
+
+fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts) {
+    let mut instance = Instance::of(OWNER, programs);
+    let config = instance.configure(CONFIGURATION);
+    instance.start(&["--config", config.to_str().expect("text")]);
+    let context = instance.context(CONTEXT);
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    let mut watcher = context.watch(1);
+    let sleeper = Worker::start(&instance, "watch", CONTEXT, 1);
+    fill(&mut appender);
+    eventually("it watches", || sleeper.told_last().expect("numbers"));
+    let sockets = socket_count(&instance);
+
+    let abusers: Vec<Worker> = (0..ABUSERS)
+        .map(|_| Worker::abuser(&instance, READER, what, CONTEXT))
+        .collect();
+    for abuser in &abusers {
+        eventually("it has begun", || abuser.told_last().expect("numbers"));
+    }
+    // A suite has more to do at the same time than a machine can be on time for.
+    let lateness = effort.is_all().then(Lateness::watched);
+    for round in 0..ROUNDS.min(effort.cases_max) {
+        if !effort.has_time() {
+            break;
+        }
+        let case = format!("{what}: round {round}");
+        fill(&mut appender);
+        check_append(&mut appender, &sleeper, lateness.as_ref(), verdicts, &case);
+        let latest = context.latest().expect("readable");
+        let seen = caught_up(&mut watcher);
+        verdicts.check(WATCHED, seen == Ok(latest), || {
+            format!("{case}: {seen:?} of {latest}")
+        });
+        check_newcomers(&instance, latest, verdicts, &case);
+        verdicts.count("rounds", 1);
+    }
+    if let Some(lateness) = &lateness {
+        lateness.tell(verdicts);
+    }
+    for abuser in &abusers {
+        let told = abuser.told_last();
+        verdicts.check(TRIED, told.is_ok(), || format!("{what}: {told:?}"));
+    }
+    drop(abusers);
+    eventually("what they had is given back", || {
+        (socket_count(&instance) <= sockets).then_some(())
+    });
+    let status = instance.stop_daemon();
+    verdicts.check(HARMLESS, status.success(), || format!("{what}: {status}"));
+}
+
+/// An append is done at once, and a watcher sees it in time.
+fn check_append(
+    appender: &mut Appender,
+    sleeper: &Worker,
+    lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let latest = appender.context().latest().expect("readable");
+    verdicts.check(NO_WAITING, appender.wait_ready(PATIENCE), || {
+        format!("{case}: no memory")
+    });
+    let since_ns = now_ns().expect("a clock");
+    let appended = appender.try_append(&another()).map(|appended| appended.seq);
+    verdicts.check(DENSE, appended == Ok(latest + 1), || {
+        format!("{case}: {appended:?} after {latest}")
+    });
+    let seen = eventually("it is seen", || match sleeper.told_last() {
+        Ok(Some((seq, _))) if seq <= latest => None,
+        Ok(None) => None,
+        seen => Some(seen),
+    });
+    let is_seen = matches!(seen, Ok(Some((seq, _))) if seq == latest + 1);
+    verdicts.check(WATCHED, is_seen, || format!("{case}: {seen:?}"));
+    if let (Some(lateness), Ok(Some((_, at_ns)))) = (lateness, seen) {
+        lateness.check(at_ns.saturating_sub(since_ns), verdicts, case);
+    }
+}
+
+/// Others who come meanwhile are served: the owner's, and other readers.
+fn check_newcomers(instance: &Instance, latest: u64, verdicts: &mut Verdicts, case: &str) {
+    let began = Instant::now();
+    let served = instance.builder().connect().map(|ledger| {
+        let read = ledger.context(CONTEXT).open();
+        let made = ledger.context(case).open_or_create();
+        let first = read.map(|context| context.get(1).map(|entry| entry.is_some()));
+        (format!("{first:?}"), made.map(|made| made.latest()))
+    });
+    let took_us = began.elapsed().as_micros() as u64;
+    verdicts.largest("longest_until_served_us", took_us);
+    let is_served = matches!(&served, Ok((first, Ok(Ok(0)))) if first == "Ok(Ok(true))");
+    verdicts.check(HARMLESS, is_served, || format!("{case}: {served:?}"));
+
+    let mut reader = instance.peer_as(OTHER_READER);
+    let opened = reader.ask(&format!("read {CONTEXT}"));
+    let digest = reader.ask("digest");
+    let is_served = opened == "ok" && digest.starts_with(&format!("ok {latest} "));
+    verdicts.check(HARMLESS, is_served, || {
+        format!("{case}: {opened}, {digest} of {latest}")
+    });
+}
+
+/// Has the log go on, in new memory.
+fn fill(appender: &mut Appender) {
+    let payload = [b'o'; 2000];
+    for _ in 0..FILLED {
+        let appended = appender.append(&NewEntry::new("other", &payload));
+        appended.expect("room");
+    }
+}
+
+/// How many sockets the daemon has.
+fn socket_count(instance: &Instance) -> usize {
+    let path = format!("/proc/{}/fd", instance.daemon_pid());
+    let is_socket = |fd: std::io::Result<std::fs::DirEntry>| {
+        let target = fd.and_then(|fd| fd.path().read_link());
+        // It may be closed meanwhile.
+        target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    let fds = std::fs::read_dir(path).expect("it lives");
+    fds.map(is_socket).filter(|is_socket| *is_socket).count()
+}
