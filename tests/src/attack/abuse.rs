@@ -44,6 +44,8 @@ pub const ABUSES: [&str; 8] = [
 const CROWD: usize = 10_000;
 /// Some of them at once who ask and do not listen.
 const UNREAD: usize = 50;
+/// What it has done by then is felt; it is said.
+const WELL_BEGUN: u64 = 2 * UNREAD as u64;
 /// Longer than any packet may be.
 const FAR_TOO_LONG: usize = 2 * PACKET_LEN_MAX;
 /// How long a sleep of an abuser lasts, so that it does something else again.
@@ -64,10 +66,12 @@ pub fn abuse(
     setrlimit(Resource::RLIMIT_NOFILE, descriptors_max, descriptors_max)?;
     let attacker = Attacker::new(socket, instance, context)?;
     let bell = mapped::words32(&attacker.bell, BELL_LEN)?;
-    println!("0 0");
     let mut rng = fastrand::Rng::new();
     let (mut kept, mut others) = (Vec::new(), Vec::new());
-    loop {
+    for done in 0_u64.. {
+        if done == WELL_BEGUN {
+            println!("{done} 0");
+        }
         match what {
             "bell" => scribble(bell, &mut rng),
             "futex" => play_with_futexes(bell, &mut rng)?,
@@ -117,6 +121,7 @@ pub fn abuse(
             other => return Err(format!("unknown abuse {other:?}").into()),
         }
     }
+    Ok(())
 }
 
 fn greeted(socket: &Path) -> Result<Packets, Box<dyn Error>> {
