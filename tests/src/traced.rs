@@ -347,6 +347,14 @@ impl TracedThread {
         Call { nr, args }
     }
 
+    /// Runs until it is about to wait for something to do, and stops there: with no lock
+    /// that others of its process might need.
+    pub fn run_to_rest(&self) {
+        // What it was interrupted in is gone on with by a call of its own.
+        const RESTS: [i64; 3] = [libc::SYS_poll, libc::SYS_ppoll, libc::SYS_restart_syscall];
+        while !RESTS.contains(&(self.run_to_call().nr as i64)) {}
+    }
+
     /// Makes that call, and stops behind it. Returns what the kernel says.
     pub fn call(&self) -> i64 {
         self.traced.call()

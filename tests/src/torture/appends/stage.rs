@@ -181,6 +181,7 @@ impl Stage {
                 fill(1, ALMOST_ALL);
                 let provision =
                     TracedThread::attach(victim.pid().as_raw() as u32, "ledger-provision");
+                provision.run_to_rest();
                 held = Some(provision);
                 // Beyond both spares.
                 let entry = NewEntry::new("other", &[b'o'; ALMOST_ALL]);
