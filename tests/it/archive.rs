@@ -603,6 +603,11 @@ fn verify_reads_the_file_that_is_not_finished() {
         );
         assert!(found["torn"].as_u64().is_some_and(|len| len > 0), "{found}");
     }
+    // Both: there are whole entries behind what is wrong, though the last is none.
+    std::fs::write(&path, &damaged[..whole.len() - 10]).expect("ours");
+    let found = verdict(&instance, &["log"], 1);
+    let first_bad = found["first_bad"].as_u64().expect("it is named");
+    assert!((2..100).contains(&first_bad), "{found}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rkyv::util::AlignedVec;
 
 use crate::entry::Entry;
 use crate::error::Corrupt;
-use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN};
+use crate::format::{FILE_COUNT_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
 use crate::merkle::Frontier;
 use crate::object::{MapError, Object};
 
@@ -76,13 +76,17 @@ impl Scan {
         let mut bytes = AlignedVec::<RECORD_ALIGN>::new();
         bytes.resize(source.total_len()?.saturating_sub(from) as usize, 0);
         source.read_exact_at(&mut bytes, from)?;
+        let entry_at = |at: usize| {
+            let bytes = &bytes[at..];
+            let body_len = RecordHeader::decode(bytes.first_chunk()?).body_len as usize;
+            Entry::from_bytes(bytes.get(..RECORD_HEADER_LEN + body_len)?).ok()
+        };
         let is_later = |entry: &Entry<'_>| {
             let count = entry.seq().checked_sub(self.last_seq());
             count.is_some_and(|count| (2..=FILE_COUNT_MAX).contains(&count))
         };
         let places = (0..bytes.len()).step_by(RECORD_ALIGN);
-        let mut entries = places.filter_map(|at| Entry::from_bytes(&bytes[at..]).ok());
-        let whole = entries.find(|entry| is_later(entry) && entry.verify().is_ok());
+        let whole = places.filter_map(entry_at).find(is_later);
         Ok(whole.map(|entry| entry.seq()))
     }
 
