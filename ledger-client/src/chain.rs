@@ -242,9 +242,7 @@ pub(crate) fn map_part(
         object.distrust();
     }
     let segment = Segment::map(&object, writable)?;
-    if segment.epoch() != epoch.0 || segment.part() != part {
-        return Err(Corrupt::new("part number in a header", segment.part(), part).into());
-    }
+    segment.check_is(epoch.0, part)?;
     Ok(Arc::new(segment))
 }
 

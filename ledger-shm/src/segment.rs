@@ -65,6 +65,23 @@ impl Segment {
         self.part
     }
 
+    /// That it is the part that its name says.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] names the field of its header that says otherwise.
+    pub fn check_is(&self, epoch: [u8; 16], part: u64) -> Result<(), Corrupt> {
+        Corrupt::check("part number in a header", self.part, part)?;
+        let halves = |epoch: [u8; 16]| {
+            let epoch = u128::from_be_bytes(epoch);
+            [(epoch >> 64) as u64, epoch as u64]
+        };
+        for (found, expected) in halves(self.epoch).into_iter().zip(halves(epoch)) {
+            Corrupt::check("epoch in a header", found, expected)?;
+        }
+        Ok(())
+    }
+
     /// Where its index and data lie.
     pub fn geometry(&self) -> Geometry {
         self.geometry

@@ -77,9 +77,7 @@ pub(crate) fn map(
 ) -> Result<Arc<Segment>, MapError> {
     let object = Object::open(instance, Name::Part(epoch, number), true)?;
     let segment = Segment::map(&object, true)?;
-    if segment.part() != number || segment.epoch() != epoch.0 {
-        return Err(Corrupt::new("part number in a header", segment.part(), number).into());
-    }
+    segment.check_is(epoch.0, number)?;
     Ok(Arc::new(segment))
 }
 

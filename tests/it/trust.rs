@@ -156,6 +156,16 @@ fn who_may_only_read_harms_nobody() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_a_writer_spoils_is_its_own_context() {
+    use ledger_tests::torture::{Effort, wild};
+
+    if may_be_others() {
+        wild::wild(PROGRAMS, &Effort::little(4)).assert_hold();
+    }
+}
+
 #[test]
 fn a_reader_of_another_uid_sees_everything_across_segments() {
     if !may_be_others() {

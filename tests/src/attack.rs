@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "attacks are made with raw system calls")]
 
 pub mod abuse;
+pub mod scribble;
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -28,7 +28,8 @@
 //!
 //! `peer --small-memory LEN PROGRAM ARGS…` becomes that program, with a memory
 //! file system of LEN bytes of its own. `peer --work ROLE CTX FROM` works by itself, see
-//! [`worker`], and `peer --abuse WHAT CTX` does harm, see [`abuse`].
+//! [`worker`], `peer --abuse WHAT CTX` and `peer --scribble TARGET CTX
+//! SEED` do harm, see [`abuse`] and [`scribble`].
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -39,6 +40,7 @@ use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, p
 use ledger_shm::object;
 use ledger_tests::attack::Attacker;
 use ledger_tests::attack::abuse::abuse;
+use ledger_tests::attack::scribble::scribble;
 use ledger_tests::sleeper::Sleeper;
 use ledger_tests::{now_ns, owner, small_memory, worker};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -340,6 +342,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut next = || args.next().ok_or("peer --abuse WHAT CTX");
             let (instance, socket) = place()?;
             return abuse(&socket, instance, &next()?, &next()?);
+        }
+        Some("--scribble") => {
+            let mut args = args.filter_map(|arg| arg.into_string().ok());
+            let mut next = || args.next().ok_or("peer --scribble TARGET CTX SEED");
+            let (_, socket) = place()?;
+            return scribble(&socket, &next()?, &next()?, next()?.parse()?);
         }
         _ => {}
     }

@@ -18,6 +18,7 @@
 //! 6. [`power`]: lost at each of its operations on the disk;
 //! 7. [`storm`]: all of them killed and stopped at random, while they work;
 //! 8. [`hostile`]: a context abused by who may only read it;
+//!    [`wild`]: its memory spoilt by who may append to it;
 //! 9. [`museum`]: what would be noticed if we made the mistakes of others.
 
 pub mod appends;
@@ -37,5 +38,6 @@ pub mod storm;
 pub mod verdicts;
 pub mod victim;
 pub mod watcher;
+pub mod wild;
 
 pub use verdicts::{Effort, Verdicts};

@@ -36,29 +36,39 @@ pub struct Worker {
 
 impl Worker {
     /// Starts one; `from` is who it is, or where it watches from.
-    ///
-    /// # Panics
-    ///
-    /// If the kernel has no memory.
     pub fn start(instance: &Instance, role: &str, context: &str, from: u64) -> Worker {
         let from = from.to_string();
-        Worker::new(|told| instance.working_peer(&["--work", role, context, &from], None, told))
+        Worker::of(instance, None, &["--work", role, context, &from])
     }
 
-    /// Starts one of this uid that abuses a context ([`abuse`](crate::attack::abuse)).
-    ///
-    /// # Panics
-    ///
-    /// If the kernel has no memory.
-    pub fn abuser(instance: &Instance, uid: u32, what: &str, context: &str) -> Worker {
-        Worker::new(|told| instance.working_peer(&["--abuse", what, context], Some(uid), told))
+    /// The same, of another uid.
+    pub fn start_as(uid: u32, instance: &Instance, role: &str, context: &str, from: u64) -> Worker {
+        let from = from.to_string();
+        Worker::of(instance, Some(uid), &["--work", role, context, &from])
     }
 
-    fn new(start: impl FnOnce(File) -> Process) -> Worker {
+    /// Starts one of this uid that [abuses](crate::attack::abuse) a context.
+    pub fn abuser(uid: u32, instance: &Instance, what: &str, context: &str) -> Worker {
+        Worker::of(instance, Some(uid), &["--abuse", what, context])
+    }
+
+    /// Starts one of this uid that [scribbles](crate::attack::scribble) into a context.
+    pub fn scribbler(
+        uid: u32,
+        instance: &Instance,
+        target: &str,
+        context: &str,
+        seed: u64,
+    ) -> Worker {
+        let seed = seed.to_string();
+        Worker::of(instance, Some(uid), &["--scribble", target, context, &seed])
+    }
+
+    fn of(instance: &Instance, uid: Option<u32>, args: &[&str]) -> Worker {
         let told = memfd_create("told", MFdFlags::MFD_CLOEXEC).expect("memory");
         let told = File::from(told);
         // The same open file: its position is the process's, for we do not use it.
-        let process = start(told.try_clone().expect("a descriptor"));
+        let process = instance.working_peer(args, uid, told.try_clone().expect("a descriptor"));
         Worker { process, told }
     }
 

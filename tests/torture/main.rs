@@ -26,7 +26,7 @@ struct Cli {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
     /// Only kinds of cases that have this in their name, of those that have kinds: paths,
-    /// shortages, storms, abuses, patches.
+    /// shortages, storms, abuses, targets, patches.
     #[arg(long, default_value = "")]
     only: String,
     /// Repeats what was drawn in an earlier run.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     use ledger_tests::Programs;
     use ledger_tests::torture::{
         Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, starve, storm, watcher,
+        wild,
     };
 
     const PROGRAMS: Programs = Programs {
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 9] = [
+    const ALL: [(&str, Torture); 10] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
         ("watcher", watcher::watcher),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ("starve", starve::starve),
         ("storm", storm::storm),
         ("hostile", hostile::hostile),
+        ("wild", wild::wild),
         ("power", power::power),
         ("museum", museum::museum),
     ];

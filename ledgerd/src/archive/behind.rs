@@ -490,8 +490,6 @@ fn map(instance: &Instance, control: &Control, part: u64) -> Result<Arc<Segment>
     let mut object = Object::open(instance, name, false)?;
     object.distrust();
     let segment = Segment::map(&object, false)?;
-    if segment.part() != part || segment.epoch() != control.epoch().0 {
-        return Err(Corrupt::new("part number in a header", segment.part(), part).into());
-    }
+    segment.check_is(control.epoch().0, part)?;
     Ok(Arc::new(segment))
 }

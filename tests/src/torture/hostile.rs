@@ -74,7 +74,7 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
     let sockets = socket_count(&instance);
 
     let abusers: Vec<Worker> = (0..ABUSERS)
-        .map(|_| Worker::abuser(&instance, READER, what, CONTEXT))
+        .map(|_| Worker::abuser(READER, &instance, what, CONTEXT))
         .collect();
     for abuser in &abusers {
         eventually("it has begun", || abuser.told_last().expect("numbers"));

@@ -37,6 +37,13 @@ pub const RESUMES: Promise = "goes on when there is enough";
 /// Who may only read keeps nobody from anything.
 pub const HARMLESS: Promise = "readers harm nobody";
 
+/// Bytes of another process never cause a panic.
+pub const NO_PANIC: Promise = "no panic";
+/// What a writer spoils is its own context.
+pub const CONTAINED: Promise = "damage stays where it is";
+/// Nothing that is no entry gets into a file.
+pub const VALID: Promise = "files are valid";
+
 /// No promise of ours: it was possible to look.
 pub const TRIED: Promise = "the torture itself";
 
@@ -44,7 +51,7 @@ pub const TRIED: Promise = "the torture itself";
 pub const GUARDED: Promise = "each defence has its test";
 
 /// All of them.
-pub const ALL: [Promise; 14] = [
+pub const ALL: [Promise; 17] = [
     WHOLE, DENSE, KEPT, NO_WAITING, FENCED, UNCHANGED, WATCHED, WOKEN, ATTACHED, DURABLE, LOADED,
-    TOLD, RESUMES, HARMLESS,
+    TOLD, RESUMES, HARMLESS, NO_PANIC, CONTAINED, VALID,
 ];

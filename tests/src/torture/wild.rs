@@ -1,0 +1,278 @@
+//! Somebody who may append to a context, and writes anything anywhere into its memory,
+//! while others append to it, read it and have commands look at it.
+
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Instant;
+
+use ledger_client::{Appender, Context};
+use ledger_shm::Entry;
+use ledger_shm::file::{FileName, Scan, verify};
+use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
+
+use super::observed::{another, append_at_once, entries};
+use super::promises::{CONTAINED, KEPT, NO_PANIC, TRIED, VALID};
+use super::{Effort, Verdicts};
+use crate::attack::scribble::TARGETS;
+use crate::process::Process;
+use crate::worker::{Worker, whose};
+use crate::{Instance, PATIENCE, Programs, eventually, may_be_others};
+
+const OWNER: u32 = 61_001;
+const READER: u32 = 61_002;
+const APPENDER: u32 = 61_003;
+const CONFIGURATION: &str = r#"
+spare_min = "16K"
+spare_max = "64K"
+window = "64K"
+archive_file = "64K"
+idle_close_after = 0.1
+[[rights]]
+contexts = ["wild*"]
+users = [61003]
+right = "append"
+[[rights]]
+contexts = ["wild*"]
+users = [61002]
+right = "read"
+"#;
+/// A context that nobody scribbles into.
+const SOUND: &str = "sound";
+/// Contexts that are spoilt on one instance.
+const ROUND: usize = 25;
+/// Contexts that are spoilt in each way.
+const CASES: usize = 1000;
+/// Entries that a context has before.
+const APPENDED: u64 = 30;
+/// What looks at a spoilt context.
+const LOOKS: [&[&str]; 9] = [
+    &["get"],
+    &["info"],
+    &["inspect"],
+    &["verify"],
+    &["tail", "--lines", "5"],
+    &["watchers"],
+    &["timeline"],
+    &["snapshot", "export"],
+    &["export"],
+];
+
+/// Has contexts spoilt in each way there is.
+///
+/// # Panics
+///
+/// If it cannot be tried, and everything is wanted.
+pub fn wild(programs: Programs, effort: &Effort) -> Verdicts {
+    let mut verdicts = Verdicts::new("wild", effort);
+    if !may_be_others() {
+        return verdicts;
+    }
+    let mut targets = TARGETS.to_vec();
+    targets.retain(|target| target.contains(&effort.only));
+    for (n, target) in targets.iter().enumerate() {
+        let began = Instant::now();
+        let effort = effort.share(targets.len() - n);
+        let mut rng = effort.rng(target);
+        let mut left = CASES.min(effort.cases_max);
+        while left > 0 && effort.has_time() {
+            let count = left.min(ROUND);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                round(programs, target, count, &effort, &mut rng, &mut verdicts);
+            }));
+            verdicts.check(TRIED, outcome.is_ok(), || {
+                format!("{target}: with {left} left")
+            });
+            left -= count;
+        }
+        eprintln!("wild: {target}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+    verdicts
+}
+
+fn round(
+    programs: Programs,
+    target: &str,
+    count: usize,
+    effort: &Effort,
+    rng: &mut fastrand::Rng,
+    verdicts: &mut Verdicts,
+) {
+    let mut instance = Instance::of(OWNER, programs);
+    let config = instance.configure(CONFIGURATION);
+    let args = ["--config", config.to_str().expect("text")];
+    instance.start(&args);
+    let sound = instance.context(SOUND);
+    let mut appender = sound.appender().expect("an appender");
+    for n in 0..count {
+        if !effort.has_time() {
+            break;
+        }
+        let seed = rng.u64(..);
+        let case = format!("{target}, {seed}");
+        let name = format!("wild{n}");
+        spoil(&instance, target, &name, seed, rng, verdicts, &case);
+        check_sound(&instance, &mut appender, n, verdicts, &case);
+        verdicts.count("spoilt", 1);
+    }
+    let before = entries(&sound);
+    let status = instance.stop_daemon();
+    verdicts.check(NO_PANIC, status.success(), || format!("{target}: {status}"));
+    check_files(&instance.state_dir(), verdicts, target);
+    // The next one finds all of it.
+    instance.start(&args);
+    let after = entries(&instance.context(SOUND));
+    verdicts.check(KEPT, before.is_ok() && before == after, || {
+        format!("{target}: {after:?}, not {before:?}")
+    });
+    look(&instance, &["ls"], None, verdicts, target);
+    look(&instance, &["verify", "--all"], None, verdicts, target);
+    check_sound(&instance, &mut appender, count, verdicts, target);
+    let status = instance.stop_daemon();
+    verdicts.check(NO_PANIC, status.success(), || format!("{target}: {status}"));
+    check_files(&instance.state_dir(), verdicts, target);
+}
+
+/// Spoils one context while others work on it, and has commands look at it.
+fn spoil(
+    instance: &Instance,
+    target: &str,
+    name: &str,
+    seed: u64,
+    rng: &mut fastrand::Rng,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let made = instance.context(name);
+    let appender = Worker::start_as(APPENDER, instance, "append", name, seed);
+    eventually("there is something to spoil", || {
+        (made.latest().expect("not spoilt yet") >= APPENDED).then_some(())
+    });
+    let mut others = vec![
+        ("an appender", appender),
+        ("a watcher", Worker::start(instance, "watch", name, 1)),
+        (
+            "another uid's watcher",
+            Worker::start_as(READER, instance, "watch", name, 1),
+        ),
+    ];
+    let scribbler = Worker::scribbler(APPENDER, instance, target, name, seed);
+    look_at(instance, name, rng, verdicts, case);
+    eventually("it is spoilt", || scribbler.told_last().expect("numbers"));
+    look_at(instance, name, rng, verdicts, case);
+    drop(scribbler);
+    for (who, worker) in &mut others {
+        let ended = worker.process.try_wait().expect("our child");
+        let is_fine = ended.is_none_or(|status| !has_panicked(status));
+        verdicts.check(NO_PANIC, is_fine, || format!("{case}: {who}: {ended:?}"));
+        verdicts.count("went_on", u64::from(ended.is_none()));
+    }
+}
+
+/// Some command looks at a spoilt context.
+fn look_at(
+    instance: &Instance,
+    name: &str,
+    rng: &mut fastrand::Rng,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let what = LOOKS[rng.usize(..LOOKS.len())];
+    look(instance, what, Some(name), verdicts, case);
+}
+
+fn look(
+    instance: &Instance,
+    what: &[&str],
+    name: Option<&str>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let mut command = instance.ledgerd(what);
+    command
+        .args(name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let output = Process::start(command.stderr(Stdio::piped())).output();
+    let status = output.status;
+    verdicts.check(NO_PANIC, !has_panicked(status), || {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{case}: {what:?}: {status}: {said}")
+    });
+    verdicts.count("looks_that_succeeded", u64::from(status.success()));
+    verdicts.count("looks", 1);
+}
+
+/// By a signal, or by what Rust ends a program with that panics.
+fn has_panicked(status: ExitStatus) -> bool {
+    const PANICKED: i32 = 101;
+    status.signal().is_some() || status.code() == Some(PANICKED)
+}
+
+/// A context beside the spoilt one is appended to, archived and read, and others are made.
+fn check_sound(
+    instance: &Instance,
+    appender: &mut Appender,
+    n: usize,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let context: Context = appender.context().clone();
+    let latest = context.latest().expect("readable");
+    appender.wait_ready(PATIENCE);
+    append_at_once(appender, latest + 1, verdicts, case);
+    let durable = context.wait_durable(latest + 1, PATIENCE);
+    verdicts.check(CONTAINED, durable.is_ok(), || {
+        format!("{case}: {durable:?}")
+    });
+    let made = instance
+        .connect()
+        .context(&format!("new{n}"))
+        .open_or_create()
+        .map_err(|error| error.to_string())
+        .and_then(|made| made.appender().map_err(|error| error.to_string()))
+        .and_then(|mut made| made.append(&another()).map_err(|error| error.to_string()));
+    verdicts.check(CONTAINED, made.is_ok(), || format!("{case}: {made:?}"));
+}
+
+/// What is in files is what was appended, all of it valid, and nothing else.
+fn check_files(dir: &Path, verdicts: &mut Verdicts, case: &str) {
+    for entry in std::fs::read_dir(dir).expect("ours").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            check_files(&path, verdicts, case);
+            continue;
+        }
+        let name = entry.file_name();
+        let Some(kind) = name.to_str().and_then(FileName::parse) else {
+            continue;
+        };
+        let checked = check_file(kind, &std::fs::read(&path).expect("ours"));
+        verdicts.check(VALID, checked.is_ok(), || {
+            format!("{case}: {}: {checked:?}", path.display())
+        });
+        verdicts.count("files", 1);
+    }
+}
+
+fn check_file(kind: FileName, bytes: &[u8]) -> Result<(), String> {
+    if let FileName::Finished(_) = kind {
+        verify(bytes).map_err(|why| why.to_string())?;
+    }
+    let scan = Scan::of(bytes).map_err(|why| why.to_string())?;
+    let mut at = scan.head.data_offset();
+    while at < scan.valid_len() {
+        let header = bytes[at..].first_chunk().ok_or("half a header")?;
+        let len = RECORD_HEADER_LEN + RecordHeader::decode(header).body_len as usize;
+        let entry = Entry::from_bytes(&bytes[at..][..len]).map_err(|why| why.to_string())?;
+        if whose(&entry).is_none() && entry.key() != "other" {
+            return Err(format!("{}: nobody has appended it", entry.seq()));
+        }
+        at += len.next_multiple_of(RECORD_ALIGN);
+    }
+    match (kind, scan.damage) {
+        (FileName::Open(_) | FileName::Failed(_), Some(why)) => Err(why.to_string()),
+        _ => Ok(()),
+    }
+}
