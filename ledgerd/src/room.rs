@@ -105,60 +105,62 @@ impl Registry {
             return;
         }
         while !self.fits(len) {
-            let largest = (0..beyond_share.len()).max_by_key(|index| beyond_share[*index].0);
-            let Some(largest) = largest else { return };
-            let epoch = beyond_share[largest].1;
-            let is_evicted = self.evict(epoch);
+            beyond_share.sort_unstable_by_key(|(sealed_len, _)| *sealed_len);
+            let Some((sealed_len, epoch)) = beyond_share.pop() else {
+                return;
+            };
+            // One part at least; then the next largest has its turn.
+            let next_len = beyond_share.last().map_or(share, |(len, _)| *len);
+            let missing = self.logs.committed_len().saturating_add(len) - self.budget;
+            let kept_len = next_len.max(sealed_len.saturating_sub(missing));
+            let is_evicted = self.evict(epoch, kept_len.min(sealed_len - 1));
             let sealed_len = self.logs.get(epoch).map_or(0, Log::sealed_len);
             if is_evicted && sealed_len > share {
-                beyond_share[largest].0 = sealed_len;
-            } else {
-                beyond_share.swap_remove(largest);
+                beyond_share.push((sealed_len, epoch));
             }
         }
     }
 
     /// Evicts what a context has in memory beyond its window.
     pub(crate) fn keep_window(&mut self, epoch: Epoch) {
-        let is_over =
-            |log: &Log, default: u64| log.sealed_len() > log.lengths.window.unwrap_or(default);
-        while self
-            .logs
-            .get(epoch)
-            .is_some_and(|log| is_over(log, self.window_len))
-        {
-            if !self.evict(epoch) {
-                return;
-            }
+        if let Some(log) = self.logs.get(epoch) {
+            let window_len = log.lengths.window.unwrap_or(self.window_len);
+            self.evict(epoch, window_len);
         }
     }
 
-    /// Evicts the oldest part of a context; false if there is none to evict.
-    fn evict(&mut self, epoch: Epoch) -> bool {
-        if self.logs.get(epoch).is_some_and(|log| log.is_leaving) {
-            return false;
+    /// Evicts the oldest parts of a context that has more sealed than this; false if it
+    /// still has, because one cannot be evicted.
+    fn evict(&mut self, epoch: Epoch, kept_len: u64) -> bool {
+        let is_over = |log: &Log| log.sealed_len() > kept_len;
+        match self.logs.get(epoch) {
+            Some(log) if is_over(log) && !log.is_leaving => {}
+            log => return !log.is_some_and(is_over),
         }
         let mut unfinished = None;
-        let retired = self.logs.change(epoch, |log| {
-            let mut retired = None;
+        let mut retired = Vec::new();
+        // In one visit: nobody may be attached, and then each maps all of the chain.
+        self.logs.change(epoch, |log| {
             log.visit(&self.instance, |log, instance| {
                 log.follow(instance)?;
-                unfinished = log.unfinished_seq(instance)?;
-                if unfinished.is_none() {
-                    retired = log.retire_oldest();
+                while is_over(log) {
+                    unfinished = log.unfinished_seq(instance)?;
+                    if unfinished.is_some() {
+                        break;
+                    }
+                    match log.retire_oldest() {
+                        Some(part) => retired.push(part),
+                        None => break,
+                    }
                 }
                 Ok(())
             });
-            retired
         });
         if let Some(seq) = unfinished {
             self.finish(epoch, seq);
         }
-        let Some(part) = retired.flatten() else {
-            return false;
-        };
-        self.unlink_later(epoch, vec![part]);
-        true
+        self.unlink_later(epoch, retired);
+        !self.logs.get(epoch).is_some_and(is_over)
     }
 
     /// Begins to give up the memory of a context that nobody has open: closed, it is

@@ -59,33 +59,14 @@ pub fn scribble(
     connection
         .receive(&mut [0; PACKET_LEN_MAX])?
         .ok_or("no greeting")?;
-    let (reply, _) = ask(&connection, &open(context, true))?;
-    let Reply::Opened { epoch, current, .. } = reply else {
-        return Err(format!("{reply:?}").into());
+    // A log may go on faster than its parts are asked for.
+    let deadline = Instant::now() + PATIENCE;
+    let (first, spares) = loop {
+        match parts(&connection, context) {
+            Err(_) if Instant::now() < deadline => {}
+            parts => break parts?,
+        }
     };
-    let request = Request::Spares {
-        epoch,
-        record_len: 0,
-    };
-    let (reply, _) = ask(&connection, &request)?;
-    let Reply::Spares { parts, .. } = reply else {
-        return Err(format!("{reply:?}").into());
-    };
-    let map = |part| -> Result<Part, Box<dyn Error>> {
-        let (reply, fd) = ask(&connection, &object(epoch, Some(part), true))?;
-        let fd = fd.ok_or_else(|| format!("{reply:?}"))?;
-        let len = nix::sys::stat::fstat(&fd)?.st_size as usize;
-        let words = mapped::words(fd, len)?;
-        let field = |at: usize| words[at / 8].load(Ordering::Relaxed) as usize;
-        Ok(Part {
-            words,
-            index_at: field(std::mem::offset_of!(SegmentHeader, index_offset)) / 8,
-            slot_count: field(std::mem::offset_of!(SegmentHeader, slot_capacity)),
-            data_at: field(std::mem::offset_of!(SegmentHeader, data_offset)),
-        })
-    };
-    let first = map(current)?;
-    let spares = parts.into_iter().map(map).collect::<Result<Vec<_>, _>>()?;
 
     let mut rng = fastrand::Rng::with_seed(seed);
     match target {
@@ -118,6 +99,37 @@ pub fn scribble(
     // Whoever goes has the daemon look.
     std::thread::sleep(PATIENCE);
     Ok(())
+}
+
+/// Where a context is now, and where it may go on.
+fn parts(connection: &Packets, context: &str) -> Result<(Part, Vec<Part>), Box<dyn Error>> {
+    let (reply, _) = ask(connection, &open(context, true))?;
+    let Reply::Opened { epoch, current, .. } = reply else {
+        return Err(format!("{reply:?}").into());
+    };
+    let request = Request::Spares {
+        epoch,
+        record_len: 0,
+    };
+    let (reply, _) = ask(connection, &request)?;
+    let Reply::Spares { parts, .. } = reply else {
+        return Err(format!("{reply:?}").into());
+    };
+    let map = |part| -> Result<Part, Box<dyn Error>> {
+        let (reply, fd) = ask(connection, &object(epoch, Some(part), true))?;
+        let fd = fd.ok_or_else(|| format!("{reply:?}"))?;
+        let len = nix::sys::stat::fstat(&fd)?.st_size as usize;
+        let words = mapped::words(fd, len)?;
+        let field = |at: usize| words[at / 8].load(Ordering::Relaxed) as usize;
+        Ok(Part {
+            words,
+            index_at: field(std::mem::offset_of!(SegmentHeader, index_offset)) / 8,
+            slot_count: field(std::mem::offset_of!(SegmentHeader, slot_capacity)),
+            data_at: field(std::mem::offset_of!(SegmentHeader, data_offset)),
+        })
+    };
+    let first = map(current)?;
+    Ok((first, parts.into_iter().map(map).collect::<Result<_, _>>()?))
 }
 
 /// Something else than a word is: another number, or one that looks like it.

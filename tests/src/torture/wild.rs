@@ -28,7 +28,7 @@ spare_min = "16K"
 spare_max = "64K"
 window = "64K"
 archive_file = "64K"
-idle_close_after = 0.1
+idle_close_after = 1.0
 [[rights]]
 contexts = ["wild*"]
 users = [61003]
