@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use ledger_shm::format::SEGMENT_HEADER_LEN;
 use ledger_shm::fork::Generation;
+use ledger_shm::format::SEGMENT_HEADER_LEN;
 use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name, Object, unlink};
 use ledger_shm::read::{Cursor, Filter, Found, Link};
 use ledger_shm::segment::Geometry;
@@ -42,7 +42,8 @@ fuzz_target!(|input: (&[u8], u64)| {
     let mut memory = vec![0; segment.geometry().segment_len - SEGMENT_HEADER_LEN];
     let len = bytes.len().min(memory.len());
     memory[..len].copy_from_slice(&bytes[..len]);
-    file.write_all_at(&memory, SEGMENT_HEADER_LEN as u64).expect("inside");
+    file.write_all_at(&memory, SEGMENT_HEADER_LEN as u64)
+        .expect("inside");
 
     let link = Link {
         segment: Arc::clone(segment),
@@ -56,7 +57,12 @@ fuzz_target!(|input: (&[u8], u64)| {
     let mut filter = Filter::default();
     filter.set_key("k");
     while let Ok(Found::Entry) = cursor.step(&filter) {
-        std::hint::black_box(cursor.entry().map(|entry| entry.map(|entry| entry.seq())).ok());
+        std::hint::black_box(
+            cursor
+                .entry()
+                .map(|entry| entry.map(|entry| entry.seq()))
+                .ok(),
+        );
     }
     if let Ok(frontier) = segment.frontier() {
         std::hint::black_box(segment.lamport_before(frontier).ok());

@@ -59,6 +59,9 @@ mod settings;
 mod spares;
 
 pub use archive::FileSystem;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use commands::import::round_trip;
 pub use daemon::{Daemon, StartError};
 pub use lock::purge;
 pub use options::{ContextRules, Durability, Options, Retention};

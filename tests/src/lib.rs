@@ -5,6 +5,7 @@ pub mod attack;
 pub mod damage;
 mod example;
 mod mapped;
+pub mod oracle;
 pub mod power;
 pub mod process;
 mod scripted;

@@ -214,9 +214,9 @@ fn record(line: &Line<u64>, appended: &Appended, limits: &mut Limits) -> Result<
     Ok(record)
 }
 
-#[cfg(test)]
-mod tests {
-    use ledger_client::NewEntry;
+/// Lines become a snapshot, and a snapshot lines.
+#[cfg(any(test, fuzzing))]
+pub mod round_trip {
     use ledger_shm::file::SnapshotReader;
 
     use super::Spooled;
@@ -224,13 +224,25 @@ mod tests {
     use crate::commands::print;
 
     /// The snapshot that lines become.
-    fn snapshot(lines: &str) -> Result<Vec<u8>, Failure> {
-        let spooled = Spooled::read(lines.as_bytes())?;
-        Ok(spooled.write("loan-7".to_owned(), Vec::new())?)
+    ///
+    /// # Errors
+    ///
+    /// What an import says to them.
+    pub fn snapshot(lines: &[u8]) -> Result<Vec<u8>, String> {
+        let spooled = Spooled::read(lines).map_err(|failure| match failure {
+            Failure::Said(_, why) => why,
+            other => panic!("{other:?}"),
+        })?;
+        let snapshot = spooled.write("loan-7".to_owned(), Vec::new());
+        Ok(snapshot.expect("memory"))
     }
 
     /// The entries of a snapshot, as lines again.
-    fn lines_of(snapshot: &[u8]) -> String {
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn lines_of(snapshot: &[u8]) -> String {
         let mut reader = SnapshotReader::new(snapshot);
         let mut lines = String::new();
         while reader.next_section().expect("a snapshot").is_some() {
@@ -243,6 +255,14 @@ mod tests {
         }
         lines
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_client::NewEntry;
+
+    use super::round_trip::{lines_of, snapshot};
+    use crate::commands::print;
 
     #[test]
     fn lines_come_back_byte_for_byte() {
@@ -264,7 +284,7 @@ mod tests {
         });
         for count in 0..=4 {
             let taken: usize = lines.split_inclusive('\n').take(count).map(str::len).sum();
-            let snapshot = snapshot(&lines[..taken]).expect("lines");
+            let snapshot = snapshot(&lines.as_bytes()[..taken]).expect("lines");
             assert_eq!(lines_of(&snapshot), lines[..taken]);
         }
     }
@@ -312,9 +332,9 @@ mod tests {
             ),
             (line(1, 1) + "[", "line 2: EOF"),
         ] {
-            match snapshot(&lines) {
-                Err(Failure::Said(_, found)) => assert!(found.contains(said), "{found}"),
-                other => panic!("{said}: {other:?}"),
+            match snapshot(lines.as_bytes()) {
+                Err(found) => assert!(found.contains(said), "{found}"),
+                Ok(_) => panic!("{said}"),
             }
         }
     }

@@ -1,0 +1,4 @@
+//! What several targets need.
+
+pub mod served;
+pub mod whole;
