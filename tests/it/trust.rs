@@ -162,7 +162,7 @@ fn what_a_writer_spoils_is_its_own_context() {
     use ledger_tests::torture::{Effort, wild};
 
     if may_be_others() {
-        wild::wild(PROGRAMS, &Effort::little(4)).assert_hold();
+        wild::wild(PROGRAMS, &Effort::little(12)).assert_hold();
     }
 }
 
