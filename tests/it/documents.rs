@@ -175,6 +175,8 @@ fn every_public_item_that_programs_use_is_shown_in_an_example() {
     ] {
         files.push(root().join("ledger-shm/src").join(file));
     }
+    // No program reaches it.
+    files.retain(|path| !path.ends_with("import/round_trip.rs"));
     let mut count = 0;
     for path in files {
         let text = read(&path);
