@@ -2,7 +2,8 @@
 //!
 //! A connection begins with one fixed greeting in each direction, readable by
 //! every version there will ever be. After it, each request is one packet, and
-//! each is answered by one packet: small rkyv archives, validated on a copy.
+//! each is answered by one packet: small rkyv archives, validated on a copy. An answer is
+//! read before the next question is asked; who does otherwise is let go.
 //! Descriptors travel from the daemon to the client only.
 #![allow(
     missing_docs,

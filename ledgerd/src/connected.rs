@@ -19,11 +19,16 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
+    /// Whether one more is too many, of its uid or in all.
+    pub(crate) fn is_full(&self, who: &Who, options: &Options) -> bool {
+        self.total >= options.clients_max || self.of_uid(who) >= per_uid_max(options)
+    }
+
     /// Somebody connects; false if there are so many of them already that they cannot
     /// even be told.
     pub(crate) fn join(&mut self, who: &Who, options: &Options) -> bool {
         let of_uid = self.of_uid(who);
-        if of_uid >= options.clients_max_per_uid.saturating_add(TOLD_MAX) {
+        if of_uid >= per_uid_max(options).saturating_add(TOLD_MAX) {
             return false;
         }
         if who.is_foreign {
@@ -56,7 +61,7 @@ impl Connected {
             (
                 "clients_max_per_uid",
                 self.of_uid(who),
-                options.clients_max_per_uid,
+                per_uid_max(options),
             ),
         ];
         let (what, _, max) = limits.into_iter().find(|(_, count, max)| count > max)?;
@@ -65,6 +70,12 @@ impl Connected {
             max: max as u64,
         })
     }
+}
+
+/// Nobody has more than half of all places.
+fn per_uid_max(options: &Options) -> usize {
+    let half = (options.clients_max / 2).max(1);
+    options.clients_max_per_uid.min(half)
 }
 
 #[cfg(test)]
@@ -115,6 +126,21 @@ mod tests {
         let other = who(10);
         assert!(connected.join(&other, &options));
         assert_eq!(connected.exceeded(&other, &options), None);
+    }
+
+    #[test]
+    fn no_uid_has_more_than_half() {
+        let mut options = options();
+        options.clients_max_per_uid = 1000;
+        let mut connected = Connected::default();
+        for _ in 0..2 {
+            assert!(!connected.is_full(&who(9), &options));
+            assert!(connected.join(&who(9), &options));
+        }
+        assert!(connected.is_full(&who(9), &options));
+        assert!(!connected.is_full(&who(10), &options));
+        connected.leave(&who(9));
+        assert!(!connected.is_full(&who(9), &options));
     }
 
     #[test]

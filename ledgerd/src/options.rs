@@ -75,7 +75,8 @@ pub struct Options {
     pub contexts_max: usize,
     /// Clients that may be connected at once. Default: 10 000.
     pub clients_max: usize,
-    /// Of these, clients of one uid other than root and the owner. Default: 1000.
+    /// Of these, clients of one uid other than root and the owner; never more than half.
+    /// Default: 1000.
     pub clients_max_per_uid: usize,
     /// Bytes that have left the window and that processes of one uid, other than
     /// root and the owner, may still map; who holds as much gets nothing more.

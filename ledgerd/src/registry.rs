@@ -310,7 +310,7 @@ impl Registry {
         }
         if append && state == State::Idle {
             self.reopen(epoch)
-                .inspect_err(|_| self.release(epoch, append))?;
+                .inspect_err(|_| self.release(epoch, append, 1))?;
         }
         let reply = Reply::Opened {
             epoch: epoch.0,
@@ -455,16 +455,16 @@ impl Registry {
         }
     }
 
-    /// A client is done with a context, or gone: whoever sleeps there looks up,
-    /// because it may have died before it rang.
-    pub(crate) fn release(&mut self, epoch: Epoch, append: bool) {
+    /// A client is done with a context that it had open so often, or gone: whoever sleeps
+    /// there looks up, because it may have died before it rang.
+    pub(crate) fn release(&mut self, epoch: Epoch, append: bool, count: usize) {
         self.logs.change(epoch, |log| {
             if let Some(live) = &log.live {
                 live.bell.ring_all();
             }
-            log.attached_count = log.attached_count.saturating_sub(1);
+            log.attached_count = log.attached_count.saturating_sub(count);
             if append {
-                log.appender_count = log.appender_count.saturating_sub(1);
+                log.appender_count = log.appender_count.saturating_sub(count);
                 // Readers that come and go keep nothing alive.
                 log.idle_since = Instant::now();
             }

@@ -26,6 +26,9 @@ const WAKE: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 /// How long nobody is accepted after that could not be done.
 const DEAF_FOR: Duration = Duration::from_millis(100);
+/// How often it is looked at whether those who were let go have fetched what they can,
+/// while there is a place for others.
+const UNREAD_FOR: Duration = Duration::from_secs(1);
 /// How long an opening waits for memory that is being freed, far less than a client for
 /// its answer.
 const MEMORY_WAIT: Duration = Duration::from_secs(2);
@@ -56,8 +59,16 @@ struct Client {
     stage: Stage,
     /// Until when it waits for memory at most.
     wait_until: Option<Instant>,
-    /// What it has open, once per open, and whether for appending.
-    open: Vec<(Epoch, bool)>,
+    /// How often it has what open, and whether for appending.
+    open: HashMap<(Epoch, bool), usize>,
+}
+
+impl Client {
+    /// Whether it has a context open, for appending if that is asked for.
+    fn has_open(&self, epoch: Epoch, append: bool) -> bool {
+        let is_open = |append| self.open.contains_key(&(epoch, append));
+        is_open(true) || (!append && is_open(false))
+    }
 }
 
 pub(crate) struct Server {
@@ -77,6 +88,10 @@ pub(crate) struct Server {
     late_at: Option<Instant>,
     clients: HashMap<u64, Client>,
     connected: Connected,
+    /// Clients that were let go and still have something to fetch, and when to look whether
+    /// they have.
+    unread: Vec<(Who, Packets)>,
+    look_again_at: Option<Instant>,
     next_client: u64,
     started: Instant,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
@@ -111,6 +126,8 @@ impl Server {
             late_at: None,
             clients: HashMap::new(),
             connected: Connected::default(),
+            unread: Vec::new(),
+            look_again_at: None,
             next_client: FIRST_CLIENT,
             started: Instant::now(),
             buffer: Box::new([0; PACKET_LEN_MAX]),
@@ -124,7 +141,15 @@ impl Server {
             self.turns.fetch_add(1, Ordering::Relaxed);
             self.listen_again();
             self.refuse_late();
-            let due = [self.registry.close_idle(), self.deaf_until, self.late_at];
+            if self.look_again_at.is_some_and(|at| at <= Instant::now()) {
+                self.free_places();
+            }
+            let due = [
+                self.registry.close_idle(),
+                self.deaf_until,
+                self.late_at,
+                self.look_again_at,
+            ];
             let timeout = match due.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
                 Some(due) => {
@@ -176,7 +201,14 @@ impl Server {
         let who = Who::new(peer, gids, self.owner_uid);
         let id = self.next_client;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, id);
+        if self.connected.is_full(&who, &self.registry.options) {
+            self.free_places();
+        }
         if !self.connected.join(&who, &self.registry.options) {
+            tracing::debug!(
+                uid = who.uid,
+                "a client is not let in: there are too many of its uid"
+            );
             return;
         }
         if self.epoll.add(&packets, event).is_err() {
@@ -203,7 +235,7 @@ impl Server {
             who,
             stage: Stage::Greeting,
             wait_until: None,
-            open: Vec::new(),
+            open: HashMap::new(),
         };
         self.clients.insert(id, client);
     }
@@ -224,11 +256,33 @@ impl Server {
         tracing::debug!(client = client.id.number, "a client is gone");
         // Closing the descriptor would do, but for a copy that somebody holds.
         let _ = self.epoll.delete(&client.packets);
-        self.connected.leave(&client.who);
-        for (epoch, append) in client.open {
+        for ((epoch, append), count) in client.open {
             self.registry.strike(epoch, client.id);
-            self.registry.release(epoch, append);
+            self.registry.release(epoch, append, count);
         }
+        // What nobody has fetched yet stays on its way, and so does a descriptor with it.
+        if client.who.is_foreign && client.packets.has_unread() {
+            socket::shut_down(&client.packets);
+            self.unread.push((client.who, client.packets));
+            self.look_again_at
+                .get_or_insert_with(|| Instant::now() + UNREAD_FOR);
+        } else {
+            self.connected.leave(&client.who);
+        }
+    }
+
+    /// Of those who are let go, the places of the ones who have fetched everything, or are
+    /// gone, are free.
+    fn free_places(&mut self) {
+        self.unread.retain(|(who, packets)| {
+            let has_unread = packets.has_unread();
+            if !has_unread {
+                self.connected.leave(who);
+            }
+            has_unread
+        });
+        let is_any_left = !self.unread.is_empty();
+        self.look_again_at = is_any_left.then(|| Instant::now() + UNREAD_FOR);
     }
 
     fn answer(&mut self, client: &mut Client) -> Result<(), Gone> {
@@ -249,8 +303,8 @@ impl Server {
                 client.stage = Stage::Ready;
                 Ok(())
             }
-            // Nor answers that nobody fetches: each may keep a descriptor, of which the
-            // kernel has only so many on their way for all of our clients.
+            // An answer that nobody fetches may keep a descriptor on its way, of which the
+            // kernel allows us only so many, over all clients.
             Stage::Ready if client.packets.has_unread() => Err(Gone),
             Stage::Ready => {
                 let request = Request::decode(packet.bytes).ok_or(Gone)?;
@@ -313,7 +367,7 @@ impl Server {
                 client.wait_until = None;
                 match outcome {
                     Ok((epoch, reply, bell)) => {
-                        client.open.push((epoch, append));
+                        *client.open.entry((epoch, append)).or_default() += 1;
                         send(client, &reply.encode(), Some(bell))
                     }
                     Err(refusal) => {
@@ -325,7 +379,7 @@ impl Server {
             Request::Spares { epoch, record_len } => {
                 let epoch = Epoch(epoch);
                 let record_len = self.registry.record_len(epoch, record_len);
-                if !client.open.contains(&(epoch, true)) {
+                if !client.open.contains_key(&(epoch, true)) {
                     return send(
                         client,
                         &Reply::Refused(Refusal::UnknownContext).encode(),
@@ -347,8 +401,7 @@ impl Server {
                 append,
             } => {
                 let epoch = Epoch(epoch);
-                let mut open = client.open.iter();
-                let is_open = open.any(|(of, for_append)| *of == epoch && *for_append >= append);
+                let is_open = client.has_open(epoch, append);
                 let object = if is_open {
                     self.registry.object(&client.who, epoch, part, append)
                 } else {
@@ -361,7 +414,7 @@ impl Server {
             }
             Request::File { epoch, seq } => {
                 let epoch = Epoch(epoch);
-                let is_open = client.open.iter().any(|(of, _)| *of == epoch);
+                let is_open = client.has_open(epoch, false);
                 let found = if is_open {
                     self.registry.file(epoch, seq)
                 } else {
@@ -374,7 +427,7 @@ impl Server {
             }
             Request::Sync { epoch } => {
                 let epoch = Epoch(epoch);
-                if client.open.iter().any(|(of, _)| *of == epoch) {
+                if client.has_open(epoch, false) {
                     self.registry.sync(epoch);
                 }
                 send(client, &Reply::Syncing.encode(), None)
@@ -406,9 +459,12 @@ impl Server {
             }
             Request::Release { epoch, append } => {
                 let epoch = Epoch(epoch);
-                if let Some(index) = client.open.iter().position(|open| *open == (epoch, append)) {
-                    client.open.swap_remove(index);
-                    self.registry.release(epoch, append);
+                if let Some(count) = client.open.get_mut(&(epoch, append)) {
+                    *count -= 1;
+                    if *count == 0 {
+                        client.open.remove(&(epoch, append));
+                    }
+                    self.registry.release(epoch, append, 1);
                 }
                 send(client, &Reply::Released.encode(), None)
             }

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use ledger_client::{ContextOptions, Entry, Ledger, NewEntry};
+use ledger_client::{ContextOptions, Entry, Ledger, NewEntry, OpenError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::process::Process;
@@ -87,7 +87,7 @@ impl Worker {
     ///
     /// As [`told`](Self::told).
     pub fn told_last(&self) -> Result<Option<(u64, u64)>, String> {
-        const LINE_MAX: u64 = 400;
+        const LINE_MAX: u64 = 4000;
         let len = self.told.metadata().expect("ours").len();
         Ok(self.told_since(len.saturating_sub(LINE_MAX))?.pop())
     }
@@ -96,7 +96,8 @@ impl Worker {
         let len = self.told.metadata().expect("ours").len();
         let mut bytes = vec![0; (len - at) as usize];
         self.told.read_exact_at(&mut bytes, at).expect("ours");
-        let text = String::from_utf8(bytes).expect("text");
+        // A character may be cut where we begin, too.
+        let text = String::from_utf8_lossy(&bytes);
         let lines = text.split_inclusive('\n');
         // The first one may be cut where we begin, the last one where it was killed.
         let whole = lines
@@ -133,6 +134,11 @@ pub fn whose(entry: &Entry) -> Option<(u64, u64)> {
     is_whole.then_some((who, n))
 }
 
+/// Whether it never rests; one of four does not.
+pub fn is_restless(who: u64) -> bool {
+    who.is_multiple_of(4)
+}
+
 /// Works, until something fails.
 ///
 /// # Errors
@@ -156,29 +162,33 @@ pub fn work(mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
 /// comes back.
 fn patiently<T>(
     name: &str,
-    open: impl Fn(ContextOptions<'_>) -> Result<T, Box<dyn Error>>,
+    open: impl Fn(ContextOptions<'_>) -> Result<T, OpenError>,
 ) -> Result<T, Box<dyn Error>> {
     let deadline = Instant::now() + PATIENCE;
+    let owner = crate::owner()?;
     let once = || {
-        let ledger = Ledger::builder().uid(crate::owner()?).connect()?;
+        let ledger = Ledger::builder().uid(owner).connect()?;
         open(ledger.context(name))
     };
     loop {
         match once() {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(AGAIN_AFTER),
-            opened => return opened,
+            Err(OpenError::Connect(error))
+                if error.is_unreachable() && Instant::now() < deadline =>
+            {
+                std::thread::sleep(AGAIN_AFTER);
+            }
+            opened => return Ok(opened?),
         }
     }
 }
 
 fn append(name: &str, who: u64) -> Result<(), Box<dyn Error>> {
-    let mut appender = patiently(name, |context| Ok(context.open()?.appender()?))?;
+    let mut appender = patiently(name, |context| context.open())?.appender()?;
     appender.set_wait(PATIENCE);
     let mut out = std::io::stdout().lock();
     let mut rng = fastrand::Rng::with_seed(who);
-    let is_restless = rng.u8(..4) == 0;
     for n in 0.. {
-        if !is_restless && rng.u8(..32) == 0 {
+        if !is_restless(who) && rng.u8(..32) == 0 {
             std::thread::sleep(NAP_MAX.mul_f64(rng.f64()));
         }
         let payload = payload(who, n);
@@ -190,7 +200,7 @@ fn append(name: &str, who: u64) -> Result<(), Box<dyn Error>> {
 }
 
 fn watch(name: &str, from: u64) -> Result<(), Box<dyn Error>> {
-    let context = patiently(name, |context| Ok(context.open_read_only()?))?;
+    let context = patiently(name, |context| context.open_read_only())?;
     let mut watcher = context.watch(from);
     let mut out = std::io::stdout().lock();
     let mut expected = from;

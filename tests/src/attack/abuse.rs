@@ -42,10 +42,8 @@ pub const ABUSES: [&str; 8] = [
 
 /// As many as the daemon is told to bear in all, by default.
 const CROWD: usize = 10_000;
-/// Some of them at once who ask and do not listen.
-const UNREAD: usize = 50;
 /// What it has done by then is felt; it is said.
-const WELL_BEGUN: u64 = 2 * UNREAD as u64;
+const WELL_BEGUN: u64 = 100;
 /// Longer than any packet may be.
 const FAR_TOO_LONG: usize = 2 * PACKET_LEN_MAX;
 /// How long a sleep of an abuser lasts, so that it does something else again.
@@ -64,26 +62,37 @@ pub fn abuse(
 ) -> Result<(), Box<dyn Error>> {
     let (_, descriptors_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, descriptors_max, descriptors_max)?;
-    let attacker = Attacker::new(socket, instance, context)?;
-    let bell = mapped::words32(&attacker.bell, BELL_LEN)?;
+    // The others need none, and may find no place for it.
+    let has_context = matches!(what, "bell" | "futex" | "unread" | "pins");
+    let attacker = has_context.then(|| Attacker::new(socket, instance, context));
+    let attacker = attacker.transpose()?;
+    let bell = attacker.as_ref().map(|attacker| &attacker.bell);
+    let bell = bell
+        .map(|bell| mapped::words32(bell, BELL_LEN))
+        .transpose()?;
     let mut rng = fastrand::Rng::new();
     let (mut kept, mut others) = (Vec::new(), Vec::new());
     for done in 0_u64.. {
         if done == WELL_BEGUN {
             println!("{done} 0");
         }
-        match what {
-            "bell" => scribble(bell, &mut rng),
-            "futex" => play_with_futexes(bell, &mut rng)?,
-            "descriptors" => {
+        match (what, &attacker, bell) {
+            ("bell", _, Some(bell)) => scribble(bell, &mut rng),
+            ("futex", _, Some(bell)) => play_with_futexes(bell, &mut rng)?,
+            ("pins", Some(attacker), _) => attacker.pin(&mut rng),
+            ("descriptors", ..) => {
                 // It may be let go for the first that it sends.
-                let connection = greeted(socket)?;
+                let Some(connection) = greeted(socket) else {
+                    continue;
+                };
                 while let Some(open) = send_descriptors(&connection, &mut rng)? {
                     others.push(open);
                 }
             }
-            "unread" => {
-                let connection = greeted(socket)?;
+            ("unread", Some(attacker), _) => {
+                let Some(connection) = greeted(socket) else {
+                    continue;
+                };
                 let request = match rng.u8(..3) {
                     0 => open(context, false),
                     1 => object(attacker.epoch, None, false),
@@ -98,15 +107,16 @@ pub fn abuse(
                     while connection.send(&request.encode(), None).is_ok() {}
                 }
                 kept.push(connection);
-                kept.truncate(UNREAD);
             }
-            "halves" => {
-                let connection = Packets::connect(socket, PATIENCE)?;
+            ("halves", ..) => {
+                let Ok(connection) = Packets::connect(socket, NAP) else {
+                    continue;
+                };
                 let packet = half(context, &mut rng);
                 // It is let go for all of them, sooner or later.
                 while connection.send(&packet, None).is_ok() && !packet.is_empty() {}
             }
-            "crowd" => match Packets::connect(socket, NAP) {
+            ("crowd", ..) => match Packets::connect(socket, NAP) {
                 Ok(connection) if kept.len() < CROWD => {
                     if rng.bool() {
                         let _ = connection.send(&Hello::OURS.encode(), None);
@@ -116,20 +126,27 @@ pub fn abuse(
                 // As many as it can have.
                 _ => std::thread::sleep(NAP),
             },
-            "knocks" => drop(Packets::connect(socket, NAP)),
-            "pins" => attacker.pin(&mut rng),
-            other => return Err(format!("unknown abuse {other:?}").into()),
+            ("knocks", ..) => drop(Packets::connect(socket, NAP)),
+            (other, ..) => return Err(format!("unknown abuse {other:?}").into()),
         }
     }
     Ok(())
 }
 
-fn greeted(socket: &Path) -> Result<Packets, Box<dyn Error>> {
-    let connection = Packets::connect(socket, PATIENCE)?;
-    connection.send(&Hello::OURS.encode(), None)?;
-    let mut buffer = [0; PACKET_LEN_MAX];
-    connection.receive(&mut buffer)?;
-    Ok(connection)
+/// A connection of its own; none while there is no place for it.
+fn greeted(socket: &Path) -> Option<Packets> {
+    let greet = || {
+        let connection = Packets::connect(socket, PATIENCE)?;
+        connection.send(&Hello::OURS.encode(), None)?;
+        let mut buffer = [0; PACKET_LEN_MAX];
+        let is_greeted = connection.receive(&mut buffer)?.is_some();
+        Ok::<_, std::io::Error>(is_greeted.then_some(connection))
+    };
+    let greeted = greet().ok().flatten();
+    if greeted.is_none() {
+        std::thread::sleep(NAP);
+    }
+    greeted
 }
 
 /// Something that is no message, or only its beginning.

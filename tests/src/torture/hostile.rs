@@ -99,11 +99,10 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
     if let Some(lateness) = &lateness {
         lateness.tell(verdicts);
     }
-    for abuser in &abusers {
-        let told = abuser.told_last();
-        verdicts.check(TRIED, told.is_ok(), || format!("{what}: {told:?}"));
+    for mut abuser in abusers {
+        let ended = abuser.process.try_wait().expect("our child");
+        verdicts.check(TRIED, ended.is_none(), || format!("{what}: {ended:?}"));
     }
-    drop(abusers);
     eventually("what they had is given back", || {
         (socket_count(&instance) <= sockets).then_some(())
     });

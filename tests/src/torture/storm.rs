@@ -70,7 +70,7 @@ pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
         let effort = effort.share(storms.len() - n);
         let mut rng = effort.rng(&name);
         let _on_one = is_on_one.then(OnOne::begin);
-        let mut left = blows.min(effort.cases_max);
+        let (mut left, mut dealt) = (blows.min(effort.cases_max), 0);
         while left > 0 && effort.has_time() {
             let count = left.min(ROUND);
             let case = format!("{name}: with {left} blows left");
@@ -83,20 +83,21 @@ pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
                     &mut rng,
                     &mut verdicts,
                     &case,
-                );
+                )
             }));
+            dealt += outcome.as_ref().unwrap_or(&0);
             verdicts.check(TRIED, outcome.is_ok(), || case);
             left -= count;
         }
         eprintln!(
-            "storm: {name}: {} blows in {:.1} s",
-            blows.min(effort.cases_max) - left,
+            "storm: {name}: {dealt} blows in {:.1} s",
             began.elapsed().as_secs_f64()
         );
     }
     verdicts
 }
 
+/// How many blows there was time for.
 fn round(
     programs: Programs,
     weather: Weather,
@@ -105,7 +106,8 @@ fn round(
     rng: &mut fastrand::Rng,
     verdicts: &mut Verdicts,
     case: &str,
-) {
+) -> usize {
+    let mut dealt = 0;
     let mut instance = Instance::started(programs, &ARGS);
     let mut crew = Crew::begin(&instance);
     for n in 1..=blows {
@@ -125,11 +127,13 @@ fn round(
                 crew.stop_or_go_on(&instance, rng, verdicts);
             }
         }
-        if n % LOOKED_AT_EVERY == 0 {
+        if n % LOOKED_AT_EVERY == 0 || n == blows {
             crew.check_goes_on(verdicts, case);
         }
+        dealt = n;
     }
     calm::check(&instance, crew, effort, verdicts, case);
+    dealt
 }
 
 /// One that serves, one or two that have hardly started, and there is one again.

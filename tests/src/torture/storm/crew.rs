@@ -1,12 +1,13 @@
 //! Those who work in a storm, and what they were told.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use ledger_client::{Appender, Context};
 use nix::sys::signal::Signal;
 
 use super::super::Verdicts;
-use super::super::promises::{ATTACHED, NO_WAITING, WATCHED};
+use super::super::promises::{ATTACHED, NO_PANIC, NO_WAITING, WATCHED};
 use crate::worker::Worker;
 use crate::{Instance, PATIENCE, eventually};
 
@@ -49,10 +50,14 @@ impl Crew {
                 Worker::start(instance, "watch", LOG, 1)
             }
         };
+        let workers: Vec<Worker> = (0..CREW).map(start).collect();
+        for worker in &workers {
+            eventually("it is at work", || worker.told_last().expect("it can"));
+        }
         Crew {
             context,
             other,
-            workers: (0..CREW).map(start).collect(),
+            workers,
             who: (0..APPENDERS as u64).collect(),
             who_next: APPENDERS as u64,
             acknowledged: BTreeMap::new(),
@@ -84,6 +89,10 @@ impl Crew {
 
     fn kill(&mut self, n: usize, verdicts: &mut Verdicts, case: &str) {
         let worker = &mut self.workers[n];
+        let ended = worker.process.try_wait().expect("our child");
+        verdicts.check(NO_PANIC, ended.is_none(), || {
+            format!("{case}: it ended by itself: {ended:?}")
+        });
         worker.process.kill_now();
         verdicts.count("killed", 1);
         let told = worker.told();
@@ -135,10 +144,18 @@ impl Crew {
         if self.daemon_is_stopped {
             return;
         }
-        let before = self.context.latest().expect("readable");
-        let goes_on = || (self.context.latest().expect("readable") > before).then_some(());
-        eventually("another entry", goes_on);
-        verdicts.check(NO_WAITING, true, || case.to_owned());
+        let is_at_work = |n: &usize| !self.stopped.contains(n);
+        for n in (0..APPENDERS).filter(is_at_work) {
+            let told = || self.workers[n].told_last().ok().flatten();
+            let before = told();
+            let deadline = Instant::now() + PATIENCE;
+            while told() == before && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            verdicts.check(NO_WAITING, told() != before, || {
+                format!("{case}: one that nobody stopped does not go on after {before:?}")
+            });
+        }
     }
 
     /// Has the storm be over: all go on, and then no other but ours appends.
