@@ -266,6 +266,9 @@ fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) -> Result<(),
         &words[rng.usize(..64)]
     };
     let value = word.load(Ordering::Relaxed);
+    let is_of_bits = matches!(operation, libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAKE_BITSET);
+    // Which bits there, what the word has to be elsewhere; no bits at all are refused.
+    let sixth = if is_of_bits { value | 1 } else { value };
     // SAFETY: both words live as long as the process, the time as long as the call,
     // and the kernel writes nothing but these words.
     unsafe {
@@ -276,7 +279,7 @@ fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) -> Result<(),
             if is_wake { 1 } else { value },
             fourth,
             other.as_ptr(),
-            value,
+            sixth,
         );
     }
     Ok(())

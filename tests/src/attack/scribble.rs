@@ -14,17 +14,17 @@ use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
 use super::{ask, object, open};
 use crate::{PATIENCE, mapped};
 
-/// Where it writes.
+/// Where it writes:
+///
+/// - `header`: any word of a segment's header;
+/// - `tail`: how much of the data area is taken;
+/// - `slots`: what could be one, and what cannot;
+/// - `records`: their headers and what follows them;
+/// - `lengths`: in slots and headers, to and fro while others read them;
+/// - `spares`: parts that no seal names yet;
+/// - `anything`: any word at all.
 pub const TARGETS: [&str; 7] = [
-    // Any word of a segment's header.
-    "header", // How much of the data area is taken.
-    "tail",   // Slots, with what could be one and with what cannot.
-    "slots",  // Records, their headers and what follows them.
-    "records",
-    // Lengths in slots and headers, that change and change back while others read them.
-    "lengths", // Parts that no seal names yet.
-    "spares",  // Any word at all.
-    "anything",
+    "header", "tail", "slots", "records", "lengths", "spares", "anything",
 ];
 
 /// Words that are written, at most, and how long it changes others to and fro.
