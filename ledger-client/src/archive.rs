@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_shm::control::Facts;
-use ledger_shm::file::{FileName, Head, Scan, Trailer};
+use ledger_shm::file::{FileName, Head, Scan, Trailer, finished_in};
 use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Control, Corrupt, Segment};
@@ -164,18 +164,10 @@ impl Known {
         let Some(dir) = &self.dir else {
             return Ok(false);
         };
-        let entries = match std::fs::read_dir(dir) {
+        match finished_in(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            entries => entries?,
-        };
-        for entry in entries {
-            if let Some(FileName::Finished(seq)) =
-                entry?.file_name().to_str().and_then(FileName::parse)
-            {
-                self.first_seqs.push(seq);
-            }
+            first_seqs => self.first_seqs = first_seqs?,
         }
-        self.first_seqs.sort_unstable();
         Ok(true)
     }
 }

@@ -29,7 +29,7 @@ mod writer;
 
 pub use self::head::HEAD_LEN_MAX;
 pub use self::head::Head;
-pub use self::name::FileName;
+pub use self::name::{FileName, finished_in};
 pub use self::scan::Scan;
 pub use self::snapshot::{SectionPlan, SnapshotError, SnapshotReader, SnapshotWriter, Span};
 pub use self::source::Source;

@@ -1,6 +1,7 @@
 //! What files are called within the directory of their context.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
 use crate::format::SEQ_MAX;
 
@@ -49,6 +50,36 @@ impl FileName {
     }
 }
 
+/// The first seqs of the finished files in the directory of a context, in order. None is
+/// left out between others, whatever is finished meanwhile.
+///
+/// A directory is read piece by piece: of two files that are renamed meanwhile, the later one
+/// may be found under its new name and the earlier one under neither. Files are finished in
+/// the order of their entries, so all that the first reading found, and all before them, had
+/// their names before the second one began.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn finished_in(dir: &Path) -> io::Result<Vec<u64>> {
+    let last = read_finished(dir)?.last().copied();
+    let mut first_seqs = read_finished(dir)?;
+    first_seqs.retain(|seq| last.is_some_and(|last| *seq <= last));
+    Ok(first_seqs)
+}
+
+fn read_finished(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut first_seqs = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if let Some(FileName::Finished(seq)) = name.to_str().and_then(FileName::parse) {
+            first_seqs.push(seq);
+        }
+    }
+    first_seqs.sort_unstable();
+    Ok(first_seqs)
+}
+
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
@@ -62,7 +93,7 @@ impl fmt::Display for FileName {
 
 #[cfg(test)]
 mod tests {
-    use super::FileName;
+    use super::{FileName, finished_in};
 
     #[test]
     fn names_come_back_and_others_are_none() {
@@ -78,5 +109,29 @@ mod tests {
         for other in ["1.ledger", "00000000000000000001.ledger.torn", "lock", ""] {
             assert_eq!(FileName::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn no_file_is_left_out_between_others_while_files_are_finished() {
+        const COUNT: u64 = 10_000;
+        // Where a directory is no list, but a table of which only a part is read at a time.
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let path = |name: FileName| dir.path().join(name.to_string());
+        std::thread::scope(|scope| {
+            let daemon = scope.spawn(|| {
+                for seq in 1..=COUNT {
+                    let (open, finished) = (FileName::Open(seq), FileName::Finished(seq));
+                    std::fs::File::create_new(path(open)).expect("a file");
+                    std::fs::rename(path(open), path(finished)).expect("its name");
+                }
+            });
+            while !daemon.is_finished() {
+                let finished = finished_in(dir.path()).expect("readable");
+                let last = finished.len() as u64;
+                assert_eq!(finished, Vec::from_iter(1..=last));
+            }
+        });
+        let all = finished_in(dir.path()).expect("readable");
+        assert_eq!(all, Vec::from_iter(1..=COUNT));
     }
 }

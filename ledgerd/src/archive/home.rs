@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ledger_shm::control::Facts;
-use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer};
+use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer, finished_in};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Epoch, MapError};
 
@@ -51,14 +51,12 @@ impl Home {
         Ok(files)
     }
 
-    /// First seqs of the finished files, in order.
+    /// First seqs of the finished files, in order; none if there is no directory.
     pub(super) fn finished(&self) -> io::Result<Vec<u64>> {
-        let files = self.files()?.into_iter();
-        let first_seq = |name| match name {
-            FileName::Finished(seq) => Some(seq),
-            _ => None,
-        };
-        Ok(files.filter_map(first_seq).collect())
+        match finished_in(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            first_seqs => first_seqs,
+        }
     }
 
     /// The seq of the first entry in finished files; 1 if there are none.

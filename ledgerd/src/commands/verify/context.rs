@@ -1,11 +1,11 @@
 //! Whether a context is as it was appended: its files, and behind them its memory.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use ledger_client::{Context, ContextSummary, Ledger, OpenError, ProveError, ReadError, State};
-use ledger_shm::file::{Damage, FileName, Scan, Trailer};
+use ledger_shm::file::{Damage, FileName, Scan, Trailer, finished_in};
 use ledger_shm::object::MapError;
 
 use crate::archive::open_to_read;
@@ -39,20 +39,15 @@ pub(super) fn context(
 }
 
 /// First seqs of the finished files that there are now, in order.
-fn first_seqs(dir: &Path) -> std::io::Result<Vec<u64>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten() {
-        if let Some(FileName::Finished(seq)) = entry?.file_name().to_str().and_then(FileName::parse)
-        {
-            names.push(seq);
-        }
+fn first_seqs(dir: &Path) -> io::Result<Vec<u64>> {
+    match finished_in(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        first_seqs => first_seqs,
     }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// Whether what is left begins behind this entry: what is older was not to be kept.
-fn begins_behind(dir: &Path, seq: u64) -> std::io::Result<bool> {
+fn begins_behind(dir: &Path, seq: u64) -> io::Result<bool> {
     let oldest = first_seqs(dir)?.first().copied();
     Ok(oldest.is_some_and(|oldest| oldest > seq))
 }
