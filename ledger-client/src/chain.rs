@@ -11,8 +11,8 @@ use ledger_shm::{Control, Corrupt, Segment};
 use crate::error::{ObjectError, ReadError};
 use crate::ledger::Core;
 
-/// How often a reader starts again because segments retired while it looked.
-const RETRIES_MAX: usize = 64;
+/// How often somebody starts again because segments retired while it looked.
+pub(crate) const RETRIES_MAX: usize = 64;
 
 /// Where a seq is, or why it is nowhere.
 #[derive(Debug)]

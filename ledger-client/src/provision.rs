@@ -12,7 +12,7 @@ use ledger_shm::control::State;
 use ledger_shm::{Full, Segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::chain::map_part;
+use crate::chain::{RETRIES_MAX, map_part};
 use crate::error::OpenError;
 use crate::ledger::Core;
 use crate::line::Answer;
@@ -253,9 +253,27 @@ fn map_for_appending(shared: &Shared, part: u64) -> Result<bool, OpenError> {
     })
 }
 
-/// Maps the part in which a log ends for somebody who waits for it: the memory
-/// of a large one is faulted in by the background thread.
-pub(crate) fn map_current(shared: &Shared, part: u64) -> Result<(), OpenError> {
+/// Maps the part in which a log ended when the daemon was asked, for somebody who waits
+/// for it; or, if that has left memory since, one in which it ended later.
+pub(crate) fn map_current(shared: &Shared, current: u64) -> Result<(), OpenError> {
+    let mut part = current;
+    for _ in 0..RETRIES_MAX {
+        match map_waited_for(shared, part) {
+            Err(OpenError::Map(error)) if error.is_not_found() => {
+                let last = shared.chain.last(&shared.core, &shared.control);
+                let Ok((last, _)) = last else {
+                    return Err(error.into());
+                };
+                part = last.segment.part();
+            }
+            outcome => return outcome,
+        }
+    }
+    map_waited_for(shared, part)
+}
+
+/// The memory of a large part is faulted in by the background thread.
+fn map_waited_for(shared: &Shared, part: u64) -> Result<(), OpenError> {
     let map = || {
         let segment = map_part(&shared.core, &shared.control, part, true)?;
         if segment.geometry().segment_len <= POPULATE_STEP {

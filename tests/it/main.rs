@@ -44,6 +44,7 @@ mod recorder;
 mod restarts;
 mod retention;
 mod roster;
+mod runaway;
 mod runs;
 mod seamless;
 mod service;

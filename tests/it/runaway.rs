@@ -1,0 +1,95 @@
+//! A log that runs away from who comes to it: between two of its system calls others append
+//! so much that nothing is in memory any more of what was.
+
+use std::process::Stdio;
+
+use ledger_client::NewEntry;
+use ledger_shm::object::{self, Name};
+use ledger_tests::supervised::{Order, Supervised};
+use ledger_tests::{Instance, eventually};
+use nix::sys::wait::WaitStatus;
+
+use crate::started;
+
+const ARGS: [&str; 8] = [
+    "--spare-min",
+    "64K",
+    "--spare-max",
+    "64K",
+    "--window",
+    "16K",
+    "--archive-file",
+    "64K",
+];
+
+/// The numbers of the parts that are in memory.
+fn parts(instance: &Instance) -> Vec<u64> {
+    let names = object::list(&instance.objects())
+        .expect("listed")
+        .into_iter();
+    let part = |name| match name {
+        Name::Part(_, part) => Some(part),
+        _ => None,
+    };
+    names.filter_map(part).collect()
+}
+
+/// Appends until none of the parts that are in memory now is.
+fn run_away(instance: &Instance) {
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("a daemon");
+    let before = parts(instance);
+    let payload = [0; 8 << 10];
+    eventually("nothing is left of what was in memory", || {
+        let entry = NewEntry::new("more", &payload);
+        appender.append(&entry).expect("room");
+        let left = parts(instance);
+        before.iter().all(|part| !left.contains(part)).then_some(())
+    });
+}
+
+/// Runs a command, before whose call of this number, since it has come, the log runs away.
+/// False if it has not so many.
+fn run(instance: &Instance, args: &[&str], n: usize) -> bool {
+    let (mut has_come, mut calls) = (false, 0);
+    let mut command = instance.ledgerd(args);
+    let mut supervised = Supervised::start(command.stdout(Stdio::null()));
+    supervised.run(|call| {
+        // It looks for the context by name, or asks the daemon for it.
+        has_come |= [libc::SYS_getdents64, libc::SYS_connect].contains(&(call.nr as i64));
+        if has_come && calls == n {
+            run_away(instance);
+        }
+        calls += usize::from(has_come);
+        Order::Go
+    });
+    let ended = supervised.ended();
+    assert!(
+        matches!(ended, Some(WaitStatus::Exited(_, 0))),
+        "away before call {n} of {args:?}: {ended:?}"
+    );
+    n < calls
+}
+
+fn catches_up(args: &[&str]) {
+    let instance = started(&ARGS);
+    run_away(&instance);
+    let calls = (0..).take_while(|n| run(&instance, args, *n)).count();
+    assert!(calls > 20, "{args:?} makes {calls} calls");
+}
+
+#[test]
+fn who_appends_to_a_log_that_runs_away_catches_up_with_it() {
+    catches_up(&["append", "log", "facts", "x"]);
+}
+
+#[test]
+fn who_reads_a_log_that_runs_away_catches_up_with_it() {
+    catches_up(&["get", "log", "1"]);
+    catches_up(&["tail", "log", "-n", "1"]);
+}
+
+#[test]
+fn who_looks_into_a_log_that_runs_away_catches_up_with_it() {
+    catches_up(&["inspect", "log"]);
+}
