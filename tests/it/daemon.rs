@@ -150,6 +150,14 @@ fn whichever_of_its_system_calls_fails_it_goes_on_when_there_is_enough() {
     starve::starve(PROGRAMS, &Effort::little(15)).assert_hold();
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn however_little_there_is_it_goes_on_when_there_is_enough() {
+    use ledger_tests::torture::{Effort, scarce};
+
+    scarce::scarce(PROGRAMS, &Effort::little(5)).assert_hold();
+}
+
 #[test]
 fn a_stopped_daemon_delays_no_append_and_no_read() {
     let instance = started(&[]);

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use ledger_client::{Context, Ledger, place};
 use ledger_shm::object;
 use ledgerd::Options;
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
@@ -258,23 +259,10 @@ impl Instance {
     }
 
     /// Has the daemon get no descriptors beyond this number.
-    #[allow(unsafe_code, reason = "prlimit(2)")]
     pub fn limit_descriptors(&self, count: u64) {
         let daemon = self.daemon.as_ref().expect("a daemon");
-        let limit = libc::rlimit {
-            rlim_cur: count,
-            rlim_max: count,
-        };
-        // SAFETY: it reads one limit, and writes none where there is no address.
-        let outcome = unsafe {
-            libc::prlimit(
-                daemon.pid().as_raw(),
-                libc::RLIMIT_NOFILE,
-                &raw const limit,
-                std::ptr::null_mut(),
-            )
-        };
-        assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+        let limited = process::limit(daemon.pid(), Resource::RLIMIT_NOFILE, count);
+        limited.expect("it lives");
     }
 
     /// Kills the daemon with SIGKILL.

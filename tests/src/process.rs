@@ -12,6 +12,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::personality::{self, Persona};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgid, setgroups, setuid};
 
@@ -72,6 +73,32 @@ pub(crate) fn in_place(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the child makes two system calls, and takes
     // neither memory nor locks.
     unsafe { command.pre_exec(stay) }
+}
+
+/// Has a process get no more than that of something, until it or somebody else wants that
+/// it gets more.
+///
+/// # Errors
+///
+/// The kernel's, if there is no such process.
+#[allow(unsafe_code, reason = "prlimit(2), which `nix` does not have")]
+pub fn limit(process: Pid, resource: Resource, most: u64) -> Result<()> {
+    let (process, resource) = (process.as_raw(), resource as libc::__rlimit_resource_t);
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: it writes one limit, and reads none where there is no address.
+    let got = unsafe { libc::prlimit(process, resource, std::ptr::null(), &raw mut limit) };
+    if got != 0 {
+        return Err(Error::last_os_error());
+    }
+    limit.rlim_cur = most;
+    // SAFETY: it reads one limit, and writes none where there is no address.
+    match unsafe { libc::prlimit(process, resource, &raw const limit, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
 }
 
 /// Does something in a thread in which, and in whose processes, fdatasync(2) fails

@@ -26,7 +26,7 @@ struct Cli {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
     /// Only kinds of cases that have this in their name, of those that have kinds: paths,
-    /// shortages, storms, abuses, targets, patches.
+    /// shortages, resources, storms, abuses, targets, patches.
     #[arg(long, default_value = "")]
     only: String,
     /// Repeats what was drawn in an earlier run.
@@ -38,8 +38,8 @@ struct Cli {
 fn main() -> ExitCode {
     use ledger_tests::Programs;
     use ledger_tests::torture::{
-        Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, starve, storm, watcher,
-        wild,
+        Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, scarce, starve, storm,
+        watcher, wild,
     };
 
     const PROGRAMS: Programs = Programs {
@@ -48,12 +48,13 @@ fn main() -> ExitCode {
         engine: env!("CARGO_BIN_EXE_engine"),
     };
     type Torture = fn(Programs, &Effort) -> Verdicts;
-    const ALL: [(&str, Torture); 10] = [
+    const ALL: [(&str, Torture); 11] = [
         ("kill", kill::kill),
         ("freeze", freeze::freeze),
         ("watcher", watcher::watcher),
         ("daemon", daemon::daemon),
         ("starve", starve::starve),
+        ("scarce", scarce::scarce),
         ("storm", storm::storm),
         ("hostile", hostile::hostile),
         ("wild", wild::wild),

@@ -21,7 +21,13 @@ const DEEP: usize = 3;
 pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
     let began = Instant::now();
     let mut verdicts = Verdicts::new("daemon", effort);
-    let told = lived(&Instance::new(programs), PATIENCE, |_, _| Order::Go, |_| {});
+    let told = lived(
+        &Instance::new(programs),
+        PATIENCE,
+        |_| {},
+        |_, _| Order::Go,
+        |_, _| {},
+    );
     assert!(told.is_through, "{told:?}");
     let mut rng = effort.rng("deep");
     let cases = effort.cases(told.calls, "calls");
@@ -52,7 +58,13 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
 fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdicts, case: &str) {
     let mut instance = Instance::new(programs);
     let mut left = at;
-    let mut told = lived(&instance, WAIT, |_, _| is_last(&mut left), |_| {});
+    let mut told = lived(
+        &instance,
+        WAIT,
+        |_| {},
+        |_, _| is_last(&mut left),
+        |_, _| {},
+    );
     for at in recovering {
         let mut command = instance.ledgerd(&["run"]);
         let mut daemon = Supervised::start(command.args(ARGS).stderr(Stdio::null()));

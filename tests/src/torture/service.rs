@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::admin::drop_context;
-use ledger_client::{Appender, NewEntry};
-use ledger_shm::Control;
+use ledger_client::{AppendError, Appender, NewEntry};
 use ledger_shm::control::State;
+use ledger_shm::{Control, Refused};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::Verdicts;
 use super::observed::{another, entries};
-use super::promises::{ATTACHED, DENSE, KEPT};
+use super::promises::{ATTACHED, DENSE, KEPT, RESUMES, TRIED};
 use crate::supervised::{Call, Order, Supervised};
 use crate::{Instance, PATIENCE};
 
 /// Small, so that little is enough to roll, retire and finish files.
-pub(super) const ARGS: [&str; 10] = [
+pub(super) const ARGS: [&str; 12] = [
     "--spare-min",
     "64K",
     "--spare-max",
@@ -29,6 +29,9 @@ pub(super) const ARGS: [&str; 10] = [
     "16K",
     "--archive-file",
     "64K",
+    // However little there is when it starts.
+    "--memory-budget",
+    "64M",
     "--idle-close-after",
     "0.01",
 ];
@@ -52,6 +55,8 @@ pub(super) struct Told {
     pub(super) said: Vec<String>,
     /// How it ended.
     pub(super) ended: Option<WaitStatus>,
+    /// Whether it served in the end.
+    has_served: bool,
 }
 
 /// Has a daemon ended that does not end by itself.
@@ -64,18 +69,21 @@ impl Drop for Ends {
 }
 
 /// Has a daemon do everything, with what is decided about each of its system calls, and
-/// something else before it is to end: `decide` is told whether it listens by then.
+/// something else before it is to end: `begin` is told which process it is, `decide` whether
+/// it listens by then.
 pub(super) fn lived(
     instance: &Instance,
     wait: Duration,
+    begin: impl FnOnce(Pid),
     mut decide: impl FnMut(&Call, bool) -> Order,
-    afterwards: impl FnOnce(&mut Told) + Send,
+    afterwards: impl FnOnce(Pid, &mut Told) + Send,
 ) -> Told {
     let (mut calls, mut ready_after) = (0, 0);
     let listens = AtomicBool::new(false);
     let mut command = instance.ledgerd(&["run"]);
     let mut daemon = Supervised::start(command.args(ARGS).stderr(Stdio::piped()));
     let (pid, mut lines) = (daemon.pid(), daemon.stderr());
+    begin(pid);
     let told = std::thread::scope(|scope| {
         let clients = scope.spawn(|| {
             // Also when somebody panics.
@@ -87,7 +95,7 @@ pub(super) fn lived(
                     listens.store(true, Ordering::Relaxed);
                     told.is_through = live(instance, wait, &mut told).is_some();
                     if let Some(afterwards) = afterwards.take() {
-                        afterwards(&mut told);
+                        afterwards(pid, &mut told);
                     }
                     // It may be dead.
                     let _ = kill(pid, Signal::SIGTERM);
@@ -166,6 +174,78 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
     told.appended
         .insert("idle", appender.append(&another()).ok()?.seq);
     Some(())
+}
+
+/// Has a daemon that lacks something do everything, then has it lack nothing any more, and
+/// checks that it goes on; and that the next one has everything. `begin` and `end` are told
+/// which process it is, `decide` is asked about each of its system calls.
+pub(super) fn outlast(
+    instance: &mut Instance,
+    begin: impl FnOnce(Pid),
+    decide: impl FnMut(&Call, bool) -> Order,
+    end: impl FnOnce(Pid) + Send,
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> Told {
+    let mut told = lived(instance, WAIT, begin, decide, |pid, told| {
+        end(pid);
+        // It may have ended.
+        told.has_served = instance.builder().connect().is_ok();
+        if told.has_served {
+            let has_closed = go_on(told);
+            verdicts.count("told_to_open_again", has_closed.into());
+            check_kept(instance, told, verdicts, case);
+        }
+    });
+    verdicts.count("served_on", told.has_served.into());
+    let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
+    verdicts.check(RESUMES, told.has_ended_well() && !has_panicked, || {
+        let last = &told.said[told.said.len().saturating_sub(3)..];
+        format!("{case}: {:?}: {last:?}", told.ended)
+    });
+    instance.start(&ARGS);
+    check_kept(instance, &mut told, verdicts, case);
+    let status = instance.stop_daemon();
+    verdicts.check(TRIED, status.success(), || {
+        format!("{case}: the last one: {status}")
+    });
+    told
+}
+
+impl Told {
+    /// As who was told to, or with an error before it served.
+    fn has_ended_well(&self) -> bool {
+        // Rust ends a program that gets no memory for a value, wherever that is.
+        let is_out_of_memory = |line: &String| line.starts_with("memory allocation of ");
+        match self.ended {
+            Some(WaitStatus::Exited(_, 0)) => true,
+            Some(WaitStatus::Exited(..)) => !self.has_served && !self.said.is_empty(),
+            Some(WaitStatus::Signaled(_, Signal::SIGABRT, _)) => {
+                self.said.iter().any(is_out_of_memory)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Has the attached appender go on. If the kernel had no memory for its connection, its
+/// context may have been given up as one that nobody uses, and it is told to open it again.
+fn go_on(told: &mut Told) -> bool {
+    let Some(appender) = &mut told.appender else {
+        return false;
+    };
+    appender.set_wait(PATIENCE);
+    match appender.append(&another()) {
+        Ok(appended) => {
+            told.appended.insert("log", appended.seq);
+            false
+        }
+        Err(AppendError::Refused(Refused::Closed)) => {
+            told.appender = None;
+            true
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Checks that what was told is there, and goes on, with the daemon that there is now.

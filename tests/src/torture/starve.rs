@@ -10,14 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ledger_client::AppendError;
-use ledger_shm::Refused;
 use nix::Error;
-use nix::sys::wait::WaitStatus;
 
-use super::observed::another;
-use super::promises::{RESUMES, TRIED};
-use super::service::{Told, WAIT, check_kept, lived};
+use super::promises::TRIED;
+use super::service::{lived, outlast};
 use super::{Effort, Verdicts};
 use crate::supervised::{Call, Order};
 use crate::{Instance, PATIENCE, Programs};
@@ -142,7 +138,7 @@ pub fn starve(programs: Programs, effort: &Effort) -> Verdicts {
         }
         Order::Go
     };
-    let told = lived(&Instance::new(programs), PATIENCE, count, |_| {});
+    let told = lived(&Instance::new(programs), PATIENCE, |_| {}, count, |_, _| {});
     assert!(told.is_through, "{told:?}");
     let shortages = Shortage::all(&counts);
     let cases = effort.cases(shortages.len(), "shortages");
@@ -169,7 +165,6 @@ pub fn starve(programs: Programs, effort: &Effort) -> Verdicts {
 }
 
 fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &str) {
-    let mut instance = Instance::new(programs);
     let mut before = 0;
     let is_over = AtomicBool::new(false);
     let decide = |call: &Call, _| {
@@ -179,55 +174,7 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
         before += 1;
         shortage.order(before - 1)
     };
-    let mut has_served = false;
-    let mut told = lived(&instance, WAIT, decide, |told| {
-        is_over.store(true, Ordering::Relaxed);
-        // It may have ended.
-        has_served = instance.builder().connect().is_ok();
-        if has_served {
-            let has_closed = go_on(told);
-            verdicts.count("told_to_open_again", has_closed.into());
-            check_kept(&instance, told, verdicts, case);
-        }
-    });
-    verdicts.count("served_on", has_served.into());
-    let is_clean = match told.ended {
-        Some(WaitStatus::Exited(_, 0)) => true,
-        Some(WaitStatus::Exited(..)) => !has_served && !told.said.is_empty(),
-        _ => false,
-    };
-    let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
-    verdicts.check(RESUMES, is_clean && !has_panicked, || {
-        format!("{case}: {:?}: {:?}", told.ended, last(&told))
-    });
-    instance.start(&super::service::ARGS);
-    check_kept(&instance, &mut told, verdicts, case);
-    let status = instance.stop_daemon();
-    verdicts.check(TRIED, status.success(), || {
-        format!("{case}: the last one: {status}")
-    });
-}
-
-/// Has the attached appender go on. If the kernel had no memory for its connection, its
-/// context may have been given up as one that nobody uses, and it is told to open it again.
-fn go_on(told: &mut Told) -> bool {
-    let Some(appender) = &mut told.appender else {
-        return false;
-    };
-    appender.set_wait(PATIENCE);
-    match appender.append(&another()) {
-        Ok(appended) => {
-            told.appended.insert("log", appended.seq);
-            false
-        }
-        Err(AppendError::Refused(Refused::Closed)) => {
-            told.appender = None;
-            true
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn last(told: &Told) -> &[String] {
-    &told.said[told.said.len().saturating_sub(3)..]
+    let end = |_| is_over.store(true, Ordering::Relaxed);
+    let mut instance = Instance::new(programs);
+    outlast(&mut instance, |_| {}, decide, end, verdicts, case);
 }

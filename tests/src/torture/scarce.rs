@@ -1,0 +1,185 @@
+//! A daemon that has only so much of what it needs, whatever it comes to lack first, while
+//! it has everything to do that a daemon does.
+//!
+//! What a kernel really does where there is no room is more than a call that fails: what was
+//! promised may be missing when it is used. So the memory file system, the disk and the
+//! limits are real ones, of each size until there is enough.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ledger_shm::object::MEMORY_DIR;
+use nix::Error;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::Resource;
+
+use super::promises::TRIED;
+use super::service::outlast;
+use super::{Effort, Verdicts};
+use crate::process::limit;
+use crate::supervised::{Call, Order};
+use crate::{Instance, Programs, skip};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What there is little of.
+#[derive(Clone, Copy, Debug)]
+enum Scarce {
+    /// The memory file system.
+    Memory,
+    /// The file system of the archive.
+    Disk,
+    /// Descriptors.
+    Descriptors,
+    /// Addresses.
+    Addresses,
+}
+
+/// The least that is tried of each, the steps, and the first that is enough.
+const RESOURCES: [(Scarce, u64, u64, u64); 4] = [
+    (Scarce::Memory, 4 * KIB, 4 * KIB, 2 * MIB),
+    (Scarce::Disk, 4 * KIB, 4 * KIB, 2 * MIB),
+    (Scarce::Descriptors, 1, 1, 100),
+    // With less the kernel does not get as far as the program.
+    (Scarce::Addresses, 16 * MIB, MIB, 512 * MIB),
+];
+
+impl Scarce {
+    /// Where there is a file system of that size, if it is one.
+    fn dir(self, instance: &Instance) -> Option<PathBuf> {
+        match self {
+            Scarce::Memory => Some(MEMORY_DIR.into()),
+            Scarce::Disk => Some(instance.state_dir()),
+            Scarce::Descriptors | Scarce::Addresses => None,
+        }
+    }
+
+    fn resource(self) -> Option<Resource> {
+        match self {
+            Scarce::Memory | Scarce::Disk => None,
+            Scarce::Descriptors => Some(Resource::RLIMIT_NOFILE),
+            Scarce::Addresses => Some(Resource::RLIMIT_AS),
+        }
+    }
+}
+
+/// Has daemons do with little. Only who may mount and give can.
+///
+/// # Panics
+///
+/// If the thread cannot be started.
+pub fn scarce(programs: Programs, effort: &Effort) -> Verdicts {
+    let run = || {
+        let mut verdicts = Verdicts::new("scarce", effort);
+        // Of this thread, and of all that are started by it.
+        match unshare(CloneFlags::CLONE_NEWNS).and_then(|()| keep_mounts_here()) {
+            Ok(()) => all(programs, effort, &mut verdicts),
+            Err(error) => skip(&format!("no mount of its own for a thread: {error}")),
+        }
+        verdicts
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
+}
+
+fn keep_mounts_here() -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+}
+
+fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
+    let mut resources = RESOURCES.to_vec();
+    resources.retain(|(scarce, ..)| format!("{scarce:?}").contains(&effort.only));
+    for (n, &(scarce, least, step, enough)) in resources.iter().enumerate() {
+        let began = Instant::now();
+        let effort = effort.share(resources.len() - n);
+        let amounts = Vec::from_iter((least..enough).step_by(step as usize));
+        let cases = effort.cases(amounts.len(), &format!("{scarce:?}"));
+        let done = cases.iter().take_while(|_| effort.has_time());
+        let done = done.map(|case| (amounts[*case], false));
+        let mut count = 0;
+        for (amount, is_enough) in std::iter::once((enough, true)).chain(done) {
+            let case = format!("{scarce:?} of {amount}");
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                one(programs, scarce, [amount, enough], verdicts, &case)
+            }));
+            let is_tried = outcome.is_ok_and(|is_through| is_through || !is_enough);
+            verdicts.check(TRIED, is_tried, || case);
+            count += 1;
+        }
+        verdicts.count("daemons_that_lacked_something", count);
+        eprintln!(
+            "scarce: {scarce:?}: {count} of {} amounts in {:.1} s",
+            amounts.len() + 1,
+            began.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// Whether that much was enough for everything.
+fn one(
+    programs: Programs,
+    scarce: Scarce,
+    [amount, enough]: [u64; 2],
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> bool {
+    let mut instance = Instance::new(programs);
+    let mounted = scarce.dir(&instance).map(|dir| Mounted::new(dir, amount));
+    let limit_to = |pid, most| match scarce.resource() {
+        Some(resource) => limit(pid, resource, most),
+        None => Ok(()),
+    };
+    let begin = |pid| limit_to(pid, amount).expect("it lives");
+    let end = |pid| {
+        // It may have ended.
+        let _ = limit_to(pid, enough);
+        if let Some(mounted) = &mounted {
+            mounted.resize(enough);
+        }
+    };
+    // It gives itself as many descriptors as it may have.
+    let decide = |call: &Call, _| match call.nr == libc::SYS_prlimit64 as u64 {
+        true => Order::Fail(Error::EPERM),
+        false => Order::Go,
+    };
+    outlast(&mut instance, begin, decide, end, verdicts, case).is_through
+}
+
+/// A file system of a size, as long as it is not dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(dir: PathBuf, len: u64) -> Mounted {
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let mounted = Mounted(dir);
+        mounted.mount(len, MsFlags::empty());
+        mounted
+    }
+
+    fn resize(&self, len: u64) {
+        self.mount(len, MsFlags::MS_REMOUNT);
+    }
+
+    fn mount(&self, len: u64, flags: MsFlags) {
+        let mode = if self.0 == Path::new(MEMORY_DIR) {
+            "1777"
+        } else {
+            "700"
+        };
+        let options = format!("size={len},mode={mode}");
+        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let (tmpfs, options) = (Some("tmpfs"), Some(options.as_str()));
+        let mounted = mount(tmpfs, &self.0, tmpfs, flags, options);
+        mounted.expect("who may have mounts of its own may mount");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Who still has something of it open keeps it.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
