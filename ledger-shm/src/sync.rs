@@ -1,16 +1,20 @@
-//! Atomics and fences: the machine's, or loom's. The only file that names
-//! either.
+//! Atomics and fences: the machine's, loom's, or those that ThreadSanitizer
+//! understands. The only file that names any of them.
 //!
 //! Every release in this crate names the acquire it is for by a [`Label`], and
 //! `docs/ORDERING.md` has one section per label. Under loom a label can be
 //! switched to `Relaxed` at run time, which is how a model proves that it is
 //! needed.
 
+#[cfg(ledger_tsan)]
+pub use fenceless::AtomicU64;
 #[cfg(loom)]
 pub use modelled::{AtomicU32, AtomicU64};
-pub use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32, AtomicU64};
+pub use std::sync::atomic::AtomicU32;
+#[cfg(not(any(loom, ledger_tsan)))]
+pub use std::sync::atomic::AtomicU64;
+pub use std::sync::atomic::Ordering;
 
 /// One edge between a write and the reads it is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,46 @@ impl Label {
 
 #[cfg(loom)]
 pub use weak::weaken;
+
+#[cfg(ledger_tsan)]
+#[allow(unsafe_code, reason = "words are found by their address, as in std")]
+mod fenceless {
+    use super::Ordering;
+    use std::sync::atomic;
+
+    /// A word whose every load acquires: ThreadSanitizer takes no note of the
+    /// fence that follows one here. No fence follows the load of a shorter one.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    #[allow(missing_docs, reason = "as in std")]
+    pub struct AtomicU64(atomic::AtomicU64);
+
+    #[allow(missing_docs, reason = "as in std")]
+    impl AtomicU64 {
+        /// # Safety
+        ///
+        /// As in std.
+        pub unsafe fn from_ptr<'a>(word: *mut u64) -> &'a Self {
+            // SAFETY: by the caller's contract, and they are laid out alike.
+            unsafe { &*word.cast() }
+        }
+
+        pub fn load(&self, ordering: Ordering) -> u64 {
+            match ordering {
+                Ordering::Relaxed => self.0.load(Ordering::Acquire),
+                ordering => self.0.load(ordering),
+            }
+        }
+    }
+
+    impl std::ops::Deref for AtomicU64 {
+        type Target = atomic::AtomicU64;
+
+        fn deref(&self) -> &atomic::AtomicU64 {
+            &self.0
+        }
+    }
+}
 
 #[cfg(loom)]
 mod modelled {
