@@ -109,6 +109,10 @@ impl Watcher {
         self
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The seq of the first entry that has not been looked at.
     ///
     /// ```

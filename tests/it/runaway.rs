@@ -90,6 +90,38 @@ fn who_reads_a_log_that_runs_away_catches_up_with_it() {
 }
 
 #[test]
+fn who_prints_slower_than_others_append_comes_to_an_end() {
+    let instance = started(&ARGS);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("a daemon");
+    // More than a command keeps before it writes.
+    let payload = [0; 64 << 10];
+    let mut append = || {
+        appender
+            .append(&NewEntry::new("more", &payload))
+            .expect("room")
+    };
+    append();
+    let mut written = 0;
+    let mut command = instance.ledgerd(&["get", "log"]);
+    let mut supervised = Supervised::start(command.stdout(Stdio::null()));
+    supervised.run(|call| {
+        if call.nr as i64 == libc::SYS_write && call.args[0] == 1 {
+            written += 1;
+            append();
+        }
+        if written > 100 {
+            Order::Kill
+        } else {
+            Order::Go
+        }
+    });
+    let ended = supervised.ended();
+    let has_ended = matches!(ended, Some(WaitStatus::Exited(_, 0)));
+    assert!(has_ended && written > 0, "{ended:?} after {written} writes");
+}
+
+#[test]
 fn who_looks_into_a_log_that_runs_away_catches_up_with_it() {
     catches_up(&["inspect", "log"]);
 }

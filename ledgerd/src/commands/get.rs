@@ -51,7 +51,8 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             || context.first_available(),
             |after| Ok(after.saturating_add(1)),
         )?;
-        let mut range = context.range(first).limit(args.limit.unwrap_or(u64::MAX));
+        let limit = args.limit.unwrap_or(u64::MAX);
+        let mut range = context.range(first).limit(limit).until_now();
         if let Some(key) = args.key {
             range = range.key(key);
         }

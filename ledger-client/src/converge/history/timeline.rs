@@ -63,7 +63,7 @@ pub struct Timeline {
     suggestors: HashMap<(String, u32), Vec<String>>,
 }
 
-/// What happened in a context, in order. An entry whose payload is not what it should be
+/// What has happened in a context so far, in order. An entry whose payload is not what it should be
 /// says so.
 ///
 /// # Errors
@@ -83,7 +83,7 @@ pub struct Timeline {
 /// ```
 pub fn timeline(context: &Context) -> Result<Timeline, ReadError> {
     Ok(Timeline {
-        range: context.range(context.first_available()?),
+        range: context.range(context.first_available()?).until_now(),
         suggestors: HashMap::new(),
     })
 }

@@ -159,7 +159,7 @@ fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Foun
     // What is kept in memory only and has left it is not there to be verified.
     let has_gone = |seq| dir.is_none_or(|dir| begins_behind(dir, seq).unwrap_or(false));
     let mut seq = next_seq;
-    let mut range = context.range(seq);
+    let mut range = context.range(seq).until_now();
     loop {
         match range.next_entry() {
             Ok(None) => {
@@ -188,7 +188,7 @@ fn memory(context: &Context, dir: Option<&Path>, next_seq: u64, found: &mut Foun
                 first_available, ..
             }) if seq < first_available && has_gone(seq) => {
                 seq = first_available;
-                range = context.range(seq);
+                range = context.range(seq).until_now();
             }
             Err(damage) => {
                 found.bad = Some((Some(seq), format!("entry {seq}: {damage}")));
