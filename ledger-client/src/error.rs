@@ -81,6 +81,10 @@ fn what_to_do(error: &io::Error) -> &'static str {
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
             "name a shorter runtime directory (`--runtime-dir`, LEDGER_RUNTIME_DIR)"
         }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "it has just ended, or takes no more clients, or none of this uid: see `clients_max` \
+             and `clients_max_per_uid` in its configuration"
+        }
         _ => "start one with `ledgerd run`",
     }
 }
@@ -686,5 +690,17 @@ impl ReadError {
     /// ```
     pub fn is_unreachable(&self) -> bool {
         matches!(self, ReadError::Connect(error) if error.is_unreachable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_let_go_at_once_is_told_what_that_may_mean() {
+        let reset = io::ErrorKind::ConnectionReset.into();
+        let said = ConnectError::unreached(Path::new("a.sock"), reset).to_string();
+        assert!(said.contains("`clients_max_per_uid`"), "{said}");
     }
 }
