@@ -24,11 +24,13 @@ pub mod worker;
 
 use std::error::Error;
 use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_client::{Context, Ledger, place};
@@ -65,6 +67,8 @@ pub struct Instance {
     name: String,
     runtime_dir: PathBuf,
     daemon: Option<Process>,
+    /// Hears what the daemon says, until it ends; whether it has panicked.
+    heard: Option<JoinHandle<bool>>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -91,6 +95,7 @@ impl Instance {
             name,
             runtime_dir,
             daemon: None,
+            heard: None,
         };
         if !instance.is_own() {
             chown(&instance.runtime_dir, Some(uid), None).expect("root may");
@@ -221,8 +226,13 @@ impl Instance {
             eprintln!("{line}");
         }
         // Whatever it says later must not fill the pipe.
-        let mut rest = lines.into_inner();
-        std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::stderr()));
+        let rest = BufReader::new(lines.into_inner());
+        self.heard = Some(std::thread::spawn(move || {
+            let lines = rest.split(b'\n').map_while(std::io::Result::ok);
+            let said = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+            said.inspect(|line| eprintln!("{line}"))
+                .fold(false, |has, line| has | line.contains("panicked at"))
+        }));
         self.daemon = Some(daemon);
     }
 
@@ -268,6 +278,7 @@ impl Instance {
     /// Kills the daemon with SIGKILL.
     pub fn kill_daemon(&mut self) {
         drop(self.daemon.take().expect("a daemon"));
+        self.check_heard();
     }
 
     /// Stops the daemon with SIGTERM, and returns how it ended.
@@ -279,7 +290,17 @@ impl Instance {
     pub fn stop_daemon_with(&mut self, signal: Signal) -> ExitStatus {
         let daemon = self.daemon.take().expect("a daemon");
         daemon.signal(signal);
-        daemon.ended()
+        let ended = daemon.ended();
+        self.check_heard();
+        ended
+    }
+
+    /// Also a thread that has panicked, and that the daemon goes on without, is none that
+    /// should have.
+    fn check_heard(&mut self) {
+        let heard = self.heard.take().expect("it said that it listens");
+        let has_panicked = heard.join().expect("it only listens");
+        assert!(!has_panicked, "the daemon has panicked, see above");
     }
 
     /// Has the daemon read its configuration again.

@@ -22,22 +22,18 @@ pub fn everywhere(
     mut case: impl FnMut(&mut Stage, Place, &mut Verdicts, &str),
 ) -> Verdicts {
     let mut verdicts = Verdicts::new(torture, effort);
-    let is_wanted = |path: &Path| {
-        // It takes a while to find out what that one consists of.
-        let is_short = effort.is_all() || *path != Path::LargestPayload;
-        is_short && format!("{path:?}").contains(&effort.only)
-    };
-    let paths: Vec<Path> = Path::ALL.into_iter().filter(is_wanted).collect();
-    for (n, path) in paths.iter().enumerate() {
+    let mut paths = Path::ALL.to_vec();
+    // It takes a while to find out what that one consists of.
+    paths.retain(|path| effort.is_all() || *path != Path::LargestPayload);
+    for (path, of, effort) in effort.kinds(&paths, |path| format!("{path:?}")) {
         let began = Instant::now();
-        let effort = effort.share(paths.len() - n);
-        let mut stage = Stage::set(programs, *path, args);
+        let mut stage = Stage::set(programs, path, args);
         let places = stage.places(&effort);
         let has_time = |_: &&Place| effort.has_time();
         let mut tried = 0;
         for place in places.iter().take_while(has_time) {
             tried += 1;
-            let name = format!("{path:?}, at {place:?} of {}", stage.length());
+            let name = format!("{of}, at {place:?} of {}", stage.length());
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 case(&mut stage, *place, &mut verdicts, &name);
             }));
@@ -46,7 +42,7 @@ pub fn everywhere(
         verdicts.count("stopped", tried);
         let seconds = began.elapsed().as_secs_f64();
         eprintln!(
-            "{torture}: {path:?}: {} instructions, the log changes after {:?}: {tried} of {} places in {seconds:.1} s",
+            "{torture}: {of}: {} instructions, the log changes after {:?}: {tried} of {} places in {seconds:.1} s",
             stage.length(),
             stage.changed_at(),
             places.len(),

@@ -47,17 +47,28 @@ pub fn hostile(programs: Programs, effort: &Effort) -> Verdicts {
         return verdicts;
     }
     let mut abuses = ABUSES.to_vec();
-    abuses.retain(|what| what.contains(&effort.only));
-    for (n, what) in abuses.iter().enumerate() {
+    abuses.retain(|what| *what != "descriptors" || refuses_descriptors());
+    for (what, _, effort) in effort.kinds(&abuses, str::to_owned) {
         let began = Instant::now();
-        let effort = effort.share(abuses.len() - n);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             one(programs, what, &effort, &mut verdicts);
         }));
-        verdicts.check(TRIED, outcome.is_ok(), || (*what).to_owned());
+        verdicts.check(TRIED, outcome.is_ok(), || what.to_owned());
         eprintln!("hostile: {what}: {:.1} s", began.elapsed().as_secs_f64());
     }
     verdicts
+}
+
+/// Whether the daemon can have the kernel refuse descriptors, and is promised not to be
+/// delayed by any: from Linux 6.16 on.
+fn refuses_descriptors() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let (major, minor) = (numbers.next(), numbers.next());
+    let (Some(Ok(major)), Some(Ok(minor))) = (major, minor) else {
+        panic!("a kernel of release {release:?}");
+    };
+    (major, minor) >= (6, 16)
 }
 
 fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts) {

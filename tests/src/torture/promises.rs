@@ -41,7 +41,7 @@ pub const HARMLESS: Promise = "readers harm nobody";
 pub const NO_PANIC: Promise = "no panic";
 /// What a writer spoils is its own context.
 pub const CONTAINED: Promise = "damage stays where it is";
-/// Nothing that is no entry gets into a file.
+/// Nothing that is no entry gets into a file, or to a watcher.
 pub const VALID: Promise = "files are valid";
 
 /// No promise of ours: it was possible to look.

@@ -90,18 +90,16 @@ fn keep_mounts_here() -> nix::Result<()> {
 }
 
 fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
-    let mut resources = RESOURCES.to_vec();
-    resources.retain(|(scarce, ..)| format!("{scarce:?}").contains(&effort.only));
-    for (n, &(scarce, least, step, enough)) in resources.iter().enumerate() {
+    let kinds = effort.kinds(&RESOURCES, |(scarce, ..)| format!("{scarce:?}"));
+    for ((scarce, least, step, enough), name, effort) in kinds {
         let began = Instant::now();
-        let effort = effort.share(resources.len() - n);
         let amounts = Vec::from_iter((least..enough).step_by(step as usize));
-        let cases = effort.cases(amounts.len(), &format!("{scarce:?}"));
+        let cases = effort.cases(amounts.len(), &name);
         let done = cases.iter().take_while(|_| effort.has_time());
         let done = done.map(|case| (amounts[*case], false));
         let mut count = 0;
         for (amount, is_enough) in std::iter::once((enough, true)).chain(done) {
-            let case = format!("{scarce:?} of {amount}");
+            let case = format!("{name} of {amount}");
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 one(programs, scarce, [amount, enough], verdicts, &case)
             }));
@@ -111,7 +109,7 @@ fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
         }
         verdicts.count("daemons_that_lacked_something", count);
         eprintln!(
-            "scarce: {scarce:?}: {count} of {} amounts in {:.1} s",
+            "scarce: {name}: {count} of {} amounts in {:.1} s",
             amounts.len() + 1,
             began.elapsed().as_secs_f64()
         );

@@ -58,16 +58,12 @@ const STORMS: [(Weather, bool, usize); 6] = [
 /// Has it storm.
 pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
     let mut verdicts = Verdicts::new("storm", effort);
-    let name = |(weather, is_on_one, _): &(Weather, bool, usize)| {
-        let on = if *is_on_one { "One" } else { "All" };
+    let name = |(weather, is_on_one, _)| {
+        let on = if is_on_one { "One" } else { "All" };
         format!("{weather:?}On{on}")
     };
-    let mut storms = STORMS.to_vec();
-    storms.retain(|storm| name(storm).contains(&effort.only));
-    for (n, storm) in storms.iter().enumerate() {
-        let (name, &(weather, is_on_one, blows)) = (name(storm), storm);
+    for ((weather, is_on_one, blows), name, effort) in effort.kinds(&STORMS, name) {
         let began = Instant::now();
-        let effort = effort.share(storms.len() - n);
         let mut rng = effort.rng(&name);
         let _on_one = is_on_one.then(OnOne::begin);
         let (mut left, mut dealt) = (blows.min(effort.cases_max), 0);

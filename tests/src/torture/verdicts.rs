@@ -68,6 +68,20 @@ impl Effort {
         }
     }
 
+    /// The kinds of cases that are wanted, each with its name, and with an equal part of the
+    /// time that is left when it comes to it.
+    pub fn kinds<K: Copy>(
+        &self,
+        kinds: &[K],
+        name: impl Fn(K) -> String,
+    ) -> impl Iterator<Item = (K, String, Effort)> {
+        let mut kinds: Vec<_> = kinds.iter().map(|kind| (*kind, name(*kind))).collect();
+        kinds.retain(|(_, name)| name.contains(&self.only));
+        let count = kinds.len();
+        let kinds = kinds.into_iter().enumerate();
+        kinds.map(move |(n, (kind, name))| (kind, name, self.share(count - n)))
+    }
+
     /// Numbers that follow from the seed, others for each purpose.
     pub fn rng(&self, purpose: &str) -> fastrand::Rng {
         let mix = |sum: u64, byte: u8| sum.rotate_left(9) ^ u64::from(byte).wrapping_mul(SPREAD);

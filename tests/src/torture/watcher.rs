@@ -36,19 +36,16 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
     // A suite has more to do at the same time than a machine can be on time for.
     let lateness = effort.is_all().then(Lateness::watched);
     let mut verdicts = Verdicts::new("watcher", effort);
-    let is_wanted = |path: &Path| format!("{path:?}").contains(&effort.only);
-    let paths: Vec<Path> = Path::ALL.into_iter().filter(is_wanted).collect();
-    for (n, path) in paths.iter().enumerate() {
+    for (path, of, effort) in effort.kinds(&Path::ALL, |path| format!("{path:?}")) {
         let began = Instant::now();
-        let effort = effort.share(paths.len() - n);
-        let mut stage = Stage::set(programs, *path);
+        let mut stage = Stage::set(programs, path);
         let places = stage.places(&effort);
         let has_time = |_: &&Place| effort.has_time();
         let mut tried = 0;
         for place in places.iter().take_while(has_time) {
             for fate in [Fate::Overtaken, Fate::Killed, Fate::Stopped] {
                 tried += 1;
-                let name = format!("{path:?}, at {place:?} of {}, {fate:?}", stage.length());
+                let name = format!("{of}, at {place:?} of {}, {fate:?}", stage.length());
                 let outcome = catch_unwind(AssertUnwindSafe(|| match fate {
                     Fate::Killed => {
                         kill(&mut stage, *place, lateness.as_ref(), &mut verdicts, &name);
@@ -61,7 +58,7 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
         }
         verdicts.count("stopped", tried);
         eprintln!(
-            "watcher: {path:?}: {} instructions, asleep after {:?}: {tried} cases at {} places in {:.1} s",
+            "watcher: {of}: {} instructions, asleep after {:?}: {tried} cases at {} places in {:.1} s",
             stage.length(),
             stage.slept_at(),
             places.len(),

@@ -69,11 +69,8 @@ pub fn wild(programs: Programs, effort: &Effort) -> Verdicts {
     if !may_be_others() {
         return verdicts;
     }
-    let mut targets = TARGETS.to_vec();
-    targets.retain(|target| target.contains(&effort.only));
-    for (n, target) in targets.iter().enumerate() {
+    for (target, _, effort) in effort.kinds(&TARGETS, str::to_owned) {
         let began = Instant::now();
-        let effort = effort.share(targets.len() - n);
         let mut rng = effort.rng(target);
         let mut left = CASES.min(effort.cases_max);
         while left > 0 && effort.has_time() {
@@ -114,8 +111,10 @@ fn round(
         let seed = seed.expect("most rest");
         let case = format!("{target}, {seed}");
         let name = format!("wild{n}");
-        spoil(&instance, target, &name, seed, rng, verdicts, &case);
-        check_sound(&instance, &mut appender, n, verdicts, &case);
+        let meanwhile = |verdicts: &mut Verdicts| {
+            check_sound(&instance, &mut appender, &name, verdicts, &case);
+        };
+        spoil(&instance, target, &name, seed, meanwhile, verdicts, &case);
         verdicts.count("spoilt", 1);
     }
     let before = entries(&sound);
@@ -130,7 +129,7 @@ fn round(
     });
     look(&instance, &["ls"], None, verdicts, target);
     look(&instance, &["verify", "--all"], None, verdicts, target);
-    check_sound(&instance, &mut appender, count, verdicts, target);
+    check_sound(&instance, &mut appender, "later", verdicts, target);
     let status = instance.stop_daemon();
     verdicts.check(NO_PANIC, status.success(), || format!("{target}: {status}"));
     check_files(&instance.state_dir(), verdicts, target);
@@ -142,10 +141,11 @@ fn spoil(
     target: &str,
     name: &str,
     seed: u64,
-    rng: &mut fastrand::Rng,
+    mut meanwhile: impl FnMut(&mut Verdicts),
     verdicts: &mut Verdicts,
     case: &str,
 ) {
+    let mut rng = fastrand::Rng::with_seed(seed);
     let made = instance.context(name);
     let appender = Worker::start_as(APPENDER, instance, "append", name, seed);
     eventually("there is something to spoil", || {
@@ -160,16 +160,29 @@ fn spoil(
         ),
     ];
     let scribbler = Worker::scribbler(APPENDER, instance, target, name, seed);
-    look_at(instance, name, rng, verdicts, case);
+    look_at(instance, name, &mut rng, verdicts, case);
+    meanwhile(verdicts);
     eventually("it is spoilt", || scribbler.told_last().expect("numbers"));
-    look_at(instance, name, rng, verdicts, case);
+    meanwhile(verdicts);
+    look_at(instance, name, &mut rng, verdicts, case);
     drop(scribbler);
     for (who, worker) in &mut others {
         let ended = worker.process.try_wait().expect("our child");
         let is_fine = ended.is_none_or(|status| !has_panicked(status));
         verdicts.check(NO_PANIC, is_fine, || format!("{case}: {who}: {ended:?}"));
         verdicts.count("went_on", u64::from(ended.is_none()));
+        // What it was told otherwise is that it cannot go on, and why.
+        let told = worker.told();
+        let is_valid = !told.as_ref().is_err_and(|error| is_about_an_entry(error));
+        verdicts.check(VALID, is_valid, || format!("{case}: {who}: {told:?}"));
     }
+}
+
+/// Whether a watcher says that it was given what nobody has appended.
+fn is_about_an_entry(error: &str) -> bool {
+    ["came where", "is not what was appended"]
+        .iter()
+        .any(|said| error.contains(said))
 }
 
 /// Some command looks at a spoilt context.
@@ -216,7 +229,7 @@ fn has_panicked(status: ExitStatus) -> bool {
 fn check_sound(
     instance: &Instance,
     appender: &mut Appender,
-    n: usize,
+    name: &str,
     verdicts: &mut Verdicts,
     case: &str,
 ) {
@@ -230,7 +243,7 @@ fn check_sound(
     });
     let made = instance
         .connect()
-        .context(&format!("new{n}"))
+        .context(&format!("beside-{name}"))
         .open_or_create()
         .map_err(|error| error.to_string())
         .and_then(|made| made.appender().map_err(|error| error.to_string()))
