@@ -9,18 +9,13 @@ use ledger_tests::supervised::{Order, Supervised};
 use ledger_tests::{Instance, eventually};
 use nix::sys::wait::WaitStatus;
 
+use crate::archive::SMALL;
 use crate::started;
 
-const ARGS: [&str; 8] = [
-    "--spare-min",
-    "64K",
-    "--spare-max",
-    "64K",
-    "--window",
-    "16K",
-    "--archive-file",
-    "64K",
-];
+/// Whose parts leave memory as soon as they can, for files that end as soon as they can.
+fn small() -> Instance {
+    started(&[&SMALL[..], &["--archive-file", "64K"]].concat())
+}
 
 /// The numbers of the parts that are in memory.
 fn parts(instance: &Instance) -> Vec<u64> {
@@ -72,7 +67,7 @@ fn run(instance: &Instance, args: &[&str], n: usize) -> bool {
 }
 
 fn catches_up(args: &[&str]) {
-    let instance = started(&ARGS);
+    let instance = small();
     run_away(&instance);
     let calls = (0..).take_while(|n| run(&instance, args, *n)).count();
     assert!(calls > 20, "{args:?} makes {calls} calls");
@@ -91,7 +86,7 @@ fn who_reads_a_log_that_runs_away_catches_up_with_it() {
 
 #[test]
 fn who_prints_slower_than_others_append_comes_to_an_end() {
-    let instance = started(&ARGS);
+    let instance = small();
     let context = instance.context("log");
     let mut appender = context.appender().expect("a daemon");
     // More than a command keeps before it writes.
