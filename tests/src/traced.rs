@@ -323,19 +323,22 @@ pub struct Call {
 }
 
 impl TracedThread {
-    /// Begins to trace the thread of this name, as far as the kernel keeps names.
+    /// Begins to trace the thread of this name, as far as the kernel keeps names. A thread
+    /// takes its name itself, some time after whoever made it has gone on.
     ///
     /// # Panics
     ///
-    /// If the process has no such thread.
+    /// If the process gets no such thread.
     pub fn attach(process: u32, name: &str) -> TracedThread {
-        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it lives");
         let is_it = |task: &std::path::PathBuf| {
             let comm = std::fs::read_to_string(task.join("comm"));
             comm.is_ok_and(|comm| comm.trim_end() == &name[..name.len().min(COMM_LEN_MAX)])
         };
-        let mut tasks = tasks.map(|task| task.expect("it lives").path());
-        let task = tasks.find(is_it).expect("a thread of this name");
+        let task = eventually("a thread of this name", || {
+            let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it lives");
+            let mut tasks = tasks.map(|task| task.expect("it lives").path());
+            tasks.find(is_it)
+        });
         let id = task.file_name().and_then(|id| id.to_str()?.parse().ok());
         let traced = Traced::attach(Pid::from_raw(id.expect("a thread id")));
         TracedThread { traced }
