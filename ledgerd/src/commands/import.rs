@@ -290,7 +290,11 @@ mod tests {
                 line(1, 1).replace("\"k\"", "\"\""),
                 "line 1: the key is empty",
             ),
-            (line(1, 1) + "[", "line 2: EOF"),
+            (line(1, 1) + "{", "line 2: EOF"),
+            (
+                r#"["k", "p", null, [], 0, 1, 5, 7]"#.to_owned(),
+                "line 1: an array is no line",
+            ),
         ] {
             match snapshot(lines.as_bytes()) {
                 Err(found) => assert!(found.contains(said), "{found}"),

@@ -96,15 +96,16 @@ impl<R: Read> Lines<BufReader<R>> {
 }
 
 fn parse<N: DeserializeOwned>(text: &[u8]) -> Result<Line<N>, String> {
+    // As which serde would take the fields, too, without their names.
+    if text.starts_with(b"[") {
+        return Err("an array is no line, `-o jsonl` prints some".to_owned());
+    }
     serde_json::from_slice(text).map_err(|error| {
         let mut why = error.to_string();
         if let Some(end) = why.rfind(" at line 1 column ") {
             why.truncate(end);
         }
-        match text {
-            [b'[', ..] => format!("{why}; an array is no line, `-o jsonl` prints some"),
-            _ => format!("{why} at column {}", error.column()),
-        }
+        format!("{why} at column {}", error.column())
     })
 }
 
