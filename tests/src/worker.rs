@@ -188,7 +188,7 @@ fn append(name: &str, who: u64) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     let mut rng = fastrand::Rng::with_seed(who);
     for n in 0.. {
-        if !is_restless(who) && rng.u8(..32) == 0 {
+        if !is_restless(who) && rng.u8(..4) == 0 {
             std::thread::sleep(NAP_MAX.mul_f64(rng.f64()));
         }
         let payload = payload(who, n);

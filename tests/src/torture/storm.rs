@@ -16,7 +16,7 @@ use crate::{Instance, Programs};
 mod calm;
 mod crew;
 
-use crew::{CREW, Crew};
+use crew::{CREW, Crew, Pace};
 
 /// Rolls often, so that it happens in the middle of that.
 const ARGS: [&str; 8] = [
@@ -43,6 +43,17 @@ enum Weather {
     DaemonKilled,
     /// Everybody is stopped, and goes on after a while.
     Stopped,
+}
+
+impl Weather {
+    /// Where processors are busy, a killed client takes some 40 ms to end and be replaced:
+    /// few rounds of many blows are like that.
+    fn pace(self, rng: &mut fastrand::Rng) -> Pace {
+        match self {
+            Weather::ClientKilled if rng.u8(..10) > 0 => Pace::Rested,
+            _ => Pace::Busy,
+        }
+    }
 }
 
 /// How much of each there is.
@@ -105,7 +116,7 @@ fn round(
 ) -> usize {
     let mut dealt = 0;
     let mut instance = Instance::started(programs, &ARGS);
-    let mut crew = Crew::begin(&instance);
+    let mut crew = Crew::begin(&instance, weather.pace(rng));
     for n in 1..=blows {
         if !effort.has_time() {
             break;

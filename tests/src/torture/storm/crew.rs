@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::super::Verdicts;
 use super::super::promises::{ATTACHED, NO_PANIC, NO_WAITING, WATCHED};
-use crate::worker::Worker;
+use crate::worker::{Worker, is_restless};
 use crate::{Instance, PATIENCE, eventually};
 
 const APPENDERS: usize = 8;
@@ -20,6 +20,33 @@ const BEHIND: u64 = 5000;
 /// What they work on.
 pub(super) const LOG: &str = "log";
 
+/// How much the appenders do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// Some of them never rest: all processors are busy.
+    Busy,
+    /// All of them rest now and then, and who dies or begins need not wait for a processor.
+    Rested,
+}
+
+/// Those who append, one after the other.
+#[derive(Debug)]
+struct Newcomers {
+    pace: Pace,
+    next: u64,
+}
+
+impl Iterator for Newcomers {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let is_wanted = |who: &u64| matches!(self.pace, Pace::Busy) || !is_restless(*who);
+        let who = (self.next..).find(is_wanted)?;
+        self.next = who + 1;
+        Some(who)
+    }
+}
+
 /// Those who work.
 #[derive(Debug)]
 pub(super) struct Crew {
@@ -30,7 +57,7 @@ pub(super) struct Crew {
     workers: Vec<Worker>,
     /// Who each of the appenders is.
     who: Vec<u64>,
-    who_next: u64,
+    newcomers: Newcomers,
     /// Of each appender that there was, the seqs that it was told.
     pub(super) acknowledged: BTreeMap<u64, Vec<u64>>,
     stopped: Vec<usize>,
@@ -39,16 +66,15 @@ pub(super) struct Crew {
 
 impl Crew {
     /// All of them begin.
-    pub(super) fn begin(instance: &Instance) -> Crew {
+    pub(super) fn begin(instance: &Instance, pace: Pace) -> Crew {
         let context = instance.context(LOG);
         let mut other = context.appender().expect("a daemon");
         other.set_wait(PATIENCE);
-        let start = |n| {
-            if n < APPENDERS {
-                Worker::start(instance, "append", LOG, n as u64)
-            } else {
-                Worker::start(instance, "watch", LOG, 1)
-            }
+        let mut newcomers = Newcomers { pace, next: 0 };
+        let who: Vec<u64> = newcomers.by_ref().take(APPENDERS).collect();
+        let start = |n| match who.get(n) {
+            Some(who) => Worker::start(instance, "append", LOG, *who),
+            None => Worker::start(instance, "watch", LOG, 1),
         };
         let workers: Vec<Worker> = (0..CREW).map(start).collect();
         for worker in &workers {
@@ -58,8 +84,8 @@ impl Crew {
             context,
             other,
             workers,
-            who: (0..APPENDERS as u64).collect(),
-            who_next: APPENDERS as u64,
+            who,
+            newcomers,
             acknowledged: BTreeMap::new(),
             stopped: Vec::new(),
             daemon_is_stopped: false,
@@ -77,8 +103,7 @@ impl Crew {
     ) {
         self.kill(n, verdicts, case);
         if n < APPENDERS {
-            self.who[n] = self.who_next;
-            self.who_next += 1;
+            self.who[n] = self.newcomers.next().expect("there are always more");
             self.workers[n] = Worker::start(instance, "append", LOG, self.who[n]);
         } else {
             let latest = self.context.latest().expect("readable");
