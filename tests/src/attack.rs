@@ -12,16 +12,16 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use ledger_client::wire::{Hello, Reply, Request};
+use ledger_client::wire::{Reply, Request};
 use ledger_shm::format::{BELL_LEN, PAGE_LEN};
 use ledger_shm::object::{Epoch, Instance, Name};
-use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
+use ledger_shm::socket::Packets;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 
-use crate::PATIENCE;
+use crate::spoken::{ask, greeted, object, open};
 
 /// A client without manners: it has a context open for reading.
 #[derive(Debug)]
@@ -42,34 +42,6 @@ fn say<T>(outcome: Result<T, Errno>) -> String {
     outcome.map_or_else(|error| format!("{error:?}"), |_| "done".to_owned())
 }
 
-fn ask(
-    connection: &Packets,
-    request: &Request,
-) -> Result<(Reply, Option<OwnedFd>), Box<dyn Error>> {
-    connection.send(&request.encode(), None)?;
-    let mut buffer = [0; PACKET_LEN_MAX];
-    let packet = connection.receive(&mut buffer)?.ok_or("no answer")?;
-    let reply = Reply::decode(packet.bytes).ok_or("no reply")?;
-    Ok((reply, packet.fd))
-}
-
-fn open(name: &str, append: bool) -> Request {
-    Request::Open {
-        name: name.to_owned(),
-        epoch: None,
-        create: None,
-        append,
-    }
-}
-
-fn object(epoch: [u8; 16], part: Option<u64>, append: bool) -> Request {
-    Request::Object {
-        epoch,
-        part,
-        append,
-    }
-}
-
 /// What came of a question that should have been refused.
 fn answer<F: Debug>((reply, fd): (Reply, Option<F>)) -> String {
     match (reply, fd) {
@@ -85,10 +57,7 @@ impl Attacker {
     ///
     /// The daemon's and the kernel's.
     pub fn new(socket: &Path, instance: Instance, name: &str) -> Result<Attacker, Box<dyn Error>> {
-        let connection = Packets::connect(socket, PATIENCE)?;
-        connection.send(&Hello::OURS.encode(), None)?;
-        let mut buffer = [0; PACKET_LEN_MAX];
-        connection.receive(&mut buffer)?.ok_or("no greeting")?;
+        let connection = greeted(socket)?;
         let (reply, bell) = ask(&connection, &open(name, false))?;
         let Reply::Opened { epoch, current, .. } = reply else {
             return Err(format!("{reply:?}").into());

@@ -11,6 +11,7 @@ pub mod process;
 mod scripted;
 pub mod sleeper;
 pub mod small_memory;
+pub mod spoken;
 /// Changes the tracee's registers, which differ from machine to machine.
 #[cfg(target_arch = "x86_64")]
 pub mod supervised;

@@ -6,14 +6,14 @@
 //! is missing leaves it asleep for ever.
 
 use std::error::Error;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use ledger_client::wire::{Hello, Reply, Request};
+use ledger_client::wire::Reply;
 use ledger_shm::bell::Bell;
-use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
+use ledger_shm::socket::Packets;
 
 use crate::PATIENCE;
+use crate::spoken::{ask, greeted, open};
 
 /// A context's bell, and the connection over which it was asked for.
 #[derive(Debug)]
@@ -29,17 +29,9 @@ impl Sleeper {
     ///
     /// The daemon's and the kernel's.
     pub fn of(socket: &Path, context: &str) -> Result<Sleeper, Box<dyn Error>> {
-        let connection = Packets::connect(socket, PATIENCE)?;
-        ask(&connection, &Hello::OURS.encode())?;
-        let open = Request::Open {
-            name: context.to_owned(),
-            epoch: None,
-            create: None,
-            append: false,
-        };
-        let (reply, fd) = ask(&connection, &open.encode())?;
-        match (Reply::decode(&reply), fd) {
-            (Some(Reply::Opened { .. }), Some(fd)) => Ok(Sleeper {
+        let connection = greeted(socket)?;
+        match ask(&connection, &open(context, false))? {
+            (Reply::Opened { .. }, Some(fd)) => Ok(Sleeper {
                 bell: Bell::map(fd)?,
                 _connection: connection,
             }),
@@ -70,11 +62,4 @@ impl Sleeper {
         let [_, count, relayed] = self.bell.words();
         count == relayed
     }
-}
-
-fn ask(connection: &Packets, packet: &[u8]) -> Result<(Vec<u8>, Option<OwnedFd>), Box<dyn Error>> {
-    connection.send(packet, None)?;
-    let mut buffer = [0; PACKET_LEN_MAX];
-    let packet = connection.receive(&mut buffer)?.ok_or("no answer")?;
-    Ok((packet.bytes.to_vec(), packet.fd))
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ledger_client::wire::{Hello, Reply, Request};
+use ledger_client::wire::{Reply, Request};
 use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SegmentHeader};
 use ledger_shm::slot::{Extent, Slot};
-use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
+use ledger_shm::socket::Packets;
 
-use super::{ask, object, open};
+use crate::spoken::{ask, greeted, object, open};
 use crate::{PATIENCE, mapped};
 
 /// Where it writes:
@@ -54,11 +54,7 @@ pub fn scribble(
     context: &str,
     seed: u64,
 ) -> Result<(), Box<dyn Error>> {
-    let connection = Packets::connect(socket, PATIENCE)?;
-    connection.send(&Hello::OURS.encode(), None)?;
-    connection
-        .receive(&mut [0; PACKET_LEN_MAX])?
-        .ok_or("no greeting")?;
+    let connection = greeted(socket)?;
     // A log may go on faster than its parts are asked for.
     let deadline = Instant::now() + PATIENCE;
     let (first, spares) = loop {
