@@ -4,12 +4,14 @@
 use std::process::Stdio;
 
 use ledger_client::NewEntry;
+use ledger_client::converge::history::timeline;
 use ledger_shm::object::{self, Name};
 use ledger_tests::supervised::{Order, Supervised};
 use ledger_tests::{Instance, eventually};
 use nix::sys::wait::WaitStatus;
 
 use crate::archive::SMALL;
+use crate::forged_runs::forged;
 use crate::started;
 
 /// Whose parts leave memory as soon as they can, for files that end as soon as they can.
@@ -114,6 +116,20 @@ fn who_prints_slower_than_others_append_comes_to_an_end() {
     let ended = supervised.ended();
     let has_ended = matches!(ended, Some(WaitStatus::Exited(_, 0)));
     assert!(has_ended && written > 0, "{ended:?} after {written} writes");
+}
+
+#[test]
+fn a_timeline_ends_where_the_log_ended_when_it_began() {
+    let instance = small();
+    let context = instance.context("run");
+    let happens = || forged(&context, "intents", "null", &[("kind", "run_started")]);
+    happens();
+    let events = timeline(&context).expect("readable");
+    let told = events.take(10).inspect(|event| {
+        assert!(event.is_ok(), "{event:?}");
+        happens();
+    });
+    assert_eq!(told.count(), 1);
 }
 
 #[test]
