@@ -1,9 +1,9 @@
 //! The ledger against the simplest thing that could be right: a `Vec`.
 
 use ledger_client::admin::drop_context;
-use ledger_client::{Context, Entry, Ledger, NewEntry, OpenError};
+use ledger_client::{Appender, Context, Entry, Ledger, NewEntry, OpenError};
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
 
 /// What was appended, as the oracle remembers it.
 #[derive(Clone, Debug)]
@@ -98,6 +98,13 @@ fn all_same(reader: &Context, oracle: &[Remembered]) {
     assert_eq!(seen, oracle.len());
 }
 
+/// One that gives memory all the time it may take where there is much else to do.
+fn patient(context: &Context) -> Appender {
+    let mut appender = context.appender().expect("a daemon");
+    appender.set_wait(PATIENCE);
+    appender
+}
+
 /// Does all of that to a context that is not there yet, and compares what can be seen with
 /// what was remembered.
 ///
@@ -107,7 +114,7 @@ fn all_same(reader: &Context, oracle: &[Remembered]) {
 pub fn play(ledger: &Ledger, name: &str, steps: &[Step]) {
     let mut context = ledger.context(name).open_or_create().expect("a context");
     let mut oracle: Vec<Remembered> = Vec::new();
-    let mut appender = context.appender().expect("an appender");
+    let mut appender = patient(&context);
     let mut watcher = context.watch(0);
     let mut watched = 0;
     for step in steps {
@@ -149,7 +156,7 @@ pub fn play(ledger: &Ledger, name: &str, steps: &[Step]) {
                     });
                 }
             }
-            Step::Handover => appender = context.appender().expect("an appender"),
+            Step::Handover => appender = patient(&context),
             Step::Get { seq } => {
                 let entry = context.get(*seq);
                 match usize::try_from(*seq).expect("small") {
@@ -213,10 +220,7 @@ pub fn play(ledger: &Ledger, name: &str, steps: &[Step]) {
                 load.run().expect("a snapshot that was just taken");
                 let copy = ledger.context(&of).open().expect("loaded");
                 all_same(&copy, &oracle);
-                let appended = copy
-                    .appender()
-                    .expect("a daemon")
-                    .append(&NewEntry::new("b", ""));
+                let appended = patient(&copy).append(&NewEntry::new("b", ""));
                 assert_eq!(appended.expect("room").seq, oracle.len() as u64 + 1);
                 drop(copy);
                 // What was dropped here is given back by another thread.
@@ -231,7 +235,7 @@ pub fn play(ledger: &Ledger, name: &str, steps: &[Step]) {
             Step::Reopen => {
                 drop((appender, watcher, context));
                 context = ledger.context(name).open().expect("there");
-                appender = context.appender().expect("an appender");
+                appender = patient(&context);
                 watcher = context.watch(watched as u64 + 1);
             }
         }
