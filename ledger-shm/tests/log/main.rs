@@ -1,0 +1,14 @@
+//! A log as the crate alone makes it: its parts in memory of this process, which no daemon
+//! provides, and whose every word a test may write.
+//!
+//! Reading order: `shelf` is where the parts are; `append`, `blocks` and `roll` how it grows;
+//! `read` how it is read; `damage` what is said of words that nobody writes.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod blocks;
+mod damage;
+mod read;
+mod roll;
+mod shelf;
