@@ -2,11 +2,13 @@
 //! provides, and whose every word a test may write.
 //!
 //! Reading order: `shelf` is where the parts are; `append`, `blocks` and `roll` how it grows;
-//! `read` how it is read; `damage` what is said of words that nobody writes.
+//! `read` how it is read, and `bell` how readers are woken; `damage` what is said of words
+//! that nobody writes.
 
 #![forbid(unsafe_code)]
 
 mod append;
+mod bell;
 mod blocks;
 mod damage;
 mod read;
