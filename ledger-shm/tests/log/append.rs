@@ -27,6 +27,29 @@ fn entries_are_numbered_as_they_come_whoever_appends() {
 }
 
 #[test]
+fn what_is_read_is_what_was_appended() {
+    let shelf = Shelf::of(1, 16 << 10);
+    let mut tail = shelf.tail(1);
+    let pairs = [
+        ("a", "1"),
+        ("", ""),
+        ("a", "one that lies behind its reference"),
+    ];
+    let key = "a key that lies behind its reference";
+    let entry = NewEntry::new(key, &[0, 159, 146, 150]).metadata(&pairs);
+    let appended = shelf.append_entry(&mut tail, &entry).expect("room");
+    let read = shelf.link(1).get(1).expect("sound").expect("there");
+    read.verify().expect("checksums that hold");
+    assert_eq!((read.key(), read.payload()), (key, &[0, 159, 146, 150][..]));
+    assert_eq!(Vec::from_iter(read.metadata()), pairs);
+    assert_eq!((read.seq(), read.lamport()), (1, 1));
+    assert_eq!(read.appended_at_ns(), NOW_NS);
+    // As it would be put into a file.
+    let record = entry.record(&appended, &Limits::default());
+    assert_eq!(record.as_deref(), Ok(read.record_bytes()));
+}
+
+#[test]
 fn its_lamport_time_is_after_all_that_it_follows() {
     let shelf = Shelf::of(1, 16 << 10);
     let (mut one, mut other) = (shelf.tail(1), shelf.tail(1));

@@ -27,6 +27,9 @@ contexts = ["read"]
 users = [61002, 61003]
 right = "read"
 "#;
+/// Places for clients: all that a daemon has, or so few that whoever takes them all needs
+/// no more descriptors than any machine gives.
+const PLACES: [u32; 2] = [10_000, 100];
 /// What they have in common.
 const CONTEXT: &str = "read";
 /// So many do the same at once.
@@ -73,7 +76,9 @@ fn refuses_descriptors() -> bool {
 
 fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts) {
     let mut instance = Instance::of(OWNER, programs);
-    let config = instance.configure(CONFIGURATION);
+    let places = PLACES[usize::from(!effort.is_all())];
+    let config = format!("clients_max = {places}\n{CONFIGURATION}");
+    let config = instance.configure(&config);
     instance.start(&["--config", config.to_str().expect("text")]);
     let context = instance.context(CONTEXT);
     let mut appender = context.appender().expect("an appender");
