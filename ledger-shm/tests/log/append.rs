@@ -1,6 +1,7 @@
 //! What an append leaves, and what it says.
 
 use ledger_shm::entry::{LAMPORT_RECEIVED_MAX, Limits};
+use ledger_shm::format::KEY_LEN_MAX;
 use ledger_shm::{Appended, NewEntry, Refused};
 
 use crate::shelf::{Held, NOW_NS, Shelf};
@@ -82,7 +83,9 @@ fn what_can_never_be_appended_takes_neither_a_number_nor_room() {
         metadata_len_max: 20,
     };
     let taken = shelf.part(1).data_taken();
+    let key = "k".repeat(KEY_LEN_MAX + 1);
     for (entry, what, len) in [
+        (NewEntry::new(&key, ""), "key", KEY_LEN_MAX + 1),
         (NewEntry::new("k", &[0; 9]), "payload", 9),
         (
             NewEntry::new("k", "").metadata(&[("ab", "cde")]),
@@ -104,7 +107,9 @@ fn what_can_never_be_appended_takes_neither_a_number_nor_room() {
         }
     }
     assert_eq!(shelf.part(1).data_taken(), taken);
-    let entry = NewEntry::new("k", &[0; 8]).metadata(&[("ab", "cd")]);
+    let empty = tail.try_append(&NewEntry::new("", ""), &limits, &shelf, &mut Held);
+    assert_eq!(empty, Err(Refused::EmptyKey));
+    let entry = NewEntry::new(&key[1..], &[0; 8]).metadata(&[("ab", "cd")]);
     let appended = tail.try_append(&entry, &limits, &shelf, &mut Held);
     assert_eq!(appended.map(|appended| appended.seq), Ok(1));
 }
