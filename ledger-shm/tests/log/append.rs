@@ -45,6 +45,8 @@ fn what_is_read_is_what_was_appended() {
     assert_eq!(Vec::from_iter(read.metadata()), pairs);
     assert_eq!((read.seq(), read.lamport()), (1, 1));
     assert_eq!(read.appended_at_ns(), NOW_NS);
+    let debug = format!("{read:?}");
+    assert!(debug.contains("payload_len: 4, metadata: 3"), "{debug}");
     // As it would be put into a file.
     let record = entry.record(&appended, &Limits::default());
     assert_eq!(record.as_deref(), Ok(read.record_bytes()));
@@ -71,6 +73,8 @@ fn its_lamport_time_is_after_all_that_it_follows() {
     let refused = Refused::LamportTooLarge { received };
     assert_eq!(append(&mut one, received), Err(refused));
     assert_eq!(shelf.part(1).lamport_before(5), Ok(latest + 1));
+    let read = shelf.link(1).get(2).expect("sound").expect("there");
+    assert_eq!(read.lamport(), 41);
     assert_eq!(shelf.tail(1).next_seq(), 7);
 }
 

@@ -1,6 +1,6 @@
 //! Who is woken, and who is told again.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use ledger_shm::Bell;
 use ledger_shm::bell::many::{Nudge, sleep_at_any};
 use ledger_shm::format::BELL_LEN;
 use ledger_shm::object::MapError;
+use nix::unistd::{Pid, gettid};
 
 /// Longer than anything here takes that is woken.
 const LONG: Duration = Duration::from_secs(30);
@@ -61,49 +62,85 @@ fn a_sleeper_is_woken_or_does_not_fall_asleep() {
     bell.ring_if_parked();
     parked.sleep(LONG);
     assert_eq!(bell.words(), [0, 1, 1]);
+    // One is woken by the ring, the others by it.
+    let sleepers = (0..3)
+        .map(|_| bell.park())
+        .map(|parked| || parked.sleep(LONG));
+    wakes(|| bell.ring_if_parked(), sleepers);
+    assert_eq!(bell.words(), [0, 2, 2]);
+    assert!(began.elapsed() < LONG, "they slept until the end");
+}
+
+#[test]
+fn a_sleeper_that_nobody_wakes_sleeps_until_its_time_is_over() {
+    let bell = bell();
+    let began = Instant::now();
+    let time = Duration::from_millis(3);
+    bell.park().sleep(time);
+    assert!(began.elapsed() >= time);
+    assert_eq!(bell.words(), [1, 0, 0]);
+}
+
+/// Something wakes all of those threads, once they are asleep.
+fn wakes<S: FnOnce() + Send>(wake: impl FnOnce(), sleepers: impl Iterator<Item = S>) {
     thread::scope(|scope| {
-        let sleepers: Vec<_> = (0..3)
-            .map(|_| {
-                let parked = bell.park();
-                scope.spawn(move || parked.sleep(LONG))
+        let (sleeps, asleep) = mpsc::channel();
+        let sleepers: Vec<_> = sleepers
+            .map(|sleep| {
+                let sleeps = sleeps.clone();
+                scope.spawn(move || {
+                    sleeps.send(gettid()).expect("it is waited for");
+                    sleep();
+                })
             })
             .collect();
-        // One is woken by the ring, the others by it; or they find that it rang.
-        bell.ring_if_parked();
+        asleep
+            .iter()
+            .take(sleepers.len())
+            .for_each(wait_until_asleep);
+        wake();
         for sleeper in sleepers {
             sleeper.join().expect("it sleeps");
         }
     });
-    assert_eq!(bell.words(), [0, 2, 2]);
-    assert!(began.elapsed() < LONG, "they slept until the end");
-    bell.park().sleep(Duration::from_millis(1));
-    assert_eq!(bell.words(), [1, 2, 2], "nobody rang");
+}
+
+/// A thread of this process has gone to sleep: it does nothing else that could.
+fn wait_until_asleep(thread: Pid) {
+    let began = Instant::now();
+    let stat = format!("/proc/self/task/{thread}/stat");
+    loop {
+        let stat = std::fs::read_to_string(&stat).expect("it has not ended");
+        let (_, state) = stat.rsplit_once(") ").expect("behind its name");
+        if state.starts_with('S') {
+            return;
+        }
+        assert!(began.elapsed() < LONG, "it does not fall asleep");
+        thread::yield_now();
+    }
 }
 
 #[test]
 fn one_thread_sleeps_at_many_bells() {
-    let bells: Vec<_> = (0..3).map(|_| (Arc::new(bell()), 0)).collect();
-    let nudge = Nudge::default();
+    let bells: Vec<_> = (0..3).map(|_| Arc::new(bell())).collect();
+    let nudge = &Nudge::default();
     let began = Instant::now();
-    let sleep = || sleep_at_any((&nudge, 0), &bells, std::iter::empty(), Some(LONG));
-    thread::scope(|scope| {
-        let sleeper = scope.spawn(sleep);
-        bells[2].0.announce();
-        bells[2].0.ring_if_parked();
-        sleeper.join().expect("it sleeps");
-    });
-    let bells: Vec<_> = bells
-        .iter()
-        .map(|(bell, _)| (Arc::clone(bell), bell.count()))
-        .collect();
-    let sleep = || sleep_at_any((&nudge, 0), &bells, std::iter::empty(), Some(LONG));
-    thread::scope(|scope| {
-        let sleeper = scope.spawn(sleep);
-        nudge.call();
-        sleeper.join().expect("it sleeps");
-    });
+    let sleep = || {
+        let seen: Vec<_> = bells
+            .iter()
+            .map(|bell| (Arc::clone(bell), bell.count()))
+            .collect();
+        move || sleep_at_any((nudge, 0), &seen, std::iter::empty(), Some(LONG))
+    };
+    let ring = || {
+        bells[2].announce();
+        bells[2].ring_if_parked();
+    };
+    wakes(ring, std::iter::once(sleep()));
+    wakes(|| nudge.call(), std::iter::once(sleep()));
     assert_eq!(nudge.count(), 1);
-    sleep();
+    // It was called before.
+    sleep()();
     assert!(began.elapsed() < LONG, "it slept until the end");
 }
 

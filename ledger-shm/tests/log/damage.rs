@@ -4,7 +4,7 @@
 use std::mem::offset_of;
 
 use ledger_shm::fork::Generation;
-use ledger_shm::format::{SEGMENT_MAGIC, SEQ_MAX, SegmentHeader};
+use ledger_shm::format::{RECORD_HEADER_LEN, SEGMENT_MAGIC, SEQ_MAX, SegmentHeader};
 use ledger_shm::object::MapError;
 use ledger_shm::slot::{Extent, Slot};
 use ledger_shm::{Corrupt, NewEntry, Refused, Tail};
@@ -227,6 +227,20 @@ fn an_extent_beyond_the_data_is_named() {
     // All of the data area may be one record.
     assert_eq!(found(0, data_len).0, Ok(()));
     assert_eq!(found(data_end - 64, data_len - data_end + 64).0, Ok(()));
+}
+
+#[test]
+fn a_payload_that_has_changed_is_noticed_by_who_verifies_it() {
+    let shelf = Shelf::of(1, 8 << 10);
+    let mut tail = shelf.tail(1);
+    shelf.append(&mut tail, b"income: 4200").expect("room");
+    let extent = shelf.part(1).extent(0).expect("sound").expect("an entry");
+    let at = shelf.part(1).geometry().data_offset + extent.offset + RECORD_HEADER_LEN;
+    shelf.write(1, at, u64::from_le_bytes(*b"outcome:"));
+    let entry = shelf.link(1).get(1).expect("where it lies").expect("there");
+    assert_eq!(entry.payload(), b"outcome:4200");
+    let damage = entry.verify().expect_err("damaged");
+    assert_eq!(damage.what, "record body checksum");
 }
 
 #[test]
