@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use ledger_shm::fork::Generation;
 use ledger_shm::format::{RECORD_HEADER_LEN, SEGMENT_MAGIC, SEQ_MAX, SegmentHeader};
 use ledger_shm::object::MapError;
+use ledger_shm::read::{Cursor, Filter, Found};
 use ledger_shm::slot::{Extent, Slot};
 use ledger_shm::{Corrupt, NewEntry, Refused, Tail};
 
@@ -166,6 +167,7 @@ fn an_entry_where_only_a_seal_belongs_is_damage() {
         let peeked = shelf.link(1).peek(capacity as u64 + 1);
         let damage = peeked.expect_err("damage");
         assert_eq!((damage.what, damage.found), ("seal slot", 0));
+        assert_eq!(shelf.part(1).holds(1, capacity as u64 + 1), Ok(false));
     }
 }
 
@@ -241,6 +243,33 @@ fn a_payload_that_has_changed_is_noticed_by_who_verifies_it() {
     assert_eq!(entry.payload(), b"outcome:4200");
     let damage = entry.verify().expect_err("damaged");
     assert_eq!(damage.what, "record body checksum");
+}
+
+#[test]
+fn who_looks_for_a_key_does_not_come_upon_the_damage_of_others() {
+    let shelf = Shelf::of(1, 8 << 10);
+    let mut tail = shelf.tail(1);
+    for key in ["a", "b", "a"] {
+        let entry = NewEntry::new(key, "");
+        shelf.append_entry(&mut tail, &entry).expect("room");
+    }
+    let extent = shelf.part(1).extent(1).expect("sound").expect("an entry");
+    let end = shelf.part(1).geometry().data_offset + extent.offset + extent.len;
+    for at in (end - 32..end).step_by(8) {
+        shelf.write(1, at, u64::MAX);
+    }
+    assert!(shelf.link(1).get(2).is_err());
+    let mut filter = Filter::default();
+    filter.set_key("a");
+    let mut cursor = Cursor::new(shelf.link(1), 1);
+    for seq in [1, 3] {
+        assert_eq!(cursor.step(&filter), Ok(Found::Entry));
+        assert_eq!(cursor.next_seq(), seq + 1);
+    }
+    filter.set_key("b");
+    let mut cursor = Cursor::new(shelf.link(1), 1);
+    assert!(cursor.step(&filter).is_err());
+    assert_eq!(cursor.next_seq(), 2, "not past it");
 }
 
 #[test]
