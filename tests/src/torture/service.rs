@@ -198,6 +198,10 @@ pub(super) fn outlast(
         }
     });
     verdicts.count("served_on", told.has_served.into());
+    let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
+    verdicts.count("ended_with_an_error", is_error.into());
+    let is_abort = matches!(told.ended, Some(WaitStatus::Signaled(..)));
+    verdicts.count("aborted", is_abort.into());
     let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
     verdicts.check(RESUMES, told.has_ended_well() && !has_panicked, || {
         let last = &told.said[told.said.len().saturating_sub(3)..];
