@@ -226,6 +226,20 @@ fn an_extent_beyond_the_data_is_named() {
     }
     let named = Err("record length");
     assert_eq!(found(0, 47), (named, named));
+    assert_eq!(found(0, 48).0, Ok(()));
+    let extent = Extent {
+        offset: data_end - 48,
+        len: 65,
+    };
+    let damage = shelf.part(1).copy_record(extent, &mut [0; 65]);
+    assert_eq!(
+        damage,
+        Err(Corrupt::new(
+            "record end",
+            data_end as u64 + 17,
+            data_len as u64
+        ))
+    );
     // All of the data area may be one record.
     assert_eq!(found(0, data_len).0, Ok(()));
     assert_eq!(found(data_end - 64, data_len - data_end + 64).0, Ok(()));
