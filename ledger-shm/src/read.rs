@@ -108,15 +108,23 @@ pub enum End {
     },
 }
 
+fn entry_for_a_seal(extent: Extent, capacity: usize) -> Corrupt {
+    Corrupt::new("seal slot", extent.offset as u64, capacity as u64)
+}
+
 impl Link {
     /// What is behind the last entry, as of now.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] on a slot word that nobody writes.
+    /// [`Corrupt`] on a slot word that nobody writes there.
     pub fn end(&self) -> Result<End, Corrupt> {
         let frontier = self.segment.frontier()?;
         let part = match self.segment.look(frontier)? {
+            Slot::Entry(extent) if frontier == self.segment.geometry().slot_capacity => {
+                return Err(entry_for_a_seal(extent, frontier));
+            }
+            // Or it has just been appended.
             Slot::Empty | Slot::Entry(_) => return Ok(End::Open),
             Slot::Seal(part) => part,
             Slot::Closed => match self.segment.successor() {
@@ -161,11 +169,7 @@ impl Link {
             return Ok(Found::Closed);
         }
         match self.segment.look(capacity)? {
-            Slot::Entry(extent) => Err(Corrupt::new(
-                "seal slot",
-                extent.offset as u64,
-                capacity as u64,
-            )),
+            Slot::Entry(extent) => Err(entry_for_a_seal(extent, capacity)),
             Slot::Empty => Ok(Found::Nothing),
             Slot::Seal(part) => Ok(Found::Seal(part)),
             Slot::Closed => Ok(Found::Closed),

@@ -142,12 +142,14 @@ fn a_typed_payload_is_as_large_as_its_limit_allows_wherever_it_begins() {
             payload_len_max,
             ..Limits::default()
         };
+        let taken = shelf.part(1).data_taken();
         let refused = tail.try_append(&entry, &limits(payload_len - 1), &shelf, &mut Held);
         let is_named = matches!(
             refused,
             Err(Refused::TooLarge { what: "payload", len, .. }) if len == payload_len
         );
         assert!(is_named, "{refused:?}");
+        assert_eq!(shelf.part(1).data_taken(), taken);
         let taken = tail.try_append(&entry, &limits(payload_len), &shelf, &mut Held);
         assert_eq!(taken.map(|taken| taken.seq), Ok(seq + 1));
     }
@@ -159,4 +161,15 @@ fn appended(seq: u64) -> Appended {
         lamport: 1,
         appended_at_ns: 0,
     }
+}
+
+#[test]
+fn an_entry_keeps_the_memory_that_it_lies_in() {
+    let shelf = Shelf::of(1, 8 << 10);
+    let mut tail = shelf.tail(1);
+    shelf.append(&mut tail, b"income: 4200").expect("room");
+    let entry = shelf.link(1).get(1).expect("sound").expect("there");
+    drop((tail, shelf));
+    entry.verify().expect("checksums that hold");
+    assert_eq!(entry.payload(), b"income: 4200");
 }

@@ -4,11 +4,13 @@
 use std::mem::offset_of;
 
 use ledger_shm::fork::Generation;
-use ledger_shm::format::{RECORD_HEADER_LEN, SEGMENT_MAGIC, SEQ_MAX, SegmentHeader};
+use ledger_shm::format::{
+    RECORD_HEADER_LEN, RecordHeader, SEGMENT_MAGIC, SEQ_MAX, SegmentHeader, WITHDRAWN,
+};
 use ledger_shm::object::MapError;
 use ledger_shm::read::{Cursor, Filter, Found};
 use ledger_shm::slot::{Extent, Slot};
-use ledger_shm::{Corrupt, NewEntry, Refused, Tail};
+use ledger_shm::{Corrupt, Full, NewEntry, Refused, Tail};
 
 use crate::shelf::{EPOCH, Shelf};
 
@@ -23,7 +25,7 @@ fn what(outcome: Result<impl Sized, MapError>) -> &'static str {
 
 #[test]
 fn a_header_that_nobody_writes_is_named() {
-    let mut shelf = Shelf::of(1, 16 << 10);
+    let shelf = Shelf::of(1, 16 << 10);
     let geometry = shelf.part(1).geometry();
     let len = geometry.segment_len as u64;
     let index_end = (geometry.index_offset + (geometry.slot_capacity + 1) * 8) as u64;
@@ -70,26 +72,26 @@ fn a_header_that_nobody_writes_is_named() {
     ] {
         let before = shelf.word(1, at);
         shelf.write(1, at, word);
-        assert_eq!(what(shelf.map(1, true)), named, "{word:#x} at {at}");
+        assert_eq!(what(shelf.map(1)), named, "{word:#x} at {at}");
         shelf.write(1, at, before);
-        shelf.map(1, true).expect("as it was");
+        shelf.map(1).expect("as it was");
     }
     shelf.write(1, offset_of!(SegmentHeader, magic_word), 0);
-    let unfinished = shelf.map(1, true).err();
+    let unfinished = shelf.map(1).err();
     assert!(matches!(unfinished, Some(MapError::Unfinished)));
 }
 
 #[test]
 fn as_many_slots_as_fit_before_the_data_are_taken() {
-    let mut shelf = Shelf::of(1, 16 << 10);
+    let shelf = Shelf::of(1, 16 << 10);
     let geometry = shelf.part(1).geometry();
     let slots = (geometry.data_offset - geometry.index_offset) / 8 - 1;
     let capacity_at = offset_of!(SegmentHeader, slot_capacity);
     shelf.write(1, capacity_at, slots as u64);
-    let mapped = shelf.map(1, true).expect("they fit");
+    let mapped = shelf.map(1).expect("they fit");
     assert_eq!(mapped.geometry().slot_capacity, slots);
     shelf.write(1, capacity_at, slots as u64 + 1);
-    assert_eq!(what(shelf.map(1, true)), "data offset");
+    assert_eq!(what(shelf.map(1)), "data offset");
 }
 
 #[test]
@@ -167,6 +169,7 @@ fn an_entry_where_only_a_seal_belongs_is_damage() {
         let peeked = shelf.link(1).peek(capacity as u64 + 1);
         let damage = peeked.expect_err("damage");
         assert_eq!((damage.what, damage.found), ("seal slot", 0));
+        assert_eq!(shelf.link(1).end(), Err(damage));
         assert_eq!(shelf.part(1).holds(1, capacity as u64 + 1), Ok(false));
     }
 }
@@ -220,29 +223,34 @@ fn an_extent_beyond_the_data_is_named() {
         )
     };
     assert_eq!(found(sound.offset, sound.len), (Ok(()), Ok(())));
-    for (offset, len) in [(data_end + 16, 64), (data_end - 48, 65), (0, data_len + 1)] {
+    let least = RECORD_HEADER_LEN;
+    for (offset, len) in [
+        (data_end + 16, least),
+        (data_end - least, data_len - data_end + least + 1),
+        (0, data_len + 1),
+    ] {
         let named = Err("record end");
         assert_eq!(found(offset, len), (named, named), "{len} at {offset}");
     }
     let named = Err("record length");
-    assert_eq!(found(0, 47), (named, named));
-    assert_eq!(found(0, 48).0, Ok(()));
+    assert_eq!(found(0, least - 1), (named, named));
+    assert_eq!(found(0, least).0, Ok(()));
     let extent = Extent {
-        offset: data_end - 48,
-        len: 65,
+        offset: data_end - least,
+        len: data_len,
     };
-    let damage = shelf.part(1).copy_record(extent, &mut [0; 65]);
+    let damage = shelf.part(1).copy_record(extent, &mut vec![0; data_len]);
+    let end = (data_end - least + data_len) as u64;
     assert_eq!(
         damage,
-        Err(Corrupt::new(
-            "record end",
-            data_end as u64 + 17,
-            data_len as u64
-        ))
+        Err(Corrupt::new("record end", end, data_len as u64))
     );
     // All of the data area may be one record.
     assert_eq!(found(0, data_len).0, Ok(()));
-    assert_eq!(found(data_end - 64, data_len - data_end + 64).0, Ok(()));
+    assert_eq!(
+        found(data_end - least, data_len - data_end + least).0,
+        Ok(())
+    );
 }
 
 #[test]
@@ -250,8 +258,7 @@ fn a_payload_that_has_changed_is_noticed_by_who_verifies_it() {
     let shelf = Shelf::of(1, 8 << 10);
     let mut tail = shelf.tail(1);
     shelf.append(&mut tail, b"income: 4200").expect("room");
-    let extent = shelf.part(1).extent(0).expect("sound").expect("an entry");
-    let at = shelf.part(1).geometry().data_offset + extent.offset + RECORD_HEADER_LEN;
+    let at = shelf.record_at(1).start + RECORD_HEADER_LEN;
     shelf.write(1, at, u64::from_le_bytes(*b"outcome:"));
     let entry = shelf.link(1).get(1).expect("where it lies").expect("there");
     assert_eq!(entry.payload(), b"outcome:4200");
@@ -267,9 +274,8 @@ fn who_looks_for_a_key_does_not_come_upon_the_damage_of_others() {
         let entry = NewEntry::new(key, "");
         shelf.append_entry(&mut tail, &entry).expect("room");
     }
-    let extent = shelf.part(1).extent(1).expect("sound").expect("an entry");
-    let end = shelf.part(1).geometry().data_offset + extent.offset + extent.len;
-    for at in (end - 32..end).step_by(8) {
+    let body = shelf.record_at(2).start + RECORD_HEADER_LEN..shelf.record_at(2).end;
+    for at in body.step_by(8) {
         shelf.write(1, at, u64::MAX);
     }
     assert!(shelf.link(1).get(2).is_err());
@@ -287,6 +293,38 @@ fn who_looks_for_a_key_does_not_come_upon_the_damage_of_others() {
 }
 
 #[test]
+fn who_looks_for_a_key_compares_all_of_it() {
+    let shelf = Shelf::of(1, 8 << 10);
+    let mut tail = shelf.tail(1);
+    for key in ["a", "b", "a"] {
+        let entry = NewEntry::new(key, "");
+        shelf.append_entry(&mut tail, &entry).expect("room");
+    }
+    // As if both had one hash.
+    let hash_at = |seq| shelf.record_at(seq).start + offset_of!(RecordHeader, key_hash);
+    shelf.write(1, hash_at(2), shelf.word(1, hash_at(1)));
+    let mut filter = Filter::default();
+    filter.set_key("a");
+    let mut cursor = Cursor::new(shelf.link(1), 1);
+    for seq in [1, 3] {
+        assert_eq!(cursor.step(&filter), Ok(Found::Entry));
+        assert_eq!(cursor.next_seq(), seq + 1);
+    }
+}
+
+#[test]
+fn a_seal_that_names_what_was_withdrawn_is_damage() {
+    let shelf = Shelf::of(2, 8 << 10);
+    let mut tail = shelf.tail(1);
+    shelf.append(&mut tail, b"").expect("room");
+    shelf.part(2).withdraw().expect("a spare");
+    shelf.write(1, shelf.slot_at(1), Slot::Seal(2).encode());
+    let refused = shelf.append(&mut tail, b"").expect_err("it is none");
+    let damage = Corrupt::new("base seq", WITHDRAWN, 2);
+    assert_eq!(refused, Refused::Corrupt(damage));
+}
+
+#[test]
 fn a_tail_that_says_more_than_there_is_leaves_no_room() {
     let at = offset_of!(SegmentHeader, data_tail_word);
     // Beyond the end, far beyond it, and where no block begins.
@@ -295,14 +333,12 @@ fn a_tail_that_says_more_than_there_is_leaves_no_room() {
         let data_len = shelf.part(1).geometry().data_len;
         shelf.write(1, at, word);
         let mut tail = shelf.tail(1);
-        let refused = shelf.append(&mut tail, b"");
-        assert!(
-            matches!(refused, Err(Refused::Full(_))),
-            "{word:#x}: {refused:?}"
-        );
+        for _ in 0..2 {
+            let refused = shelf.append(&mut tail, b"");
+            let full = Err(Refused::Full(Full::NoSpare));
+            assert_eq!(refused, full, "{word:#x}");
+        }
         assert!(shelf.part(1).data_taken() <= data_len);
-        let entry = NewEntry::new("k", "").received_lamport(1);
-        assert!(shelf.append_entry(&mut tail, &entry).is_err());
         assert_eq!(shelf.part(1).frontier(), Ok(0));
     }
 }

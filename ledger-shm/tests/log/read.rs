@@ -1,9 +1,12 @@
 //! What is read, and where it says that nothing is.
 
+use ledger_shm::format::RECORD_HEADER_LEN;
 use ledger_shm::read::{Cursor, Filter, Found, Link};
-use ledger_shm::{Corrupt, NewEntry};
+use ledger_shm::segment::Glance;
+use ledger_shm::slot::Slot;
+use ledger_shm::{Corrupt, Entry, NewEntry, Segment};
 
-use crate::shelf::Shelf;
+use crate::shelf::{EPOCH, Shelf};
 
 #[test]
 fn the_frontier_is_found_wherever_it_is() {
@@ -129,10 +132,8 @@ fn what_others_may_write_is_read_as_a_copy_that_holds() {
     for _ in 0..3 {
         shelf.append(&mut tail, b"income: 4200").expect("room");
     }
-    let extent = shelf.part(1).extent(1).expect("sound").expect("an entry");
-    let at = shelf.part(1).geometry().data_offset + extent.offset + extent.len - 8;
-    let trusted = shelf.map(1, true).expect("a part");
-    let copied = shelf.map(1, false).expect("a part");
+    let trusted = shelf.map(1).expect("a part");
+    let copied = shelf.map_distrusted(1).expect("a part");
     assert!(trusted.is_trusted() && !copied.is_trusted());
     assert!(!copied.is_writable() && shelf.part(1).is_writable());
     let copied = Link {
@@ -141,17 +142,26 @@ fn what_others_may_write_is_read_as_a_copy_that_holds() {
     };
     let mut cursor = Cursor::new(copied.clone(), 1);
     let all = Filter::default();
-    assert_eq!(cursor.step(&all), Ok(Found::Entry));
-    let payload = |cursor: &mut Cursor| {
-        let entry = cursor.entry()?.expect("it was found");
-        Ok::<_, Corrupt>((entry.seq(), entry.payload().to_vec()))
+    let is_whole = |entry: &Entry<'_>| {
+        entry.verify().expect("checksums that hold");
+        assert_eq!(entry.payload(), b"income: 4200");
     };
-    assert_eq!(payload(&mut cursor), Ok((1, b"income: 4200".to_vec())));
+    assert_eq!(cursor.step(&all), Ok(Found::Entry));
+    let held = copied.clone().get(1).expect("sound").expect("there");
+    let seen = cursor.entry().expect("sound").expect("it was found");
+    // Whatever others write meanwhile.
+    let at = shelf.record_at(1).start + RECORD_HEADER_LEN;
+    let word = shelf.word(1, at);
+    shelf.write(1, at, !word);
+    is_whole(&seen);
+    is_whole(&held);
+    shelf.write(1, at, word);
 
+    let at = shelf.record_at(2).start + RECORD_HEADER_LEN;
     let word = shelf.word(1, at);
     shelf.write(1, at, !word);
     assert_eq!(cursor.step(&all), Ok(Found::Entry));
-    let damage = payload(&mut cursor).expect_err("damaged");
+    let damage = cursor.entry().expect_err("damaged");
     assert_eq!(damage.what, "record body checksum");
     assert_eq!(cursor.next_seq(), 2, "not past it");
     assert_eq!(cursor.step(&all), Ok(Found::Entry));
@@ -160,13 +170,51 @@ fn what_others_may_write_is_read_as_a_copy_that_holds() {
     assert!(copied.clone().get(2).is_err());
     shelf.write(1, at, word);
     assert_eq!(cursor.step(&all), Ok(Found::Entry));
-    assert_eq!(payload(&mut cursor), Ok((2, b"income: 4200".to_vec())));
-    // Another entry's record is none, however sound.
+    is_whole(&cursor.entry().expect("sound").expect("it was found"));
+
+    // Another entry's record is none, however sound: by its slot, or by its bytes.
     let slot = |index| shelf.word(1, shelf.slot_at(index));
+    let own = slot(1);
     shelf.write(1, shelf.slot_at(1), slot(0));
     let damage = copied.get(2).expect_err("not that one");
-    assert_eq!(
-        (damage.what, damage.found, damage.expected),
-        ("record seq", 1, 2)
-    );
+    let is_first = Corrupt::new("record seq", 1, 2);
+    assert_eq!(damage, is_first);
+    shelf.write(1, shelf.slot_at(1), own);
+    cursor = Cursor::new(cursor.link().clone(), 2);
+    assert_eq!(cursor.step(&all), Ok(Found::Entry));
+    for (from, to) in shelf.record_at(1).zip(shelf.record_at(2)).step_by(8) {
+        shelf.write(1, to, shelf.word(1, from));
+    }
+    assert_eq!(cursor.entry().expect_err("not that one"), is_first);
+}
+
+#[test]
+fn a_glance_sees_where_a_part_begins_and_ends() {
+    let shelf = Shelf::of(3, 8 << 10);
+    let mut tail = shelf.tail(1);
+    while tail.segment().part() < 3 {
+        shelf.append(&mut tail, &[1; 900]).expect("room");
+    }
+    tail.close().expect("sound").expect("the last part");
+    shelf.part(3).set_successor(9);
+    for part in 1..=3 {
+        let segment = shelf.part(part);
+        let entries = segment.frontier().expect("sound");
+        let end = segment.look(entries).expect("sound");
+        assert_eq!(end == Slot::Closed, part == 3);
+        let expected = Glance {
+            epoch: EPOCH,
+            part,
+            segment_len: 8 << 10,
+            base_seq: segment.base_seq(),
+            entries: entries as u64,
+            end,
+            successor: (part == 3).then_some(9),
+        };
+        let glance = Segment::glance(shelf.object(part)).expect("a part");
+        assert_eq!(glance, Some(expected));
+    }
+    let large = Shelf::of(1, 64 << 10);
+    let glance = Segment::glance(large.object(1)).expect("a part");
+    assert_eq!(glance, None, "an index of more than a page");
 }

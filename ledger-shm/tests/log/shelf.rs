@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
@@ -64,13 +65,19 @@ impl Shelf {
         Tail::new(self.part(part), generation).expect("a part of the log")
     }
 
-    /// Maps a part once more.
-    pub(crate) fn map(&mut self, part: u64, is_trusted: bool) -> Result<Segment, MapError> {
-        let (object, _) = &mut self.parts[part as usize - 1];
-        if !is_trusted {
-            object.distrust();
-        }
-        Segment::map(object, false)
+    /// Maps a part once more, for reading.
+    pub(crate) fn map(&self, part: u64) -> Result<Segment, MapError> {
+        Segment::map(self.object(part), false)
+    }
+
+    /// The same, from now on as what others may write, too.
+    pub(crate) fn map_distrusted(&mut self, part: u64) -> Result<Segment, MapError> {
+        self.parts[part as usize - 1].0.distrust();
+        self.map(part)
+    }
+
+    pub(crate) fn object(&self, part: u64) -> &Object {
+        &self.parts[part as usize - 1].0
     }
 
     /// Writes a word, as anybody could who may append.
@@ -87,14 +94,23 @@ impl Shelf {
         u64::from_le_bytes(word)
     }
 
-    /// Where the word of a slot lies.
+    /// Where the word of a slot lies, in every part.
     pub(crate) fn slot_at(&self, index: usize) -> usize {
-        self.parts[0].1.geometry().index_offset + index * 8
+        self.part(1).geometry().index_offset + index * 8
+    }
+
+    /// Where the record of an entry of the first part begins, and ends.
+    pub(crate) fn record_at(&self, seq: u64) -> Range<usize> {
+        let part = self.part(1);
+        let extent = part.extent(seq as usize - 1).expect("sound");
+        let extent = extent.expect("an entry");
+        let at = part.geometry().data_offset + extent.offset;
+        at..at + extent.len
     }
 
     fn file(&self, part: u64) -> File {
-        let (object, _) = &self.parts[part as usize - 1];
-        File::from(object.as_fd().try_clone_to_owned().expect("a descriptor"))
+        let object = self.object(part).as_fd();
+        File::from(object.try_clone_to_owned().expect("a descriptor"))
     }
 
     pub(crate) fn append(&self, tail: &mut Tail, payload: &[u8]) -> Result<Appended, Refused> {
