@@ -327,7 +327,7 @@ fn what_get_prints_can_be_appended_elsewhere() {
         ),
         ("{\"paylod\":\"k\"}", "line 2: unknown field `paylod`"),
         ("{\"key\":\"\"}", "line 2: the key is empty"),
-        ("[", "line 2: EOF"),
+        ("[\"key\"]", "line 2: a line is an object and no array"),
     ] {
         let input = format!("{{\"key\":\"good\"}}\n{line}\n{{\"key\":\"after\"}}\n");
         let refused = run(&["append", "three", "--jsonl", "-o", "short"], &input);

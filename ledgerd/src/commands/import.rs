@@ -293,7 +293,7 @@ mod tests {
             (line(1, 1) + "{", "line 2: EOF"),
             (
                 r#"["k", "p", null, [], 0, 1, 5, 7]"#.to_owned(),
-                "line 1: an array is no line",
+                "line 1: a line is an object and no array",
             ),
         ] {
             match snapshot(lines.as_bytes()) {

@@ -96,9 +96,10 @@ impl<R: Read> Lines<BufReader<R>> {
 }
 
 fn parse<N: DeserializeOwned>(text: &[u8]) -> Result<Line<N>, String> {
-    // As which serde would take the fields, too, without their names.
+    // serde takes the fields of a struct from an array, too, by their positions.
     if text.starts_with(b"[") {
-        return Err("an array is no line, `-o jsonl` prints some".to_owned());
+        let why = "a line is an object and no array; `-o jsonl` prints such lines";
+        return Err(why.to_owned());
     }
     serde_json::from_slice(text).map_err(|error| {
         let mut why = error.to_string();
