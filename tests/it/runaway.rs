@@ -125,6 +125,7 @@ fn a_timeline_ends_where_the_log_ended_when_it_began() {
     let happens = || forged(&context, "intents", "null", &[("kind", "run_started")]);
     happens();
     let events = timeline(&context).expect("readable");
+    happens();
     let told = events.take(10).inspect(|event| {
         assert!(event.is_ok(), "{event:?}");
         happens();

@@ -48,9 +48,9 @@ enum Weather {
 impl Weather {
     /// Where processors are busy, a killed client takes some 40 ms to end and be replaced:
     /// few rounds of many blows are like that.
-    fn pace(self, rng: &mut fastrand::Rng) -> Pace {
+    fn pace(self, effort: &Effort, rng: &mut fastrand::Rng) -> Pace {
         match self {
-            Weather::ClientKilled if rng.u8(..10) > 0 => Pace::Rested,
+            Weather::ClientKilled if effort.is_all() && rng.u8(..10) > 0 => Pace::Rested,
             _ => Pace::Busy,
         }
     }
@@ -116,7 +116,7 @@ fn round(
 ) -> usize {
     let mut dealt = 0;
     let mut instance = Instance::started(programs, &ARGS);
-    let mut crew = Crew::begin(&instance, weather.pace(rng));
+    let mut crew = Crew::begin(&instance, weather.pace(effort, rng));
     for n in 1..=blows {
         if !effort.has_time() {
             break;

@@ -25,7 +25,7 @@ pub(super) const LOG: &str = "log";
 pub(super) enum Pace {
     /// Some of them never rest: all processors are busy.
     Busy,
-    /// All of them rest now and then, and who dies or begins need not wait for a processor.
+    /// All of them rest now and then, so that who dies or begins seldom waits for a processor.
     Rested,
 }
 
