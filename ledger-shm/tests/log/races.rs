@@ -100,16 +100,22 @@ fn who_asks_for_a_spare_while_another_seals_follows_it() {
 
 #[test]
 fn who_asks_for_a_spare_while_another_appends_seals_behind_it() {
-    let shelf = Shelf::of(2, 8 << 10);
-    let (mut one, mut other, latest) = almost_full(&shelf);
-    let appended = sealing(&shelf, &mut one, || {
-        let appended = shelf.append(&mut other, b"small");
-        assert_eq!(appended.map(|appended| appended.seq), Ok(latest + 1));
-    });
-    let appended = appended.expect("room");
-    assert_eq!((appended.seq, appended.lamport), (latest + 2, latest + 2));
-    assert_eq!(shelf.part(1).frontier(), Ok(latest as usize + 1));
-    assert_eq!(shelf.part(2).base_seq(), latest + 2);
+    for parts in [2, 1] {
+        let shelf = Shelf::of(parts, 8 << 10);
+        let (mut one, mut other, latest) = almost_full(&shelf);
+        let appended = sealing(&shelf, &mut one, || {
+            let appended = shelf.append(&mut other, b"small");
+            assert_eq!(appended.map(|appended| appended.seq), Ok(latest + 1));
+        });
+        assert_eq!(shelf.part(1).frontier(), Ok(latest as usize + 1));
+        if parts == 1 {
+            assert_eq!(appended, Err(Refused::Full(Full::NoSpare)));
+            continue;
+        }
+        let appended = appended.expect("room");
+        assert_eq!((appended.seq, appended.lamport), (latest + 2, latest + 2));
+        assert_eq!(shelf.part(2).base_seq(), latest + 2);
+    }
 }
 
 #[test]
