@@ -1,9 +1,9 @@
 //! A log as the crate alone makes it: its parts in memory of this process, which no daemon
 //! provides, and whose every word a test may write.
 //!
-//! Reading order: `shelf` is where the parts are; `append`, `blocks`, `roll` and `races` how
-//! it grows; `read` how it is read, and `bell` how readers are woken; `damage` what is said
-//! of words that nobody writes.
+//! Reading order: `geometry` is how a part is divided, and `shelf` where the parts are;
+//! `append`, `blocks`, `roll` and `races` how the log grows; `read` how it is read, and
+//! `bell` how readers are woken; `damage` what is said of words that nobody writes.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod append;
 mod bell;
 mod blocks;
 mod damage;
+mod geometry;
 mod races;
 mod read;
 mod roll;

@@ -16,7 +16,7 @@ use ledger_shm::read::Link;
 use ledger_shm::segment::Geometry;
 use ledger_shm::{Appended, Clock, Full, NewEntry, Parts, Refused, Segment};
 
-pub(crate) const EPOCH: [u8; 16] = [7; 16];
+pub(crate) const EPOCH: [u8; 16] = *b"of all the parts";
 
 /// As old as each entry is.
 pub(crate) const NOW_NS: u64 = 1_000;
