@@ -1,8 +1,7 @@
 //! Who is woken, and who is told again.
 
 use std::fs::File;
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_shm::Bell;
@@ -11,10 +10,8 @@ use ledger_shm::format::BELL_LEN;
 use ledger_shm::object::MapError;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{Pid, gettid};
 
-/// Longer than anything here takes that is woken.
-const LONG: Duration = Duration::from_secs(30);
+use crate::sleepers::{LONG, wakes};
 
 fn bell() -> Bell {
     Bell::create().expect("memory").1
@@ -82,48 +79,6 @@ fn a_sleeper_that_nobody_wakes_sleeps_until_its_time_is_over() {
     bell.park().sleep(time);
     assert!(began.elapsed() >= time);
     assert_eq!(bell.words(), [1, 0, 0]);
-}
-
-/// Something wakes all of those threads, once they are asleep.
-fn wakes<S: FnOnce() + Send>(wake: impl FnOnce(), sleepers: impl Iterator<Item = S>) {
-    thread::scope(|scope| {
-        let (sleeps, asleep) = mpsc::channel();
-        let sleepers: Vec<_> = sleepers
-            .map(|sleep| {
-                let sleeps = sleeps.clone();
-                scope.spawn(move || {
-                    sleeps.send(gettid()).expect("it is waited for");
-                    sleep();
-                })
-            })
-            .collect();
-        asleep
-            .iter()
-            .take(sleepers.len())
-            .for_each(wait_until_asleep);
-        wake();
-        for sleeper in sleepers {
-            sleeper.join().expect("it sleeps");
-        }
-    });
-}
-
-/// A thread of this process has gone to sleep; or has been woken from that before, by a
-/// kernel that cannot sleep at many words.
-fn wait_until_asleep(thread: Pid) {
-    let began = Instant::now();
-    let stat = format!("/proc/self/task/{thread}/stat");
-    loop {
-        let Ok(stat) = std::fs::read_to_string(&stat) else {
-            return;
-        };
-        let (_, state) = stat.rsplit_once(") ").expect("behind its name");
-        if state.starts_with('S') {
-            return;
-        }
-        assert!(began.elapsed() < LONG, "it does not fall asleep");
-        thread::yield_now();
-    }
 }
 
 #[test]
