@@ -27,7 +27,7 @@ contexts = ["read"]
 users = [61002, 61003]
 right = "read"
 "#;
-/// So few places for clients that any machine gives who wants all of them the descriptors.
+/// So few places for clients that any machine gives a crowd descriptors for all of them.
 const FEW: &str = "clients_max = 100\n";
 /// What they have in common.
 const CONTEXT: &str = "read";
@@ -75,7 +75,8 @@ fn refuses_descriptors() -> bool {
 
 fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts) {
     let mut instance = Instance::of(OWNER, programs);
-    let few = if effort.is_all() { "" } else { FEW };
+    let is_few = what == "crowd" && !effort.is_all();
+    let few = if is_few { FEW } else { "" };
     let config = instance.configure(&format!("{few}{CONFIGURATION}"));
     instance.start(&["--config", config.to_str().expect("text")]);
     let context = instance.context(CONTEXT);
