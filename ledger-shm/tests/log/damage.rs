@@ -274,50 +274,54 @@ fn a_payload_that_has_changed_is_noticed_by_who_verifies_it() {
     assert_eq!(damage.what, "record body checksum");
 }
 
-#[test]
-fn who_looks_for_a_key_does_not_come_upon_the_damage_of_others() {
+/// A log of three entries with these keys.
+fn of_keys(keys: [&str; 3]) -> Shelf {
     let shelf = Shelf::of(1, 8 << 10);
     let mut tail = shelf.tail(1);
-    for key in ["a", "b", "a"] {
+    for key in keys {
         let entry = NewEntry::new(key, "");
         shelf.append_entry(&mut tail, &entry).expect("room");
     }
+    shelf
+}
+
+/// Where the entries of a key are, or where it is damaged on the way to them.
+fn seqs_of(shelf: &Shelf, key: &str) -> Result<Vec<u64>, u64> {
+    let mut filter = Filter::default();
+    filter.set_key(key);
+    let mut cursor = Cursor::new(shelf.link(1), 1);
+    let mut seqs = Vec::new();
+    loop {
+        match cursor.step(&filter) {
+            Ok(Found::Entry) => seqs.push(cursor.next_seq() - 1),
+            Ok(found) => {
+                assert_eq!(found, Found::Nothing);
+                return Ok(seqs);
+            }
+            Err(_) => return Err(cursor.next_seq()),
+        }
+    }
+}
+
+#[test]
+fn who_looks_for_a_key_does_not_come_upon_the_damage_of_others() {
+    let shelf = of_keys(["a", "b", "a"]);
     let body = shelf.record_at(2).start + RECORD_HEADER_LEN..shelf.record_at(2).end;
     for at in body.step_by(8) {
         shelf.write(1, at, u64::MAX);
     }
     assert!(shelf.link(1).get(2).is_err());
-    let mut filter = Filter::default();
-    filter.set_key("a");
-    let mut cursor = Cursor::new(shelf.link(1), 1);
-    for seq in [1, 3] {
-        assert_eq!(cursor.step(&filter), Ok(Found::Entry));
-        assert_eq!(cursor.next_seq(), seq + 1);
-    }
-    filter.set_key("b");
-    let mut cursor = Cursor::new(shelf.link(1), 1);
-    assert!(cursor.step(&filter).is_err());
-    assert_eq!(cursor.next_seq(), 2, "not past it");
+    assert_eq!(seqs_of(&shelf, "a"), Ok(vec![1, 3]));
+    assert_eq!(seqs_of(&shelf, "b"), Err(2), "not past it");
 }
 
 #[test]
 fn who_looks_for_a_key_compares_all_of_it() {
-    let shelf = Shelf::of(1, 8 << 10);
-    let mut tail = shelf.tail(1);
-    for key in ["a", "b", "a"] {
-        let entry = NewEntry::new(key, "");
-        shelf.append_entry(&mut tail, &entry).expect("room");
-    }
+    let shelf = of_keys(["a", "b", "a"]);
     // As if both had one hash.
     let hash_at = |seq| shelf.record_at(seq).start + offset_of!(RecordHeader, key_hash);
     shelf.write(1, hash_at(2), shelf.word(1, hash_at(1)));
-    let mut filter = Filter::default();
-    filter.set_key("a");
-    let mut cursor = Cursor::new(shelf.link(1), 1);
-    for seq in [1, 3] {
-        assert_eq!(cursor.step(&filter), Ok(Found::Entry));
-        assert_eq!(cursor.next_seq(), seq + 1);
-    }
+    assert_eq!(seqs_of(&shelf, "a"), Ok(vec![1, 3]));
 }
 
 #[test]
