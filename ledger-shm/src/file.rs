@@ -93,7 +93,7 @@ mod tests {
         record.expect("within all limits")
     }
 
-    fn file(first_seq: u64, count: u64) -> Vec<u8> {
+    pub(super) fn file(first_seq: u64, count: u64) -> Vec<u8> {
         let mut writer = FileWriter::begin(Vec::new(), &head(first_seq)).expect("memory");
         for seq in first_seq..first_seq + count {
             push(&mut writer, &record(seq, seq as usize % 40));
@@ -119,6 +119,10 @@ mod tests {
             assert_eq!(trailer.count, count);
             assert!(trailer.is_complete);
             assert_eq!(trailer.last_lamport, 4 + count);
+            let file = Object::unnamed().expect("memory");
+            file.write_all_at(&bytes, 0).expect("memory");
+            let again = verify(&file).expect("the same from a file");
+            assert_eq!(again, (found, trailer));
         }
     }
 
@@ -188,9 +192,17 @@ mod tests {
             file.write_all_at(&whole[at..=at], at as u64)
                 .expect("memory");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_unfinished() {
+        let whole = file(3, 5);
+        let file = Object::unnamed().expect("memory");
+        file.write_all_at(&whole, 0).expect("memory");
         for len in (0..whole.len()).rev() {
             file.set_len(len as u64).expect("memory");
-            assert!(read_mapped(&file, 3..8).is_err(), "{len} bytes");
+            let read = read_mapped(&file, 3..8);
+            assert!(matches!(read, Err(MapError::Unfinished)), "{len}: {read:?}");
         }
     }
 

@@ -173,7 +173,7 @@ impl Frontier {
 }
 
 /// How many peaks a tree of so many leaves has.
-pub fn peak_count(count: u64) -> usize {
+pub const fn peak_count(count: u64) -> usize {
     count.count_ones() as usize
 }
 
@@ -266,6 +266,8 @@ mod tests {
     use ct_merkle::mem_backed_tree::MemoryBackedTree;
 
     use super::*;
+    use crate::entry::Limits;
+    use crate::{Appended, NewEntry};
 
     #[test]
     fn roots_are_those_of_another_implementation() {
@@ -368,5 +370,62 @@ mod tests {
         assert!(Frontier::new(5, vec![[0; 32]; 2]).is_some());
         assert!(Frontier::new(5, vec![[0; 32]; 3]).is_none());
         assert!(Frontier::new(0, Vec::new()).is_some());
+    }
+
+    #[test]
+    fn a_peak_is_found_by_what_it_stands_on() {
+        let peak = |number| [number; HASH_LEN];
+        // Leaves 0..8, 8..12 and 12.
+        let frontier = Frontier::new(13, vec![peak(1), peak(2), peak(3)]).expect("its peaks");
+        for level in 0..=u64::BITS {
+            for index in 0..=13 {
+                let expected = match (level, index) {
+                    (3, 0) => Some(peak(1)),
+                    (2, 2) => Some(peak(2)),
+                    (0, 12) => Some(peak(3)),
+                    _ => None,
+                };
+                assert_eq!(frontier.peak(level, index), expected, "{level} {index}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "17 leaves")]
+    fn a_chunk_begins_where_one_ended() {
+        let mut frontier = Frontier::new(17, vec![[0; HASH_LEN]; 2]).expect("its peaks");
+        frontier.push_chunk([0; HASH_LEN], |_| {});
+    }
+
+    #[test]
+    fn a_leaf_is_the_hash_of_these_bytes() {
+        let mut bytes = vec![LEAF_PREFIX];
+        for number in [0x0102, 0x0304, 0x0506, 5, 2, 7_u64] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(b"facts");
+        for (key, value) in [("a", "bcd"), ("source", "")] {
+            bytes.extend((key.len() as u64).to_le_bytes());
+            bytes.extend((value.len() as u64).to_le_bytes());
+            bytes.extend(key.as_bytes());
+            bytes.extend(value.as_bytes());
+        }
+        bytes.extend(b"payload");
+        let expected: Hash = Sha256::digest(&bytes).into();
+        let appended = Appended {
+            seq: 0x0102,
+            appended_at_ns: 0x0304,
+            lamport: 0x0506,
+        };
+        let record = NewEntry::new("facts", "payload")
+            .metadata(&[("a", "bcd"), ("source", "")])
+            .record(&appended, &Limits::default())
+            .expect("within all limits");
+        let entry = Entry::from_bytes(&record).expect("just made");
+        assert_eq!(leaf_hash(&entry), expected);
+        // The content is all but the prefix.
+        let mut content_bytes = Vec::new();
+        content(&entry, |piece| content_bytes.extend_from_slice(piece));
+        assert_eq!(content_bytes, bytes[1..]);
     }
 }

@@ -227,6 +227,15 @@ mod tests {
         assert_eq!(words, WORDS);
     }
 
+    #[test]
+    fn a_string_of_up_to_eight_bytes_takes_no_more_room() {
+        let root_len = 24;
+        for (len, outside) in [(1, 0), (7, 0), (8, 0), (9, 12), (12, 12), (13, 16)] {
+            let text = "k".repeat(len);
+            assert_eq!(body_len(0, &text, &[]), outside + root_len, "{len} bytes");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_body_is_as_long_as_it_was_said_to_be(

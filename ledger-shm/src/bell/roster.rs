@@ -194,6 +194,9 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     fn client(number: u32) -> ClientId {
@@ -224,6 +227,23 @@ mod tests {
         assert_eq!(watching[5].next_seq, 9);
         late.set_next_seq(10);
         assert_eq!(bell.roster().watching[5].next_seq, 10);
+    }
+
+    #[test]
+    fn a_line_is_these_words() {
+        let (memory, bell) = Bell::create().expect("anonymous memory");
+        let bell = Arc::new(bell);
+        let _lines = [(2, 40), (3, 50)]
+            .map(|(number, next_seq)| listed(&bell, number, next_seq).expect("room"));
+        let file = File::from(memory);
+        for (index, number, next_seq) in [(0, 2, 40), (1, 3, 50)] {
+            let mut words = [[0; 8]; 2];
+            let at = offset_of!(BellHeader, roster) + index * size_of::<RosterEntry>();
+            let read = file.read_exact_at(words.as_flattened_mut(), at as u64);
+            read.expect("our memory");
+            let expected = [client(number).to_word(), next_seq];
+            assert_eq!(words.map(u64::from_le_bytes), expected);
+        }
     }
 
     #[test]

@@ -194,3 +194,51 @@ fn spawn(grown: Grown, todo: Receiver<Batch>) -> Result<JoinHandle<Grown>, Grown
         Err(_) => Err(grown),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::record;
+    use crate::merkle::CHUNK_COUNT;
+
+    #[test]
+    fn a_thread_beside_comes_to_the_same_once_there_is_enough_to_do() {
+        let chunk_len = CHUNK_COUNT as usize;
+        // Of two chunks it would be enough.
+        let payload_len = 2 * BATCH_LEN / 3 / chunk_len;
+        let records: Vec<_> = (1..=9 * CHUNK_COUNT)
+            .map(|seq| record(seq, payload_len))
+            .collect();
+        let mut expected = Grown::default();
+        let mut here = Hashing::Here(Grown::default());
+        let mut beside = Hashing::Beside(Beside::behind(Frontier::default()));
+        for (number, chunk) in records.chunks(chunk_len).enumerate() {
+            let is_known = number % 2 == 1;
+            let mut known = Frontier::default();
+            for record in chunk {
+                let entry = Entry::from_bytes(record).expect("just made");
+                expected.push(merkle::leaf_hash(&entry));
+                known.push(merkle::leaf_hash(&entry), |_| {});
+                if !is_known {
+                    here.add(&entry);
+                    beside.add(&entry);
+                }
+            }
+            if is_known {
+                here.add_chunk(known.root());
+                beside.add_chunk(known.root());
+            }
+            let Hashing::Beside(Beside { batch, worker }) = &beside else {
+                unreachable!("it was made so");
+            };
+            assert!(batch.contents.len() < BATCH_LEN, "chunk {number}");
+            let has_thread = matches!(worker, Worker::Thread { .. });
+            assert_eq!(has_thread, number >= 2, "chunk {number}");
+        }
+        for hashing in [here, beside] {
+            let grown = hashing.finish();
+            assert_eq!(grown.tree, expected.tree);
+            assert_eq!(grown.nodes, expected.nodes);
+        }
+    }
+}

@@ -167,10 +167,10 @@ const SIZES_AT: [usize; 4] = [
 ];
 
 /// Bytes before the records of a file, at most.
-pub const HEAD_LEN_MAX: usize = FILE_HEADER_LEN + NAME_LEN_MAX + u64::BITS as usize * HASH_LEN;
+pub const HEAD_LEN_MAX: usize = data_offset(NAME_LEN_MAX, SEQ_MAX - 1);
 
 /// Where the records begin behind a name and the peaks of so many entries.
-pub(super) fn data_offset(name_len: usize, before: u64) -> usize {
+pub(super) const fn data_offset(name_len: usize, before: u64) -> usize {
     let peaks_at = (FILE_HEADER_LEN + name_len).next_multiple_of(RECORD_ALIGN);
     peaks_at + peak_count(before) * HASH_LEN
 }
@@ -189,4 +189,65 @@ pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside a header"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests;
+
+    #[test]
+    fn a_head_is_these_bytes() {
+        let mut head = tests::head(6);
+        head.facts.has_foreign_writers = true;
+        head.facts.sizes.first_len = Some(0x21);
+        head.facts.sizes.spare_len_max = Some(0x22);
+        head.facts.sizes.window_len = Some(0x23);
+        head.snapshot = Some(Span {
+            first_seq: 3,
+            last_seq: 20,
+            section_count: 4,
+        });
+        let mut bytes = Vec::new();
+        bytes.extend(FILE_MAGIC.to_le_bytes());
+        bytes.extend(FORMAT_VERSION.to_le_bytes());
+        bytes.extend(ARCHIVE_FORMAT.to_le_bytes());
+        bytes.extend([7; 16]);
+        for word in [
+            17,
+            4 << 20,
+            64 << 10,
+            6 | 1 << 32,
+            0x21,
+            1 << 20,
+            0x22,
+            0x23,
+        ] {
+            bytes.extend(u64::to_le_bytes(word));
+        }
+        for word in [18, 3, 20, 4, 5, 6] {
+            bytes.extend(u64::to_le_bytes(word));
+        }
+        let crc_at = 248;
+        bytes.resize(256, 0);
+        bytes.extend(b"loan-7");
+        bytes.resize(272, 0);
+        // Of five entries there are two peaks: over four, and the fifth.
+        bytes.extend([0; HASH_LEN]);
+        bytes.extend([1; HASH_LEN]);
+        let crc = crc32c(&bytes).to_le_bytes();
+        bytes[crc_at..][..4].copy_from_slice(&crc);
+        assert_eq!(head.encode(), bytes);
+        assert_eq!(Head::decode(&bytes).expect("as it was written"), head);
+    }
+
+    #[test]
+    fn the_longest_head_is_read_whole() {
+        let mut head = tests::head(SEQ_MAX);
+        head.facts.name = "n".repeat(NAME_LEN_MAX);
+        let mut bytes = head.encode();
+        assert_eq!(bytes.len(), HEAD_LEN_MAX);
+        bytes.extend([7; 100]);
+        assert_eq!(Head::read(&bytes[..]).expect("as it was written"), head);
+    }
 }

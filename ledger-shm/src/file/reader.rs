@@ -112,3 +112,110 @@ impl<R: Read> Reader<R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::{head, record};
+
+    /// Input that comes byte by byte, and is interrupted before each.
+    struct Slow<'a> {
+        bytes: &'a [u8],
+        is_interrupted: bool,
+    }
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+            self.is_interrupted = !self.is_interrupted;
+            match self.is_interrupted {
+                true => Err(ErrorKind::Interrupted.into()),
+                false => self.bytes.read(&mut target[..1]),
+            }
+        }
+    }
+
+    /// Input that nobody may read further than to here.
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    fn padded(mut record: Vec<u8>) -> Vec<u8> {
+        record.resize(record.len().next_multiple_of(RECORD_ALIGN), 0);
+        record
+    }
+
+    #[test]
+    fn records_are_read_however_they_come_and_nothing_behind_them() {
+        let all = [1, 2, 3].map(|seq| padded(record(seq, 7)));
+        let bytes = all.concat();
+        let slow = Slow {
+            bytes: &bytes,
+            is_interrupted: false,
+        };
+        let mut reader = Reader::new(slow.chain(Broken));
+        let mut records = Records::behind(&head(1));
+        for expected in &all {
+            match reader.next(&records).expect("readable") {
+                Next::Entry(entry, padded) => {
+                    assert_eq!(padded, expected);
+                    records.add(&entry);
+                }
+                Next::End { .. } | Next::Wrong(_) => panic!("entry {}", records.next_seq()),
+            }
+        }
+        let error = reader.next(&records).err().expect("no more of it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn what_ends_within_a_record_says_how_much_of_it_there_is() {
+        let bytes = padded(record(1, 7));
+        let records = Records::behind(&head(1));
+        for len in 0..bytes.len() {
+            match Reader::new(&bytes[..len]).next(&records) {
+                Ok(Next::End { left }) => assert_eq!(left, len),
+                _ => panic!("{len} bytes"),
+            }
+        }
+    }
+
+    fn wrong(bytes: &[u8]) -> Option<Corrupt> {
+        match Reader::new(bytes).next(&Records::behind(&head(1))) {
+            Ok(Next::Wrong(wrong)) => Some(wrong),
+            Ok(Next::Entry(..) | Next::End { .. }) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn padding_is_zeros() {
+        let record = record(1, 5);
+        let mut bytes = padded(record.clone());
+        assert!(bytes.len() >= record.len() + 2, "room for two");
+        for (first, second) in [(1, 0), (0, 1), (1, 1)] {
+            bytes[record.len()] = first;
+            bytes[record.len() + 1] = second;
+            let wrong = wrong(&bytes).expect("no padding");
+            assert_eq!((wrong.what, wrong.found), ("padding of a record", 1));
+        }
+    }
+
+    #[test]
+    fn no_record_is_longer_than_any_entry_has() {
+        let at = std::mem::offset_of!(RecordHeader, body_len);
+        let mut bytes = record(1, 5);
+        let most = 2 * ((512 << 20) + 1024) - RECORD_HEADER_LEN as u32;
+        bytes[at..][..4].copy_from_slice(&most.to_le_bytes());
+        assert_eq!(wrong(&bytes), None, "it ends before");
+        bytes[at..][..4].copy_from_slice(&(most + 1).to_le_bytes());
+        let wrong = wrong(&bytes).expect("too long");
+        assert_eq!(
+            (wrong.what, wrong.found),
+            ("record length", wrong.expected + 1)
+        );
+    }
+}

@@ -46,18 +46,21 @@ impl Records {
         }
     }
 
+    /// So many of nothing.
+    #[cfg(test)]
+    pub(super) fn after(head: &Head, count: u64) -> Records {
+        Records {
+            index: vec![0; count as usize * size_of::<u64>()],
+            ..Records::behind(head)
+        }
+    }
+
     pub(super) fn count(&self) -> u64 {
         (self.index.len() / size_of::<u64>()) as u64
     }
 
     pub(super) fn next_seq(&self) -> u64 {
         self.first_seq + self.count()
-    }
-
-    /// Whether a record of this length can be in this file, too.
-    fn has_room(&self, record_len: usize) -> bool {
-        let room = SEGMENT_LEN_MAX - self.data_len;
-        self.count() < FILE_COUNT_MAX && record_len.next_multiple_of(RECORD_ALIGN) <= room
     }
 
     /// Whether this is the next entry.
@@ -67,12 +70,18 @@ impl Records {
             let least = self.last_lamport.saturating_add(1);
             return Err(Corrupt::new("record lamport", entry.lamport(), least));
         }
-        match self.has_room(entry.record_bytes().len()) {
+        let count = self.count() + 1;
+        if count > FILE_COUNT_MAX {
+            return Err(Corrupt::new("entries of a file", count, FILE_COUNT_MAX));
+        }
+        let padded_len = entry.record_bytes().len().next_multiple_of(RECORD_ALIGN);
+        let data_len = self.data_len + padded_len;
+        match data_len <= SEGMENT_LEN_MAX {
             true => Ok(()),
             false => Err(Corrupt::new(
-                "entries of a file",
-                self.count() + 1,
-                FILE_COUNT_MAX,
+                "bytes of a file's records",
+                data_len as u64,
+                SEGMENT_LEN_MAX as u64,
             )),
         }
     }
@@ -139,5 +148,52 @@ impl Records {
         target.write_all(&tables)?;
         target.write_all(&trailer.encode())?;
         Ok((trailer, tree))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::{head, record};
+
+    #[test]
+    fn only_the_next_entry_follows_and_what_another_is_has_a_name() {
+        let mut records = Records::behind(&head(5));
+        let bytes = [4, 5, 6].map(|seq| record(seq, 11));
+        let [earlier, next, later] = bytes
+            .each_ref()
+            .map(|bytes| Entry::from_bytes(bytes).expect("just made"));
+        let refused = |what, found, expected| Err(Corrupt::new(what, found, expected));
+        assert_eq!(records.check(&earlier), refused("record seq", 4, 5));
+        assert_eq!(records.check(&later), refused("record seq", 6, 5));
+        assert_eq!(records.check(&next), Ok(()));
+        records.last_lamport = 5;
+        assert_eq!(records.check(&next), refused("record lamport", 5, 6));
+        records.last_lamport = u64::MAX;
+        assert_eq!(records.check(&next), refused("record lamport", 5, u64::MAX));
+        records.last_lamport = 4;
+
+        let (most, padded_len) = (SEGMENT_LEN_MAX, bytes[1].len().next_multiple_of(16));
+        assert_ne!(bytes[1].len(), padded_len);
+        records.data_len = most - padded_len;
+        assert_eq!(records.check(&next), Ok(()));
+        records.data_len += 16;
+        let (found, most) = (most as u64 + 16, most as u64);
+        let too_long = refused("bytes of a file's records", found, most);
+        assert_eq!(records.check(&next), too_long);
+    }
+
+    #[test]
+    fn a_file_has_at_most_so_many_entries() {
+        let most = FILE_COUNT_MAX;
+        let mut records = Records::after(&head(5), most - 1);
+        let bytes = [4 + most, 5 + most].map(|seq| record(seq, 1));
+        let [last, another] = bytes
+            .each_ref()
+            .map(|bytes| Entry::from_bytes(bytes).expect("just made"));
+        assert_eq!(records.check(&last), Ok(()));
+        records.place(&last);
+        let too_many = Corrupt::new("entries of a file", most + 1, most);
+        assert_eq!(records.check(&another), Err(too_many));
     }
 }

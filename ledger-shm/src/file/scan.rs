@@ -128,3 +128,73 @@ impl Scan {
         self.records.last_lamport
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::file::tests::{head, record};
+    use crate::file::verify;
+
+    /// Padded records of these numbers behind a head of the first one.
+    fn file(seqs: &[u64]) -> Vec<u8> {
+        let mut bytes = head(seqs[0]).encode();
+        for seq in seqs {
+            bytes.extend(record(*seq, 9));
+            bytes.resize(bytes.len().next_multiple_of(RECORD_ALIGN), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_whole_behind_damage_is_told_of() {
+        let goes_on_with = |bytes: &[u8]| {
+            let scan = Scan::of(bytes).expect("a head");
+            (scan.last_seq(), scan.goes_on_with(bytes).expect("memory"))
+        };
+        let latest = 5 + FILE_COUNT_MAX;
+        for (seqs, last_seq, whole) in [
+            (&[5][..], 5, None),
+            (&[5, 7], 5, Some(7)),
+            (&[5, latest], 5, Some(latest)),
+            (&[5, latest + 1], 5, None),
+            (&[5, latest + 1, 9, 8], 5, Some(9)),
+            // Of those before, there is nothing more to be had.
+            (&[5, 6, 5, 4], 6, None),
+        ] {
+            assert_eq!(goes_on_with(&file(seqs)), (last_seq, whole), "{seqs:?}");
+        }
+        let mut bytes = file(&[5, 6, 7, 8]);
+        let record_len = file(&[5, 6]).len() - file(&[5]).len();
+        let [.., seventh] = [0, 1, 2].map(|before| head(5).data_offset() + before * record_len);
+        bytes[seventh + 20] ^= 1;
+        assert_eq!(goes_on_with(&bytes), (6, Some(8)));
+        // The last one is not whole.
+        bytes.truncate(bytes.len() - RECORD_ALIGN);
+        assert_eq!(goes_on_with(&bytes), (6, None));
+        bytes.truncate(seventh + 20);
+        assert_eq!(goes_on_with(&bytes), (6, None));
+    }
+
+    #[test]
+    fn what_is_valid_is_a_finished_file_by_itself() {
+        let mut bytes = file(&[5, 6, 7]);
+        let valid_len = file(&[5, 6]).len();
+        bytes[valid_len + 20] ^= 1;
+        let scan = Scan::of(&bytes[..]).expect("a head");
+        assert_eq!((scan.count(), scan.last_seq()), (2, 6));
+        assert_eq!((scan.valid_len(), scan.last_lamport()), (valid_len, 6));
+        let tree = scan.tree().clone();
+        let image = scan.image(&bytes[..]).expect("memory");
+        let mut finished = vec![0; image.len()];
+        let file = File::from(OwnedFd::from(image));
+        file.read_exact_at(&mut finished, 0).expect("memory");
+        assert_eq!(finished[..valid_len], bytes[..valid_len]);
+        let (found, trailer) = verify(&finished[..]).expect("whole");
+        assert_eq!(found, head(5));
+        assert_eq!((trailer.count, trailer.is_complete), (2, false));
+        assert_eq!((tree.count(), tree.root()), (6, trailer.root));
+    }
+}

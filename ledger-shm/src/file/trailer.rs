@@ -220,3 +220,196 @@ pub(super) fn tables_len(first_seq: u64, count: u64) -> u64 {
 pub(super) fn index_len(count: u64) -> u64 {
     ((count + 1) * size_of::<u64>() as u64).next_multiple_of(RECORD_ALIGN as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Entry;
+    use crate::file::tests::{head, record};
+    use crate::file::{FileWriter, Finished};
+
+    fn finished(head: &Head, count: u64) -> Finished<Vec<u8>> {
+        let mut writer = FileWriter::begin(Vec::new(), head).expect("memory");
+        for seq in head.first_seq()..head.first_seq() + count {
+            let record = record(seq, seq as usize);
+            let entry = Entry::from_bytes(&record).expect("just made");
+            writer.push(&entry).expect("memory");
+        }
+        writer.finish(true).expect("memory")
+    }
+
+    #[test]
+    fn a_trailer_is_these_bytes() {
+        let trailer = Trailer {
+            first_seq: 5,
+            count: 13,
+            index_offset: 1600,
+            // 14 slots, one node, two peaks, and these 128.
+            file_len: 1600 + 14 * 8 + 32 + 2 * 32 + 128,
+            last_lamport: 77,
+            is_complete: true,
+            root: [9; 32],
+            tables_crc: 0x0102_0304,
+        };
+        let mut bytes = Vec::new();
+        for word in [13, 1600, trailer.file_len, 77, 1 | 0x0102_0304 << 32, 5] {
+            bytes.extend(u64::to_le_bytes(word));
+        }
+        bytes.extend([9; 32]);
+        bytes.extend([0; 32]);
+        bytes.extend(u64::from(crc32c(&bytes)).to_le_bytes());
+        bytes.extend(FINISHED_MAGIC.to_le_bytes());
+        assert_eq!(trailer.encode()[..], bytes);
+        let bytes = trailer.encode();
+        assert_eq!(
+            Trailer::decode_any(&bytes).expect("as it was written"),
+            trailer
+        );
+        assert_eq!(trailer.last_seq(), 17);
+        assert_eq!(trailer.nodes(), (1600 + 14 * 8, 1));
+        let longer = trailer.file_len + 1;
+        assert!(Trailer::decode(&bytes, trailer.file_len).is_ok());
+        assert!(Trailer::decode(&bytes, longer).is_err());
+        let open = Trailer {
+            is_complete: false,
+            ..trailer
+        };
+        assert_eq!(Trailer::decode_any(&open.encode()).expect("the same"), open);
+    }
+
+    /// The same behind more records.
+    fn shifted(mut trailer: Trailer, by: u64) -> Trailer {
+        trailer.index_offset += by;
+        trailer.file_len += by;
+        trailer
+    }
+
+    #[test]
+    fn a_trailer_that_nobody_writes_is_named() {
+        let sound = finished(&head(5), 9).trailer;
+        let most = i64::MAX as u64;
+        for (unsound, what) in [
+            (
+                Trailer {
+                    first_seq: 0,
+                    ..sound
+                },
+                "first seq of a file",
+            ),
+            (
+                Trailer {
+                    first_seq: SEQ_MAX + 1,
+                    ..sound
+                },
+                "first seq of a file",
+            ),
+            (
+                Trailer {
+                    count: FILE_COUNT_MAX + 1,
+                    ..sound
+                },
+                "entries of a file",
+            ),
+            (Trailer { count: 11, ..sound }, "file length"),
+            (
+                Trailer {
+                    index_offset: sound.file_len + 16,
+                    ..sound
+                },
+                "index offset",
+            ),
+            (
+                Trailer {
+                    index_offset: sound.file_len,
+                    ..sound
+                },
+                "file length",
+            ),
+            (
+                Trailer {
+                    file_len: most + 1,
+                    ..sound
+                },
+                "index offset",
+            ),
+            (
+                Trailer {
+                    file_len: most,
+                    ..sound
+                },
+                "file length",
+            ),
+            (
+                Trailer {
+                    file_len: sound.file_len + 16,
+                    ..sound
+                },
+                "file length",
+            ),
+            (shifted(sound, 8), "index offset"),
+        ] {
+            match Trailer::decode_any(&unsound.encode()) {
+                Err(MapError::Corrupt(corrupt)) => assert_eq!(corrupt.what, what, "{unsound:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let possible = shifted(sound, 16);
+        let decoded = Trailer::decode_any(&possible.encode());
+        assert_eq!(decoded.expect("possible"), possible);
+    }
+
+    #[test]
+    fn a_trailer_belongs_behind_one_head() {
+        let (head, other) = (head(5), head(6));
+        let sound = finished(&head, 9).trailer;
+        assert_eq!(sound.check_behind(&head), Ok(()));
+        let damage = sound.check_behind(&other).expect_err("another head");
+        assert_eq!(damage, Corrupt::new("first seq of a file", 5, 6));
+        let index_offset = head.data_offset() as u64;
+        let empty = Trailer {
+            index_offset,
+            ..sound
+        };
+        assert_eq!(empty.check_behind(&head), Ok(()));
+        let index_offset = index_offset - 16;
+        let inside = Trailer {
+            index_offset,
+            ..sound
+        };
+        let damage = inside.check_behind(&head).expect_err("inside the head");
+        assert_eq!(
+            damage,
+            Corrupt::new("index offset", index_offset, index_offset + 16)
+        );
+    }
+
+    #[test]
+    fn the_same_records_behind_another_head_have_the_same_end() {
+        let mut longer = head(5);
+        longer.facts.name = "a name that takes more room".to_owned();
+        let (one, other) = (finished(&head(5), 9), finished(&longer, 9));
+        let (from, to) = (head(5).data_offset(), longer.data_offset());
+        assert!(from < to);
+        assert_eq!(one.trailer.moved(from, to), other.trailer);
+        assert_eq!(other.trailer.moved(to, from), one.trailer);
+    }
+
+    #[test]
+    fn the_peaks_at_the_end_are_those_of_the_root() {
+        for count in [0, 1, 12, 30] {
+            let Finished {
+                target: mut bytes,
+                trailer,
+                tree,
+            } = finished(&head(5), count);
+            assert_eq!(Trailer::read(&bytes[..]).expect("whole"), trailer);
+            assert_eq!(trailer.read_tree(&bytes[..]).expect("whole"), tree);
+            assert_eq!(tree.count(), trailer.last_seq());
+            let peaks_end = bytes.len() - FILE_TRAILER_LEN;
+            let peaks_at = peaks_end - 32 * tree.peaks().len();
+            assert_eq!(bytes[peaks_at..peaks_end], *tree.peaks().as_flattened());
+            bytes[peaks_at] ^= 1;
+            assert!(trailer.read_tree(&bytes[..]).is_err());
+        }
+    }
+}

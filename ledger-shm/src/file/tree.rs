@@ -79,3 +79,91 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Segment;
+    use crate::entry::Entry;
+    use crate::file::FileWriter;
+    use crate::file::tests::{head, record};
+    use crate::merkle::{node, tree_of};
+    use crate::object::Object;
+
+    /// A finished file of so many entries behind that tree, which it goes on with.
+    fn file(tree: &mut Frontier, count: u64) -> Link {
+        let mut head = head(1);
+        head.before = tree.clone();
+        let base_seq = head.first_seq();
+        let mut writer = FileWriter::begin(Vec::new(), &head).expect("memory");
+        for seq in base_seq..base_seq + count {
+            let record = record(seq, seq as usize);
+            let entry = Entry::from_bytes(&record).expect("just made");
+            writer.push(&entry).expect("memory");
+        }
+        let finished = writer.finish(false).expect("memory");
+        *tree = finished.tree;
+        let mut file = Object::unnamed().expect("memory");
+        file.write_all(&finished.target).expect("memory");
+        let (segment, ..) = Segment::map_file(&Object::own(file).expect("memory")).expect("whole");
+        Link {
+            segment: Arc::new(segment),
+            base_seq,
+        }
+    }
+
+    #[test]
+    fn trees_of_a_log_follow_from_its_files_and_what_was_before_them() {
+        let mut trees = vec![Frontier::default()];
+        let mut tree = Frontier::default();
+        let parts: Vec<_> = [20, 13, 50]
+            .map(|count| file(&mut tree, count))
+            .into_iter()
+            .collect();
+        for seq in 1..=83_u64 {
+            let mut next = trees.last().expect("one").clone();
+            let record = record(seq, seq as usize);
+            let entry = Entry::from_bytes(&record).expect("just made");
+            next.push(leaf_hash(&entry), |_| {});
+            trees.push(next);
+        }
+        assert_eq!(trees.last(), Some(&tree));
+        // Of which the first ones may be gone.
+        for (first_part, before) in [(0, 0), (1, 20), (2, 33)] {
+            let located = Cell::new(0);
+            let locate = |seq| -> Result<Link, MapError> {
+                located.set(located.get() + 1);
+                let mut rest = parts[first_part..].iter().rev();
+                let part = rest.find(|part| part.base_seq <= seq);
+                Ok(part.expect("it is not gone").clone())
+            };
+            let mut nodes = LogNodes::new(trees[before].clone(), locate);
+            for count in before..trees.len() {
+                let found = tree_of(&mut nodes, count as u64).expect("whole");
+                assert_eq!(found, trees[count], "{count} entries");
+            }
+            // What lies in one file is found without looking for that again.
+            located.set(0);
+            for index in 60..83 {
+                node(&mut nodes, 0, index, 83).expect("whole");
+            }
+            assert!(located.get() <= 1, "{} times", located.get());
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_where_it_should_be_is_damage() {
+        let mut tree = Frontier::default();
+        let part = file(&mut tree, 5);
+        let mut nodes = LogNodes::new(Frontier::default(), |_| Ok::<_, MapError>(part.clone()));
+        assert!(nodes.leaf(4).is_ok());
+        match nodes.leaf(5) {
+            Err(MapError::Corrupt(corrupt)) => assert_eq!(corrupt.found, 6),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -108,3 +108,27 @@ pub(super) fn check_end(found: &[u8], expected: &[u8]) -> Result<(), Corrupt> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::file;
+
+    #[test]
+    fn what_a_file_says_of_itself_is_verified_without_its_records() {
+        let mut bytes = file(5, 20);
+        let (head, trailer) = verify(&bytes[..]).expect("whole");
+        let records = head.data_offset()..trailer.index_offset as usize;
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            match verify_ends(&bytes[..]) {
+                Ok(ends) => {
+                    assert!(records.contains(&at), "byte {at}");
+                    assert_eq!(ends, (head.clone(), trailer));
+                }
+                Err(_) => assert!(!records.contains(&at), "byte {at}"),
+            }
+            bytes[at] ^= 1;
+        }
+    }
+}

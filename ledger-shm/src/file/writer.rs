@@ -184,3 +184,65 @@ impl<W: Write> FileWriter<W> {
         &mut self.target
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::{head, record};
+
+    #[test]
+    fn a_chunk_at_once_makes_the_same_file() {
+        let records: Vec<_> = (1..=CHUNK_COUNT + 1)
+            .map(|seq| record(seq, seq as usize))
+            .collect();
+        let entries: Vec<_> = records
+            .iter()
+            .map(|record| Entry::from_bytes(record).expect("just made"))
+            .collect();
+        let (chunk, rest) = entries.split_at(CHUNK_COUNT as usize);
+        let mut one_by_one = FileWriter::begin(Vec::new(), &head(1)).expect("memory");
+        let mut tree = Frontier::default();
+        for entry in chunk {
+            one_by_one.push(entry).expect("memory");
+            tree.push(crate::merkle::leaf_hash(entry), |_| {});
+        }
+        let mut at_once = FileWriter::begin(Vec::new(), &head(1)).expect("memory");
+        at_once.push_chunk(chunk, tree.root()).expect("memory");
+        let finish = |mut writer: FileWriter<Vec<u8>>| {
+            assert_eq!(writer.last_lamport(), CHUNK_COUNT);
+            writer.push(&rest[0]).expect("memory");
+            assert_eq!(
+                (writer.count(), writer.is_empty()),
+                (CHUNK_COUNT + 1, false)
+            );
+            assert_eq!(writer.len(), writer.target().len());
+            writer.finish(true).expect("memory")
+        };
+        let (one_by_one, at_once) = (finish(one_by_one), finish(at_once));
+        assert_eq!(one_by_one.tree, at_once.tree);
+        assert_eq!(one_by_one.trailer, at_once.trailer);
+        assert_eq!(one_by_one.target, at_once.target);
+    }
+
+    #[test]
+    fn a_file_is_full_with_so_many_entries() {
+        let mut writer = FileWriter::begin(Vec::new(), &head(1)).expect("memory");
+        for (count, is_full) in [
+            (0, false),
+            (FILE_COUNT_MAX - 1, false),
+            (FILE_COUNT_MAX, true),
+        ] {
+            writer.records = Records::after(&head(1), count);
+            assert_eq!(writer.is_full(), is_full, "{count} entries");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "not the next entry: record seq")]
+    fn no_entry_is_left_out() {
+        let mut writer = FileWriter::begin(Vec::new(), &head(1)).expect("memory");
+        assert!(writer.is_empty());
+        let record = record(2, 1);
+        let _ = writer.push(&Entry::from_bytes(&record).expect("just made"));
+    }
+}

@@ -4,7 +4,7 @@ use super::{Geometry, Segment};
 use crate::error::Corrupt;
 use crate::file::HEAD_LEN_MAX;
 use crate::file::{Head, Trailer};
-use crate::format::{FILE_HEADER_LEN, FILE_TRAILER_LEN, RECORD_ALIGN};
+use crate::format::FILE_TRAILER_LEN;
 use crate::object::{MapError, Object};
 use crate::region::Region;
 
@@ -18,7 +18,8 @@ impl Segment {
     /// trailer; records and index are checked when they are read.
     pub fn map_file(file: &Object) -> Result<(Segment, Head, Trailer), MapError> {
         let len = file.len();
-        if len < FILE_HEADER_LEN + RECORD_ALIGN + FILE_TRAILER_LEN {
+        // No memory is of no length.
+        if file.is_empty() {
             return Err(MapError::Unfinished);
         }
         let region = Region::map(file, len, false)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_shm::Bell;
-use ledger_shm::bell::many::{Nudge, sleep_at_any};
+use ledger_shm::bell::many::{BELLS_MAX, Nudge, sleep_at_any};
 use ledger_shm::format::BELL_LEN;
 use ledger_shm::object::MapError;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -106,6 +106,20 @@ fn one_thread_sleeps_at_many_bells() {
     // It was called before.
     sleep()();
     assert!(began.elapsed() < LONG, "it slept until the end");
+}
+
+#[test]
+fn a_thread_that_no_bell_wakes_sleeps_until_its_time_is_over() {
+    let nudge = Nudge::default();
+    assert_eq!(nudge.count(), 0);
+    let bell = Arc::new(bell());
+    for count in [0, 1, BELLS_MAX] {
+        let bells = vec![(Arc::clone(&bell), 0); count];
+        let began = Instant::now();
+        let time = Duration::from_millis(3);
+        sleep_at_any((&nudge, 0), &bells, std::iter::empty(), Some(time));
+        assert!(began.elapsed() >= time, "{count} bells");
+    }
 }
 
 #[test]

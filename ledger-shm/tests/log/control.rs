@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_shm::Control;
-use ledger_shm::control::{FIRST_LEN_MAX, Facts, Sizes, State};
+use ledger_shm::control::{FIRST_LEN_MAX, Facts, InvalidName, Sizes, State};
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use ledger_shm::format::{
     ARCHIVE_FORMAT, ControlHeader, FORMAT_VERSION, NAME_LEN_MAX, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN,
@@ -211,6 +211,17 @@ fn who_waits_for_the_disk_is_woken_by_what_comes_to_it() {
     let began = Instant::now();
     seen.wait_durable(20, Duration::from_millis(3));
     assert!(began.elapsed() >= Duration::from_millis(3));
+}
+
+#[test]
+fn a_name_is_so_many_bytes_of_text() {
+    let longest = [b'n'; NAME_LEN_MAX + 1];
+    assert!(InvalidName::check(&longest[1..]).is_ok());
+    let len = longest.len();
+    assert_eq!(
+        InvalidName::check(&longest),
+        Err(InvalidName::TooLong { len })
+    );
 }
 
 #[test]

@@ -121,3 +121,37 @@ fn what_is_wrong_has_a_name() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_file_says_of_what_it_is_a_part_if_that_can_be() {
+    let span = |first_seq, last_seq, section_count| Span {
+        first_seq,
+        last_seq,
+        section_count,
+    };
+    let most = FILE_COUNT_MAX;
+    assert_eq!(Span::NONE.of_section(7), Ok(None));
+    for (span, first_seq) in [
+        (span(1, 9, 3), 7),
+        (span(1, 9, 9), 1),
+        (span(7, 6, 0), 7),
+        (span(7, 9, 1), 7),
+        (span(1, SEQ_MAX - 1, most), SEQ_MAX - most),
+    ] {
+        assert_eq!(span.of_section(first_seq), Ok(Some(span)), "{span:?}");
+    }
+    for (span, first_seq) in [
+        (span(0, 9, 3), 7),
+        (span(8, 9, 3), 7),
+        (span(1, 8, 3), 7),
+        (span(7, 5, 0), 7),
+        (span(1, SEQ_MAX, 3), 7),
+        (span(1, 2 * most, most + 1), 1),
+    ] {
+        let damage = span.of_section(first_seq).expect_err("impossible");
+        assert_eq!(
+            (damage.what, damage.found),
+            ("entries of a snapshot", span.last_seq)
+        );
+    }
+}
