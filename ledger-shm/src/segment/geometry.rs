@@ -42,8 +42,13 @@ impl Geometry {
 
     /// The smallest geometry whose data area takes one record of `record_len`.
     pub fn for_record(record_len: usize) -> Geometry {
-        let slots = record_len.div_ceil(DATA_LEN_PER_SLOT) + 1;
-        Geometry::of_len(SEGMENT_HEADER_LEN + record_len + slots * size_of::<u64>() + 2 * LINE_LEN)
+        // The slots of so much data take more than this, by less than a page.
+        let index_len = record_len / DATA_LEN_PER_SLOT * size_of::<u64>();
+        let geometry = Geometry::of_len(SEGMENT_HEADER_LEN + index_len + record_len);
+        match geometry.fits(record_len) {
+            true => geometry,
+            false => Geometry::of_len(geometry.segment_len + PAGE_LEN),
+        }
     }
 
     pub(super) fn with_slots(segment_len: usize, slot_capacity: usize) -> Geometry {

@@ -20,16 +20,22 @@ fn a_part_has_a_slot_for_so_much_data() {
     assert_eq!(larger.slot_capacity, 10_078);
     assert_eq!(larger.data_offset, 81_024);
     assert_eq!(larger.data_offset + larger.data_len, 1 << 20);
+    for pages in 2..1_000 {
+        let geometry = Geometry::of_len(pages * PAGE_LEN);
+        // One more, for the seal.
+        let index_end = SEGMENT_HEADER_LEN + (geometry.slot_capacity + 1) * 8;
+        assert_eq!(geometry.data_offset, index_end.next_multiple_of(64));
+    }
 }
 
 #[test]
-fn a_part_for_a_record_has_room_for_it_and_hardly_more() {
+fn a_part_for_a_record_is_the_smallest_that_has_room_for_it() {
     for n in 0..200_000 {
         let record_len = n * 7;
         let geometry = Geometry::for_record(record_len);
         assert!(geometry.fits(record_len), "{record_len}");
         assert!(record_len < 100 || geometry.slot_capacity > record_len / 100);
-        let smaller = geometry.segment_len - 2 * PAGE_LEN;
+        let smaller = geometry.segment_len - PAGE_LEN;
         assert!(
             smaller < SEGMENT_LEN_MIN || !Geometry::of_len(smaller).fits(record_len),
             "{record_len} in {smaller}"
