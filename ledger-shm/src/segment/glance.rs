@@ -70,7 +70,22 @@ impl Segment {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::segment::Geometry;
     use crate::slot::Extent;
+
+    #[test]
+    fn an_index_is_looked_at_that_ends_with_the_first_page() {
+        let first_page = (PAGE_LEN - SEGMENT_HEADER_LEN) / size_of::<u64>();
+        for (slots, is_looked_at) in [(first_page, true), (first_page + 1, false)] {
+            let geometry = Geometry::with_slots(16 * PAGE_LEN, slots - 1);
+            let memory = Object::unnamed().expect("memory");
+            memory.set_len(geometry.segment_len as u64).expect("memory");
+            let object = Object::own(memory).expect("memory");
+            Segment::format(&object, [7; 16], 3, geometry, 1, 0).expect("memory");
+            let glance = Segment::glance(&object).expect("a part");
+            assert_eq!(glance.is_some(), is_looked_at, "{slots} slots");
+        }
+    }
 
     #[test]
     fn the_last_part_is_open_or_closed_without_a_successor() {

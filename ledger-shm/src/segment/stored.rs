@@ -60,7 +60,7 @@ impl StoredNodes {
     }
 
     /// The root above the [`CHUNK_COUNT`] entries of which this seq is the first, if
-    /// they are a chunk and it became complete in this file.
+    /// they are a chunk that lies in this file.
     pub fn chunk(&self, first_seq: u64) -> Option<Hash> {
         let before = first_seq - 1;
         let is_first = before.is_multiple_of(CHUNK_COUNT) && first_seq >= self.trailer.first_seq;

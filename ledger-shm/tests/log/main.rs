@@ -4,7 +4,7 @@
 //! Reading order: `geometry` is how a part is divided, and `shelf` where the parts are;
 //! `append`, `blocks`, `roll` and `races` how the log grows; `read` how it is read; `bell`
 //! how readers are woken, and `sleepers` those who are; `control` what the daemon tells of a
-//! log; `damage` what is said of words that nobody writes.
+//! log; `nodes` its tree; `damage` what is said of words that nobody writes.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod blocks;
 mod control;
 mod damage;
 mod geometry;
+mod nodes;
 mod races;
 mod read;
 mod roll;

@@ -39,11 +39,12 @@ impl SectionPlan {
         }
     }
 
+    /// The same entries, of which each file has so many.
     #[cfg(test)]
-    pub(super) fn of_counts(first_seq: u64, counts: &[u64]) -> SectionPlan {
+    pub(super) fn divided(self, counts: &[u64]) -> SectionPlan {
         SectionPlan {
             counts: counts.to_vec(),
-            ..SectionPlan::new(first_seq)
+            ..self
         }
     }
 

@@ -134,9 +134,7 @@ impl<R: Read> SnapshotReader<R> {
             return Err(SnapshotError::NotOne { begins_with });
         }
         let head = match Head::decode(bytes) {
-            Err(MapError::Unfinished) if bytes.len() < HEAD_LEN_MAX => {
-                return Err(SnapshotError::Short { last_seq });
-            }
+            Err(MapError::Unfinished) => return Err(SnapshotError::Short { last_seq }),
             head => head.map_err(Damage::from)?,
         };
         let span = head.snapshot.ok_or(SnapshotError::Part {

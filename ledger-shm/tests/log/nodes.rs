@@ -1,0 +1,162 @@
+//! The tree over a log, as it follows from what its files store.
+
+use std::cell::Cell;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+
+use ledger_shm::control::{Facts, Sizes};
+use ledger_shm::entry::Limits;
+use ledger_shm::file::{FileWriter, Head, LogNodes};
+use ledger_shm::merkle::{Frontier, Hash, Nodes, leaf_hash, node, tree_of};
+use ledger_shm::object::{Epoch, Instance, MapError, Object};
+use ledger_shm::read::Link;
+use ledger_shm::segment::StoredNodes;
+use ledger_shm::{Appended, Entry, NewEntry, Segment};
+
+use crate::shelf::{EPOCH, Shelf};
+
+fn record(seq: u64) -> Vec<u8> {
+    let appended = Appended {
+        seq,
+        lamport: seq,
+        appended_at_ns: seq,
+    };
+    let record = NewEntry::new("k", "a payload").record(&appended, &Limits::default());
+    record.expect("within all limits")
+}
+
+/// The tree over so many entries, and what is stored of it.
+fn tree(count: u64) -> Frontier {
+    let mut tree = Frontier::default();
+    for seq in 1..=count {
+        let record = record(seq);
+        let entry = Entry::from_bytes(&record).expect("just made");
+        tree.push(leaf_hash(&entry), |_| {});
+    }
+    tree
+}
+
+/// The bytes of a finished file of so many entries, and of what is before its nodes.
+fn file(before: u64, count: u64) -> (Vec<u8>, u64) {
+    let head = Head {
+        facts: Facts {
+            name: "loan-7".into(),
+            epoch: Epoch(EPOCH),
+            limits: Limits::default(),
+            sizes: Sizes::default(),
+            has_foreign_writers: false,
+            created_at_ns: 1,
+        },
+        before: tree(before),
+        base_lamport: before,
+        begun_at_ns: 2,
+        snapshot: None,
+    };
+    let mut writer = FileWriter::begin(Vec::new(), &head).expect("memory");
+    for seq in before + 1..=before + count {
+        let record = record(seq);
+        let entry = Entry::from_bytes(&record).expect("just made");
+        writer.push(&entry).expect("memory");
+    }
+    let finished = writer.finish(false).expect("memory");
+    assert_eq!(finished.tree, tree(before + count));
+    (finished.target, finished.trailer.nodes().0)
+}
+
+fn map(bytes: &[u8], base_seq: u64) -> Link {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(bytes).expect("room");
+    let nobody_elses = Permissions::from_mode(0o600);
+    file.set_permissions(nobody_elses).expect("ours");
+    let uid = file.metadata().expect("ours").uid();
+    let instance = Instance::new(uid, "log").expect("a name");
+    let object = Object::received(&instance, file.into()).expect("of nobody else");
+    let (segment, ..) = Segment::map_file(&object).expect("whole");
+    Link {
+        segment: Arc::new(segment),
+        base_seq,
+    }
+}
+
+#[test]
+fn trees_of_a_log_follow_from_its_files_and_what_was_before_them() {
+    let parts = [(0, 20), (20, 13), (33, 50)].map(|(before, count)| {
+        let (bytes, _) = file(before, count);
+        map(&bytes, before + 1)
+    });
+    // Of which the first ones may be gone.
+    for (first_part, before) in [(0, 0), (1, 20), (2, 33)] {
+        let located = Cell::new(0);
+        let locate = |seq| -> Result<Link, MapError> {
+            located.set(located.get() + 1);
+            let mut rest = parts[first_part..].iter().rev();
+            let part = rest.find(|part| part.base_seq <= seq);
+            Ok(part.expect("it is not gone").clone())
+        };
+        let mut nodes = LogNodes::new(tree(before), locate);
+        for count in before..=83 {
+            let found = tree_of(&mut nodes, count).expect("whole");
+            assert_eq!(found, tree(count), "{count} entries");
+        }
+        // What lies in one file is found without looking for that again.
+        located.set(0);
+        for index in 60..83 {
+            node(&mut nodes, 0, index, 83).expect("whole");
+        }
+        assert!(located.get() <= 1, "{} times", located.get());
+    }
+}
+
+#[test]
+fn an_entry_that_is_not_where_it_should_be_is_damage() {
+    let part = map(&file(0, 5).0, 1);
+    let mut nodes = LogNodes::new(Frontier::default(), |_| Ok::<_, MapError>(part.clone()));
+    assert!(nodes.leaf(4).is_ok());
+    match nodes.leaf(5) {
+        Err(MapError::Corrupt(corrupt)) => assert_eq!(corrupt.found, 6),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_stores_what_became_complete_in_it() {
+    // Entries 21 to 70.
+    let (mut bytes, nodes_at) = file(20, 50);
+    let stored = |bytes: &[u8]| StoredNodes::of(&map(bytes, 21).segment).expect("a trailer");
+    let nodes = stored(&bytes).expect("a file");
+    let root = |level: u32, index: u64| -> Hash {
+        let mut subtree = Frontier::default();
+        for seq in (index << level) + 1..=(index + 1) << level {
+            let record = record(seq);
+            let entry = Entry::from_bytes(&record).expect("just made");
+            subtree.push(leaf_hash(&entry), |_| {});
+        }
+        subtree.root()
+    };
+    for level in 0..8 {
+        for index in 0..6 {
+            let end = (index + 1) << level;
+            let is_stored = level >= 4 && (21..=70).contains(&end);
+            let expected = is_stored.then(|| root(level, index));
+            assert_eq!(nodes.node(level, index), expected, "{level} {index}");
+        }
+    }
+    for first_seq in 1..=80 {
+        let expected = match first_seq {
+            33 => Some(root(4, 2)),
+            49 => Some(root(4, 3)),
+            // Not the first of a chunk, or of one that does not lie here.
+            _ => None,
+        };
+        assert_eq!(nodes.chunk(first_seq), expected, "{first_seq}");
+    }
+    assert_eq!(nodes.head().expect("whole").first_seq(), 21);
+    assert_eq!(nodes.trailer().last_seq(), 70);
+    // Damaged ones are as good as none, and memory has none.
+    bytes[nodes_at as usize] ^= 1;
+    assert!(stored(&bytes).is_none());
+    let memory = Shelf::of(1, 8 << 10).part(1);
+    assert!(StoredNodes::of(&memory).expect("a part").is_none());
+}
