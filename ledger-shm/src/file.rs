@@ -47,9 +47,12 @@ mod tests {
     use super::*;
     use crate::control::{Facts, Sizes};
     use crate::entry::{Entry, Limits};
+    use crate::error::Corrupt;
+    use crate::format::{RECORD_ALIGN, RECORD_HEADER_LEN};
     use crate::merkle::{Frontier, peak_count};
     use crate::object::{Epoch, MapError, Object};
     use crate::read::Link;
+    use crate::slot::{Extent, Slot};
     use crate::{Appended, NewEntry, Segment};
 
     /// A tree over so many entries, whatever they are.
@@ -192,6 +195,30 @@ mod tests {
             file.write_all_at(&whole[at..=at], at as u64)
                 .expect("memory");
         }
+    }
+
+    #[test]
+    fn a_slot_that_names_what_is_no_record_of_the_file_is_damage() {
+        let mut bytes = file(3, 5);
+        let index_at = Trailer::read(&bytes[..]).expect("whole").index_offset as usize;
+        let data_len = index_at - head(3).data_offset();
+        let beyond = Extent {
+            offset: data_len - RECORD_ALIGN,
+            len: RECORD_HEADER_LEN,
+        };
+        let word = Slot::Entry(beyond).encode().to_le_bytes();
+        bytes[index_at..][..8].copy_from_slice(&word);
+        let file = Object::unnamed().expect("memory");
+        file.write_all_at(&bytes, 0).expect("memory");
+        let (segment, ..) = Segment::map_file(&Object::own(file).expect("memory")).expect("ends");
+        let link = Link {
+            segment: Arc::new(segment),
+            base_seq: 3,
+        };
+        let end = data_len - RECORD_ALIGN + RECORD_HEADER_LEN;
+        let damage = Corrupt::new("record end", end as u64, data_len as u64);
+        assert_eq!(link.clone().get(3).err(), Some(damage));
+        assert!(link.get(4).expect("sound").is_ok());
     }
 
     #[test]

@@ -396,12 +396,13 @@ mod tests {
 
     #[test]
     fn the_peaks_at_the_end_are_those_of_the_root() {
-        for count in [0, 1, 12, 30] {
+        // Also where a file begins with the last entry of a chunk, or behind it.
+        for (first_seq, count) in [(5, 0), (5, 1), (5, 12), (5, 30), (16, 1), (17, 16)] {
             let Finished {
                 target: mut bytes,
                 trailer,
                 tree,
-            } = finished(&head(5), count);
+            } = finished(&head(first_seq), count);
             assert_eq!(Trailer::read(&bytes[..]).expect("whole"), trailer);
             assert_eq!(trailer.read_tree(&bytes[..]).expect("whole"), tree);
             assert_eq!(tree.count(), trailer.last_seq());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ledger_shm::control::{Facts, Sizes};
 use ledger_shm::entry::Limits;
-use ledger_shm::file::{FileWriter, Head, LogNodes};
+use ledger_shm::file::{FileWriter, Finished, Head, LogNodes};
 use ledger_shm::merkle::{Frontier, Hash, Nodes, leaf_hash, node, tree_of};
 use ledger_shm::object::{Epoch, Instance, MapError, Object};
 use ledger_shm::read::Link;
@@ -38,8 +38,8 @@ fn tree(count: u64) -> Frontier {
     tree
 }
 
-/// The bytes of a finished file of so many entries, and of what is before its nodes.
-fn file(before: u64, count: u64) -> (Vec<u8>, u64) {
+/// A finished file of so many entries behind others.
+fn file(before: u64, count: u64) -> Finished<Vec<u8>> {
     let head = Head {
         facts: Facts {
             name: "loan-7".into(),
@@ -62,7 +62,7 @@ fn file(before: u64, count: u64) -> (Vec<u8>, u64) {
     }
     let finished = writer.finish(false).expect("memory");
     assert_eq!(finished.tree, tree(before + count));
-    (finished.target, finished.trailer.nodes().0)
+    finished
 }
 
 fn map(bytes: &[u8], base_seq: u64) -> Link {
@@ -82,10 +82,8 @@ fn map(bytes: &[u8], base_seq: u64) -> Link {
 
 #[test]
 fn trees_of_a_log_follow_from_its_files_and_what_was_before_them() {
-    let parts = [(0, 20), (20, 13), (33, 50)].map(|(before, count)| {
-        let (bytes, _) = file(before, count);
-        map(&bytes, before + 1)
-    });
+    let parts = [(0, 20), (20, 13), (33, 50)]
+        .map(|(before, count)| map(&file(before, count).target, before + 1));
     // Of which the first ones may be gone.
     for (first_part, before) in [(0, 0), (1, 20), (2, 33)] {
         let located = Cell::new(0);
@@ -110,8 +108,26 @@ fn trees_of_a_log_follow_from_its_files_and_what_was_before_them() {
 }
 
 #[test]
+fn what_is_stored_is_not_hashed_again() {
+    let first = map(&file(0, 20).target, 1);
+    let mut bytes = file(20, 50).target;
+    // Entry 40, of a chunk from 33 on.
+    let records_at = file(20, 0).trailer.index_offset as usize;
+    bytes[records_at + 19 * record(1).len().next_multiple_of(16)] ^= 1;
+    let second = map(&bytes, 21);
+    let locate =
+        |seq| -> Result<Link, MapError> { Ok(if seq <= 20 { &first } else { &second }.clone()) };
+    let mut nodes = LogNodes::new(Frontier::default(), locate);
+    assert!(nodes.leaf(39).is_err(), "it is damaged");
+    for count in 48..=70 {
+        let found = tree_of(&mut nodes, count).expect("no need to read it");
+        assert_eq!(found, tree(count), "{count} entries");
+    }
+}
+
+#[test]
 fn an_entry_that_is_not_where_it_should_be_is_damage() {
-    let part = map(&file(0, 5).0, 1);
+    let part = map(&file(0, 5).target, 1);
     let mut nodes = LogNodes::new(Frontier::default(), |_| Ok::<_, MapError>(part.clone()));
     assert!(nodes.leaf(4).is_ok());
     match nodes.leaf(5) {
@@ -123,7 +139,11 @@ fn an_entry_that_is_not_where_it_should_be_is_damage() {
 #[test]
 fn a_file_stores_what_became_complete_in_it() {
     // Entries 21 to 70.
-    let (mut bytes, nodes_at) = file(20, 50);
+    let Finished {
+        target: mut bytes,
+        trailer,
+        ..
+    } = file(20, 50);
     let stored = |bytes: &[u8]| StoredNodes::of(&map(bytes, 21).segment).expect("a trailer");
     let nodes = stored(&bytes).expect("a file");
     let root = |level: u32, index: u64| -> Hash {
@@ -153,8 +173,9 @@ fn a_file_stores_what_became_complete_in_it() {
         assert_eq!(nodes.chunk(first_seq), expected, "{first_seq}");
     }
     assert_eq!(nodes.head().expect("whole").first_seq(), 21);
-    assert_eq!(nodes.trailer().last_seq(), 70);
+    assert_eq!(nodes.trailer(), &trailer);
     // Damaged ones are as good as none, and memory has none.
+    let (nodes_at, _) = trailer.nodes();
     bytes[nodes_at as usize] ^= 1;
     assert!(stored(&bytes).is_none());
     let memory = Shelf::of(1, 8 << 10).part(1);
