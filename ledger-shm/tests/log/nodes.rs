@@ -136,48 +136,51 @@ fn an_entry_that_is_not_where_it_should_be_is_damage() {
     }
 }
 
+fn root(level: u32, index: u64) -> Hash {
+    let mut subtree = Frontier::default();
+    for seq in (index << level) + 1..=(index + 1) << level {
+        let record = record(seq);
+        let entry = Entry::from_bytes(&record).expect("just made");
+        subtree.push(leaf_hash(&entry), |_| {});
+    }
+    subtree.root()
+}
+
+fn stored(bytes: &[u8], base_seq: u64) -> Option<StoredNodes> {
+    StoredNodes::of(&map(bytes, base_seq).segment).expect("a trailer")
+}
+
 #[test]
 fn a_file_stores_what_became_complete_in_it() {
-    // Entries 21 to 70.
-    let Finished {
-        target: mut bytes,
-        trailer,
-        ..
-    } = file(20, 50);
-    let stored = |bytes: &[u8]| StoredNodes::of(&map(bytes, 21).segment).expect("a trailer");
-    let nodes = stored(&bytes).expect("a file");
-    let root = |level: u32, index: u64| -> Hash {
-        let mut subtree = Frontier::default();
-        for seq in (index << level) + 1..=(index + 1) << level {
-            let record = record(seq);
-            let entry = Entry::from_bytes(&record).expect("just made");
-            subtree.push(leaf_hash(&entry), |_| {});
+    // It may begin with the last entry of a chunk.
+    for before in [15, 16, 20] {
+        let file = file(before, 50);
+        let seqs = before + 1..=before + 50;
+        let nodes = stored(&file.target, before + 1).expect("a file");
+        for level in 0..8 {
+            for index in 0..6 {
+                let end = (index + 1) << level;
+                let expected = (level >= 4 && seqs.contains(&end)).then(|| root(level, index));
+                assert_eq!(nodes.node(level, index), expected, "{level} {index}");
+            }
         }
-        subtree.root()
-    };
-    for level in 0..8 {
-        for index in 0..6 {
-            let end = (index + 1) << level;
-            let is_stored = level >= 4 && (21..=70).contains(&end);
-            let expected = is_stored.then(|| root(level, index));
-            assert_eq!(nodes.node(level, index), expected, "{level} {index}");
+        for first_seq in 1..=80 {
+            let is_whole = seqs.contains(&first_seq) && seqs.contains(&(first_seq + 15));
+            let chunk = (is_whole && first_seq % 16 == 1).then(|| root(4, first_seq / 16));
+            assert_eq!(nodes.chunk(first_seq), chunk, "{first_seq} behind {before}");
         }
+        assert_eq!(nodes.head().expect("whole").first_seq(), before + 1);
+        assert_eq!(nodes.trailer(), &file.trailer);
     }
-    for first_seq in 1..=80 {
-        let expected = match first_seq {
-            33 => Some(root(4, 2)),
-            49 => Some(root(4, 3)),
-            // Not the first of a chunk, or of one that does not lie here.
-            _ => None,
-        };
-        assert_eq!(nodes.chunk(first_seq), expected, "{first_seq}");
-    }
-    assert_eq!(nodes.head().expect("whole").first_seq(), 21);
-    assert_eq!(nodes.trailer(), &trailer);
-    // Damaged ones are as good as none, and memory has none.
-    let (nodes_at, _) = trailer.nodes();
-    bytes[nodes_at as usize] ^= 1;
-    assert!(stored(&bytes).is_none());
+}
+
+#[test]
+fn damaged_nodes_are_as_good_as_none_and_memory_has_none() {
+    let mut file = file(20, 50);
+    let (nodes_at, count) = file.trailer.nodes();
+    assert_eq!(count, 6, "three chunks, two above, and one above these");
+    file.target[nodes_at as usize] ^= 1;
+    assert!(stored(&file.target, 21).is_none());
     let memory = Shelf::of(1, 8 << 10).part(1);
     assert!(StoredNodes::of(&memory).expect("a part").is_none());
 }
