@@ -123,6 +123,22 @@ fn everybody_reads_what_the_daemon_has_written() {
 }
 
 #[test]
+fn states_have_names_and_in_two_of_them_the_memory_is_gone() {
+    let names = STATES.map(State::as_str);
+    let expected = [
+        "open",
+        "idle",
+        "quarantined",
+        "dropped",
+        "archived",
+        "loading",
+    ];
+    assert_eq!(names, expected);
+    let gone = STATES.into_iter().filter(|state| state.is_gone());
+    assert!(gone.eq([State::Dropped, State::Archived]));
+}
+
+#[test]
 fn a_log_in_files_says_how_far_they_go() {
     let control = Control::in_files(facts("loan-7"), HOME, 20, 15).expect("memory");
     assert_eq!(control.state(), Ok(State::Archived));
@@ -222,6 +238,20 @@ fn a_name_is_so_many_bytes_of_text() {
         InvalidName::check(&longest),
         Err(InvalidName::TooLong { len })
     );
+}
+
+#[test]
+fn sizes_that_are_not_said_are_those_of_others() {
+    let sizes = |len: [Option<u64>; 4]| Sizes {
+        first_len: len[0],
+        spare_len_min: len[1],
+        spare_len_max: len[2],
+        window_len: len[3],
+    };
+    let own = sizes([Some(1), None, Some(0), None]);
+    let others = sizes([Some(5), Some(6), Some(7), Some(0)]);
+    let both = sizes([Some(1), Some(6), Some(7), None]);
+    assert_eq!(own.or(others), both);
 }
 
 #[test]
