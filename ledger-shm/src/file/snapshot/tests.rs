@@ -4,7 +4,7 @@ use crate::file::tests::{head, record};
 use crate::file::{Damage, FileWriter, Head, verify};
 use crate::format::{KEY_LEN_MAX, RECORD_ALIGN, RecordHeader};
 use crate::merkle::{CHUNK_COUNT, Frontier, Hash, leaf_hash};
-use crate::record;
+use crate::record::{self, crc32c};
 use crate::{Appended, NewEntry};
 
 /// A plan for the entries that [`snapshot`] has.
@@ -41,11 +41,12 @@ fn read(bytes: &[u8]) -> Result<(Vec<u64>, Hash), SnapshotError> {
     assert!(reader.tree().is_none());
     let mut seqs = Vec::new();
     while reader.next_section()?.is_some() {
-        reader.read_section(|entry, padded| {
+        let (tables, trailer) = reader.read_section(|entry, padded| {
             assert!(padded.starts_with(entry.record_bytes()));
             seqs.push(entry.seq());
             Ok(())
         })?;
+        assert_eq!(crc32c(&tables), trailer.tables_crc);
     }
     Ok((seqs, reader.tree().expect("a file was read").root()))
 }
