@@ -112,6 +112,24 @@ mod tests {
     }
 
     #[test]
+    fn finished_files_are_found_in_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let none = finished_in(dir.path()).expect("readable");
+        assert!(none.is_empty());
+        for name in [
+            FileName::Finished(900),
+            FileName::Open(901),
+            FileName::Finished(1),
+            FileName::Failed(2),
+            FileName::Finished(17),
+        ] {
+            std::fs::File::create_new(dir.path().join(name.to_string())).expect("a file");
+        }
+        let finished = finished_in(dir.path()).expect("readable");
+        assert_eq!(finished, [1, 17, 900]);
+    }
+
+    #[test]
     fn no_file_is_left_out_between_others_while_files_are_finished() {
         const COUNT: u64 = 10_000;
         // Where a directory is no list, but a table of which only a part is read at a time.

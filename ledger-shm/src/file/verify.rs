@@ -115,6 +115,25 @@ mod tests {
     use crate::file::tests::file;
 
     #[test]
+    fn an_index_of_other_records_is_damage_though_its_checksum_is_right() {
+        let mut bytes = file(5, 20);
+        let mut trailer = Trailer::read(&bytes[..]).expect("whole");
+        let tables = trailer.index_offset as usize..bytes.len() - FILE_TRAILER_LEN;
+        bytes[tables.start] ^= 1;
+        let (found, expected) = (bytes[tables.start], bytes[tables.start] ^ 1);
+        trailer.tables_crc = crc32c(&bytes[tables.clone()]);
+        bytes[tables.end..].copy_from_slice(&trailer.encode());
+        verify_ends(&bytes[..]).expect("no record is read");
+        match verify(&bytes[..]) {
+            Err(Damage::File(MapError::Corrupt(corrupt))) => {
+                let named = Corrupt::new("index, tree or trailer", found.into(), expected.into());
+                assert_eq!(corrupt, named);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn what_a_file_says_of_itself_is_verified_without_its_records() {
         let mut bytes = file(5, 20);
         let (head, trailer) = verify(&bytes[..]).expect("whole");
