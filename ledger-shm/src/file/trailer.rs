@@ -305,6 +305,13 @@ mod tests {
             ),
             (
                 Trailer {
+                    count: FILE_COUNT_MAX,
+                    ..sound
+                },
+                "file length",
+            ),
+            (
+                Trailer {
                     count: FILE_COUNT_MAX + 1,
                     ..sound
                 },
