@@ -1,5 +1,8 @@
 //! Where records lie: back to back in blocks that grow, and never two in one place.
 
+use std::sync::Barrier;
+use std::thread;
+
 use ledger_shm::append::Tail;
 use ledger_shm::{Full, Refused};
 
@@ -88,6 +91,26 @@ fn no_two_records_share_a_byte_however_many_append() {
         entry.verify().expect("checksums that hold");
         assert_eq!(entry.payload().len(), (seq as usize - 1) * 37 % 900);
         assert!(entry.payload().iter().all(|byte| *byte == (seq - 1) as u8));
+    }
+}
+
+#[test]
+fn of_those_who_see_room_for_one_record_one_has_it() {
+    for _ in 0..1_000 {
+        let shelf = Shelf::of(1, 8 << 10);
+        let starts = Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut tail = shelf.tail(1);
+                    starts.wait();
+                    shelf.fill(&mut tail, &[1; 4_000])
+                });
+            }
+        });
+        assert_eq!(shelf.part(1).frontier(), Ok(1));
+        let (offset, len) = extent(&shelf, 0);
+        assert!(offset + len <= shelf.part(1).geometry().data_len);
     }
 }
 

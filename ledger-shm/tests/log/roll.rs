@@ -1,5 +1,7 @@
 //! How a part ends, and the log goes on.
 
+use std::sync::atomic::Ordering;
+
 use ledger_shm::read::{End, Found};
 use ledger_shm::slot::Slot;
 use ledger_shm::{Full, NewEntry, Refused};
@@ -80,12 +82,12 @@ fn a_part_that_is_not_mapped_yet_is_waited_for() {
     while one.segment().part() == 1 {
         shelf.append(&mut one, &[1; 900]).expect("room");
     }
-    shelf.mapped.set(1);
+    shelf.mapped.store(1, Ordering::Relaxed);
     let latest = one.next_seq() - 1;
     let rolling = Err(Refused::Full(Full::Rolling));
     assert_eq!(shelf.append(&mut other, &[1; 900]), rolling);
     assert_eq!(shelf.append(&mut other, &[1; 900]), rolling, "again");
-    shelf.mapped.set(2);
+    shelf.mapped.store(2, Ordering::Relaxed);
     let appended = shelf.append(&mut other, &[1; 900]).expect("room");
     assert_eq!(appended.seq, latest + 1);
 }

@@ -1,6 +1,5 @@
 //! Parts of one log.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -35,7 +34,7 @@ pub(crate) struct Shelf {
     /// By number, from 1.
     parts: Vec<(Object, Arc<Segment>)>,
     /// Parts up to this one are mapped by who appends.
-    pub(crate) mapped: Cell<u64>,
+    pub(crate) mapped: AtomicU64,
 }
 
 impl Shelf {
@@ -45,7 +44,7 @@ impl Shelf {
         let parts = (1..=count).map(|part| part_of(part, geometry)).collect();
         Shelf {
             parts,
-            mapped: Cell::new(count),
+            mapped: AtomicU64::new(count),
         }
     }
 
@@ -139,7 +138,7 @@ impl Shelf {
 
 impl Parts for Shelf {
     fn mapped(&self, part: u64) -> Option<Arc<Segment>> {
-        (part <= self.mapped.get()).then(|| self.part(part))
+        (part <= self.mapped.load(Ordering::Relaxed)).then(|| self.part(part))
     }
 
     fn spare(&self, record_len: usize) -> Result<Arc<Segment>, Full> {
