@@ -99,10 +99,18 @@ impl Clock for Stopped {
 
 /// A log of one current part and spares, each with room for so many entries.
 fn log(capacities: &[usize]) -> Mapped {
-    let segments = capacities.iter().enumerate().map(|(index, &capacity)| {
+    let room = capacities
+        .iter()
+        .map(|&capacity| (capacity, capacity * ENTRY_LINES));
+    log_of(room)
+}
+
+/// The same, each with so many slots and lines of data.
+fn log_of(room: impl Iterator<Item = (usize, usize)>) -> Mapped {
+    let segments = room.enumerate().map(|(index, (slots, lines))| {
         let part = index as u64 + 1;
         let base_seq = u64::from(part == 1);
-        let memory = Memory::zeroed(capacity, capacity * ENTRY_LINES);
+        let memory = Memory::zeroed(slots, lines);
         Arc::new(memory.format(part, base_seq))
     });
     Mapped(segments.collect())
