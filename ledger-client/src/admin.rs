@@ -4,7 +4,7 @@ use ledger_shm::control::InvalidName;
 
 use crate::error::OpenError;
 use crate::ledger::Ledger;
-use crate::wire::{Reply, Request, Trouble};
+use crate::wire::{Refusal, Reply, Request, Trouble};
 
 /// Drops a context for good: its memory and its files. Its name is free then, for
 /// another one. It takes the right `admin`.
@@ -12,7 +12,8 @@ use crate::wire::{Reply, Request, Trouble};
 /// # Errors
 ///
 /// [`OpenError::InUse`] while somebody has it open; [`OpenError::Unknown`] if there is
-/// none, [`OpenError::NotAllowed`], and whatever keeps the daemon from answering.
+/// none, [`OpenError::NotAllowed`], and whatever keeps the daemon from answering. If it dies
+/// before it answers, the next one is asked: that there is none then is no error.
 ///
 /// ```
 /// # ledger_tests::example(|ledger| {
@@ -26,8 +27,11 @@ use crate::wire::{Reply, Request, Trouble};
 pub fn drop_context(ledger: &Ledger, name: &str) -> Result<(), OpenError> {
     let name = InvalidName::check(name.as_bytes())?.to_owned();
     let core = ledger.core();
-    match core.ask(&Request::Drop { name: name.clone() })?.reply {
+    let answer = core.ask(&Request::Drop { name: name.clone() })?;
+    match answer.reply {
         Reply::Dropped => Ok(()),
+        // The daemon that died over it had dropped it.
+        Reply::Refused(Refusal::UnknownContext) if answer.is_second => Ok(()),
         Reply::Refused(refusal) => Err(OpenError::refused(&name, &core.instance, refusal)),
         _ => Err(core.line.protocol("an answer to another question").into()),
     }

@@ -18,6 +18,8 @@ pub(crate) struct Connection {
     packets: Packets,
     socket: PathBuf,
     buffer: Box<[u8; PACKET_LEN_MAX]>,
+    /// Whether what was said last can have reached the daemon.
+    is_sent: bool,
 }
 
 impl Connection {
@@ -33,6 +35,7 @@ impl Connection {
             packets,
             socket: socket.to_owned(),
             buffer: Box::new([0; PACKET_LEN_MAX]),
+            is_sent: false,
         };
         // Where everybody may make files, anybody could have made this one.
         let peer = connection.packets.peer();
@@ -69,9 +72,16 @@ impl Connection {
         Ok((reply, fd))
     }
 
+    /// Whether the daemon can have done what it was asked last, answered or not.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.is_sent
+    }
+
     fn exchange(&mut self, packet: &[u8]) -> Result<(Vec<u8>, Option<OwnedFd>), ConnectError> {
         let unreached = |source| ConnectError::unreached(&self.socket, source);
+        self.is_sent = false;
         self.packets.send(packet, None).map_err(unreached)?;
+        self.is_sent = true;
         match self.packets.receive(&mut self.buffer) {
             Ok(Some(packet)) => Ok((packet.bytes.to_vec(), packet.fd)),
             Ok(None) => Err(unreached(io::ErrorKind::ConnectionReset.into())),

@@ -30,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) reply: Reply,
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) connection: u64,
+    /// A daemon was asked the same that died without an answer: perhaps it had done it.
+    pub(crate) is_second: bool,
 }
 
 #[derive(Debug)]
@@ -191,19 +193,23 @@ impl Line {
     }
 
     fn ask_on(&self, talk: &mut Talk, request: &Request) -> Result<Answer, ConnectError> {
+        let mut is_second = false;
         if let Some(mut connection) = talk.connection.take() {
             match connection.ask(request) {
-                Ok(answer) => return Ok(self.answered(talk, connection, answer)),
-                // The daemon at its other end is dead, and whatever it did of
-                // this died with it. Perhaps there is a new one.
-                Err(ConnectError::DaemonDown { .. }) => self.current().end(),
+                Ok(answer) => return Ok(self.answered(talk, connection, answer, is_second)),
+                // The daemon at its other end is dead. Perhaps there is a new one, which
+                // finds what it did of this.
+                Err(ConnectError::DaemonDown { .. }) => {
+                    is_second = connection.is_sent();
+                    self.current().end();
+                }
                 // The next answer could belong to this question: not kept.
                 Err(error) => return Err(error),
             }
         }
         let mut connection = self.open(talk.greeting_timeout())?;
         let answer = connection.ask(request)?;
-        Ok(self.answered(talk, connection, answer))
+        Ok(self.answered(talk, connection, answer, is_second))
     }
 
     fn answered(
@@ -211,12 +217,14 @@ impl Line {
         talk: &mut Talk,
         connection: Connection,
         (reply, fd): (Reply, Option<OwnedFd>),
+        is_second: bool,
     ) -> Answer {
         talk.connection = Some(connection);
         Answer {
             reply,
             fd,
             connection: self.current().number,
+            is_second,
         }
     }
 

@@ -149,6 +149,7 @@ impl<'a> ContextOptions<'a> {
             reply,
             fd: bell,
             connection,
+            ..
         } = core.ask(&request)?;
         let (epoch, current, client) = match reply {
             Reply::Opened {

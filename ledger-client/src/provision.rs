@@ -168,6 +168,7 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
         reply,
         fd,
         connection,
+        ..
     } = shared.core.ask(&request)?;
     match reply {
         Reply::Opened { client, .. } => shared.attached(fd, client, connection),

@@ -99,7 +99,7 @@ mod mapped {
 
         /// Whether this mapping exists in this process.
         #[inline]
-        pub(crate) fn is_mapped_here(&self) -> bool {
+        fn is_mapped_here(&self) -> bool {
             !self.writable || self.made_in.is_current()
         }
 
@@ -273,10 +273,6 @@ mod modelled {
         }
 
         pub(crate) fn is_writable(&self) -> bool {
-            true
-        }
-
-        pub(crate) fn is_mapped_here(&self) -> bool {
             true
         }
 

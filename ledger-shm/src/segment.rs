@@ -98,12 +98,6 @@ impl Segment {
         self.region.is_writable()
     }
 
-    /// Whether the mapping exists in this process: false in a fork's child.
-    #[inline]
-    pub fn is_mapped_here(&self) -> bool {
-        self.region.is_mapped_here()
-    }
-
     /// # Panics
     ///
     /// If `index` is beyond the seal's slot.

@@ -8,14 +8,14 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
     SockType, UnixAddr, sockopt,
 };
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Longest packet, in bytes.
 pub const PACKET_LEN_MAX: usize = 64 << 10;
@@ -165,8 +165,28 @@ impl Packets {
             fd: new_socket(SockFlag::empty())?,
         };
         packets.set_timeout(timeout)?;
-        nix::sys::socket::connect(packets.fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let address = UnixAddr::new(path)?;
+        packets.uninterrupted(|| nix::sys::socket::connect(packets.fd.as_raw_fd(), &address))?;
         Ok(packets)
+    }
+
+    /// Does something again that a signal has interrupted, which the kernel does not by
+    /// itself where there is a time limit (signal(7)): for twice as long at most.
+    fn uninterrupted<T>(&self, mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+        let began = Instant::now();
+        loop {
+            match call() {
+                Err(nix::Error::EINTR) => {
+                    let limit = nix::sys::socket::getsockopt(&self.fd, sockopt::ReceiveTimeout)?;
+                    let limit = Duration::from_micros(limit.num_microseconds().cast_unsigned());
+                    // None at all is for ever.
+                    if !limit.is_zero() && began.elapsed() >= limit {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 
     /// How long every later call waits at most (socket(7), SO_RCVTIMEO).
@@ -235,13 +255,9 @@ impl Packets {
         let rights = [ControlMessage::ScmRights(&fds)];
         let control = if fds.is_empty() { &[][..] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL;
-        nix::sys::socket::sendmsg::<()>(
-            self.fd.as_raw_fd(),
-            &[IoSlice::new(bytes)],
-            control,
-            flags,
-            None,
-        )?;
+        let (fd, bytes) = (self.fd.as_raw_fd(), [IoSlice::new(bytes)]);
+        let send = || nix::sys::socket::sendmsg::<()>(fd, &bytes, control, flags, None);
+        self.uninterrupted(send)?;
         Ok(())
     }
 
@@ -266,24 +282,22 @@ impl Packets {
     ) -> io::Result<Option<Packet<'b>>> {
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut slices = [IoSliceMut::new(buffer)];
-        let message = nix::sys::socket::recvmsg::<()>(
-            self.fd.as_raw_fd(),
-            &mut slices,
-            Some(&mut space),
-            flags,
-        )?;
-        let mut fds = Vec::new();
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                // SAFETY: the kernel has just installed these for us, once.
-                fds.extend(
-                    raw.into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
+        let (len, cut, mut fds) = self.uninterrupted(|| {
+            let mut slices = [IoSliceMut::new(buffer)];
+            let (fd, space) = (self.fd.as_raw_fd(), Some(&mut space[..]));
+            let message = nix::sys::socket::recvmsg::<()>(fd, &mut slices, space, flags)?;
+            let mut fds = Vec::new();
+            for control in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(raw) = control {
+                    // SAFETY: the kernel has just installed these for us, once.
+                    fds.extend(
+                        raw.into_iter()
+                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                    );
+                }
             }
-        }
-        let (len, cut) = (message.bytes, message.flags);
+            Ok((message.bytes, message.flags, fds))
+        })?;
         if cut.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) || fds.len() > 1 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod abandoned;
+mod answers;
 mod appenders;
 mod archive;
 mod checkpoints;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `open CTX` | opens or creates a context, with an appender |
 //! | `read CTX` | opens a context for reading |
+//! | `drop CTX` | drops a context |
 //! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
 //! | `try KEY PAYLOAD` | appends at once or not at all |
 //! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
@@ -36,7 +37,7 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, place};
+use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, admin, place};
 use ledger_shm::object;
 use ledger_tests::attack::Attacker;
 use ledger_tests::attack::abuse::abuse;
@@ -106,6 +107,10 @@ impl Peer {
             }
             "read" => {
                 self.context = Some(self.ledger()?.context(word()?).open_read_only()?);
+                Ok(String::new())
+            }
+            "drop" => {
+                admin::drop_context(&self.ledger()?, word()?)?;
                 Ok(String::new())
             }
             "append" | "try" => {
