@@ -220,7 +220,11 @@ impl Told {
     /// As who was told to, or with an error before it served.
     fn has_ended_well(&self) -> bool {
         // Rust ends a program that gets no memory for a value, wherever that is.
-        let is_out_of_memory = |line: &String| line.starts_with("memory allocation of ");
+        // The standard library's, and the C library's, which has to allocate as well.
+        let is_out_of_memory = |line: &String| {
+            line.starts_with("memory allocation of ")
+                || line.starts_with("Fatal glibc error: ") && line.ends_with(": out of memory")
+        };
         match self.ended {
             Some(WaitStatus::Exited(_, 0)) => true,
             Some(WaitStatus::Exited(..)) => !self.has_served && !self.said.is_empty(),
