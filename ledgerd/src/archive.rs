@@ -76,3 +76,18 @@ fn say_torn(context: &str, file: FileName, torn_len: usize) {
         "the end of a file is torn; it is kept beside it"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wants_stable_storage_gives_one_order_until_it_is_begun() {
+        let marks = Marks::default();
+        for _ in 0..2 {
+            assert!(marks.want_sync());
+            assert!(!marks.want_sync(), "there is an order");
+            marks.begin_sync();
+        }
+    }
+}

@@ -297,3 +297,6 @@ impl Home {
         self.disk.sync_dir(&self.dir)
     }
 }
+
+#[cfg(test)]
+mod tests;
