@@ -57,7 +57,7 @@ pub(crate) fn recover(
     found.leftovers += more.leftovers;
     found.unreadable.extend(more.unreadable);
     for (epoch, numbers) in parts {
-        found.leftovers += unlink_all(instance, epoch, numbers)?;
+        found.leftovers += unlink_parts(instance, epoch, numbers)?;
     }
     // Of two contexts of one name the newer one is served.
     found.logs.sort_by_key(|log| log.created_at_ns);
@@ -137,13 +137,19 @@ pub(crate) fn archived(
     Ok(found)
 }
 
+/// Removes a context's objects, and returns how many these were.
 fn unlink_all(instance: &Instance, epoch: Epoch, numbers: Vec<u64>) -> std::io::Result<usize> {
-    let removed = numbers.len() + 1;
+    let parts = unlink_parts(instance, epoch, numbers)?;
+    object::unlink(instance, Name::Control(epoch))?;
+    Ok(parts + 1)
+}
+
+fn unlink_parts(instance: &Instance, epoch: Epoch, numbers: Vec<u64>) -> std::io::Result<usize> {
+    let count = numbers.len();
     for number in numbers {
         object::unlink(instance, Name::Part(epoch, number))?;
     }
-    object::unlink(instance, Name::Control(epoch))?;
-    Ok(removed)
+    Ok(count)
 }
 
 fn adopt(
@@ -274,3 +280,6 @@ fn find_parts(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! What objects of every kind are taken for, and what is removed.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ledger_shm::Tail;
+use ledger_shm::control::{Facts, Sizes};
+use ledger_shm::entry::Limits;
+use ledger_shm::file::{FileName, Head};
+use ledger_shm::fork::Generation;
+use ledger_shm::merkle::Frontier;
+use ledger_shm::object::MEMORY_DIR;
+use ledger_shm::segment::Geometry;
+
+use super::*;
+use crate::maker::make;
+
+const GENERATION: u64 = 9;
+
+/// Memory of an instance of its own, until this is dropped.
+struct Memory {
+    instance: Instance,
+    options: Options,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("recover_{}_{number}", std::process::id());
+        Memory {
+            instance: Instance::own(&name).expect("a valid name"),
+            options: Options::new(&name),
+        }
+    }
+
+    /// A context whose creation was cut short before its end.
+    fn begun(&self, id: u8, home: Option<Epoch>) -> Control {
+        let facts = facts(id);
+        Control::create(&self.instance, facts, home, GENERATION - 1).expect("room")
+    }
+
+    /// A context in this state, without a part.
+    fn context(&self, id: u8, state: State) -> Control {
+        self.context_in(id, None, state)
+    }
+
+    fn context_in(&self, id: u8, home: Option<Epoch>, state: State) -> Control {
+        let control = self.begun(id, home);
+        control.set_first_part(1);
+        control.set_state(state);
+        control.finish();
+        control
+    }
+
+    fn part(&self, id: u8, number: u64, base_seq: u64) -> Segment {
+        let geometry = Geometry::of_len(1 << 16);
+        let base_lamport = base_seq.saturating_sub(1);
+        let made = make(
+            &self.instance,
+            epoch(id),
+            number,
+            geometry,
+            base_seq,
+            base_lamport,
+        );
+        made.expect("room")
+    }
+
+    /// Makes the control object of a context one of something else.
+    fn spoil(&self, id: u8) {
+        let name = Name::Control(epoch(id)).in_instance(&self.instance);
+        let file = File::options()
+            .write(true)
+            .open(Path::new(MEMORY_DIR).join(name));
+        file.expect("ours")
+            .write_all_at(&[7; 8], 0)
+            .expect("it has a magic");
+    }
+
+    fn found(&self) -> Found {
+        recover(&self.instance, &self.options, GENERATION).expect("memory")
+    }
+
+    fn objects(&self) -> usize {
+        object::list(&self.instance).expect("memory").len()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        for name in object::list(&self.instance).into_iter().flatten() {
+            let _ = object::unlink(&self.instance, name);
+        }
+    }
+}
+
+fn epoch(id: u8) -> Epoch {
+    Epoch([id; 16])
+}
+
+fn facts(id: u8) -> Facts {
+    Facts {
+        name: format!("context {id}"),
+        epoch: epoch(id),
+        limits: Limits::default(),
+        sizes: Sizes::default(),
+        has_foreign_writers: false,
+        created_at_ns: 100 - u64::from(id),
+    }
+}
+
+fn close(segment: Segment) {
+    let made_in = Generation::current().expect("memory");
+    let mut tail = Tail::new(Arc::new(segment), made_in).expect("it is new");
+    tail.close().expect("it is sound").expect("it is the last");
+}
+
+fn numbers<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<u64> {
+    parts.into_iter().map(|part| part.number).collect()
+}
+
+#[test]
+fn what_belongs_to_nothing_is_removed_and_counted() {
+    let memory = Memory::new();
+    let gone = [State::Dropped, State::Archived, State::Loading];
+    let controls: Vec<_> = gone
+        .into_iter()
+        .zip(1..)
+        .map(|(state, id)| {
+            memory.part(id, 1, 1);
+            memory.context(id, state)
+        })
+        .collect();
+    memory.begun(4, None);
+    memory.part(4, 1, 1);
+    memory.part(5, 1, 1);
+    memory.part(5, 2, 0);
+    let found = memory.found();
+    assert_eq!((found.leftovers, memory.objects()), (4 * 2 + 2, 0));
+    assert!(found.logs.is_empty() && found.unreadable.is_empty());
+    // Whoever has it open finds the files.
+    let states = controls
+        .iter()
+        .map(|control| control.state().expect("valid"));
+    assert!(states.eq([State::Dropped, State::Archived, State::Archived]));
+    assert_eq!(memory.found().leftovers, 0);
+}
+
+#[test]
+fn an_end_that_is_closed_makes_a_context_idle() {
+    for part_count in [1, 2] {
+        let memory = Memory::new();
+        for (id, is_closed) in [(1, true), (2, false)] {
+            // Closing and reopening may have been cut short on either side.
+            let control = memory.context(id, if is_closed { State::Open } else { State::Idle });
+            let segment = memory.part(id, 1, 7);
+            if is_closed {
+                close(segment);
+            }
+            for number in 2..=part_count {
+                memory.part(id, number, 0);
+            }
+            assert_ne!(control.generation(), GENERATION);
+        }
+        let found = memory.found();
+        // The older one first.
+        let names: Vec<_> = found.logs.iter().map(|log| &*log.name).collect();
+        assert_eq!(names, ["context 2", "context 1"]);
+        for (log, (id, state)) in found.logs.iter().zip([(2, State::Open), (1, State::Idle)]) {
+            let control = Control::open(&memory.instance, epoch(id), false).expect("it stays");
+            assert_eq!((log.state, control.state()), (state, Ok(state)));
+            assert_eq!(control.generation(), GENERATION);
+            assert_eq!(numbers(&log.chain), [1]);
+            assert_eq!(
+                log.chain[0].segment_len,
+                Geometry::of_len(1 << 16).segment_len
+            );
+            // Nobody appends to it, so it needs none.
+            let spares: Vec<u64> = (2..=part_count).filter(|_| state == State::Open).collect();
+            assert_eq!(numbers(&log.spares), spares);
+        }
+        assert_eq!(found.leftovers as u64, part_count - 1);
+        assert_eq!(memory.objects() as u64, 2 + 2 + (part_count - 1));
+    }
+}
+
+#[test]
+fn spares_stay_and_other_parts_go() {
+    let memory = Memory::new();
+    memory.context(1, State::Open);
+    memory.part(1, 1, 1);
+    for number in [5, 3, 4] {
+        memory.part(1, number, 0);
+    }
+    memory.part(1, 6, 1000);
+    memory.part(1, 7, 0).withdraw().expect("a spare");
+    let unfinished = Name::Part(epoch(1), 8);
+    Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
+    let found = memory.found();
+    assert_eq!(numbers(&found.logs[0].spares), [3, 4, 5]);
+    assert_eq!((found.leftovers, memory.objects()), (3, 1 + 4));
+}
+
+#[test]
+fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
+    for part_count in [1, 2] {
+        let memory = Memory::new();
+        let control = memory.context(1, State::Quarantined);
+        memory.part(1, 1, 1);
+        for number in 2..=part_count {
+            memory.part(1, number, 0);
+        }
+        let found = memory.found();
+        let log = &found.logs[0];
+        assert_eq!(log.state, State::Quarantined);
+        assert_eq!(control.state(), Ok(State::Quarantined));
+        let damage = log.damage.as_deref().expect("it says why");
+        assert!(
+            damage.contains("quarantined by an earlier daemon"),
+            "{damage}"
+        );
+        assert_eq!(numbers(&log.chain), [1]);
+        assert_eq!(
+            (found.leftovers, memory.objects() as u64),
+            (0, 1 + part_count)
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_right_is_quarantined_and_what_is_missing_is_not() {
+    for base_seq in [0, SEQ_MAX + 1] {
+        let memory = Memory::new();
+        let control = memory.context(1, State::Open);
+        memory.part(1, 1, base_seq);
+        memory.part(1, 2, 0);
+        let found = memory.found();
+        assert_eq!(found.logs[0].state, State::Quarantined, "{base_seq}");
+        assert_eq!(control.state(), Ok(State::Quarantined), "{base_seq}");
+        assert_eq!(numbers(&found.logs[0].chain), [1]);
+    }
+    for base_seq in [1, SEQ_MAX] {
+        let memory = Memory::new();
+        memory.context(1, State::Open);
+        memory.part(1, 1, base_seq);
+        memory.part(1, 2, 0);
+        assert_eq!(memory.found().logs[0].state, State::Open, "{base_seq}");
+    }
+    let memory = Memory::new();
+    let control = memory.context(1, State::Open);
+    memory.part(1, 2, 0);
+    let found = memory.found();
+    assert_eq!(found.logs[0].state, State::Quarantined);
+    assert_eq!(
+        numbers(&found.logs[0].chain),
+        [1],
+        "the part that it begins with"
+    );
+    assert_eq!(
+        control.state(),
+        Ok(State::Open),
+        "it may be there next time"
+    );
+}
+
+#[test]
+fn a_control_object_that_cannot_be_read_stays_with_its_parts() {
+    let memory = Memory::new();
+    memory.context(1, State::Open);
+    memory.part(1, 1, 1);
+    memory.spoil(1);
+    let found = memory.found();
+    assert_eq!((found.leftovers, memory.objects()), (0, 2));
+    assert!(matches!(found.unreadable[..], [(of, MapError::Corrupt(_))] if of == epoch(1)));
+}
+
+/// The directory of a context below this one, with a file of it.
+fn put(archive_dir: &Path, home: Epoch, of: u8) {
+    let dir = archive_dir.join(home.to_string());
+    std::fs::create_dir(&dir).expect("ours");
+    let head = Head {
+        facts: facts(of),
+        before: Frontier::default(),
+        base_lamport: 0,
+        begun_at_ns: 0,
+        snapshot: None,
+    };
+    let name = FileName::Open(1).to_string();
+    std::fs::write(dir.join(name), head.encode()).expect("ours");
+}
+
+#[test]
+fn what_is_in_memory_is_not_found_in_files_once_more() {
+    let (memory, dir) = (Memory::new(), tempfile::tempdir().expect("a directory"));
+    let home = |id: u8| epoch(100 + id);
+    memory.context_in(1, Some(home(1)), State::Open);
+    memory.part(1, 1, 1);
+    for id in [2, 3] {
+        memory.context(id, State::Open);
+        memory.spoil(id);
+    }
+    put(dir.path(), home(1), 1);
+    // It says so where one cannot read what is in memory.
+    put(dir.path(), home(2), 2);
+    put(dir.path(), epoch(3), 4);
+    for id in [5, 6] {
+        put(dir.path(), home(id), id);
+    }
+    for empty in [home(7), home(8)] {
+        std::fs::create_dir(dir.path().join(empty.to_string())).expect("ours");
+    }
+    let damaged = dir
+        .path()
+        .join(home(8).to_string())
+        .join(FileName::Open(1).to_string());
+    std::fs::write(damaged, [7; 4096]).expect("ours");
+
+    let mut in_memory = memory.found();
+    let found = archived(
+        dir.path(),
+        &memory.options,
+        &memory.instance,
+        &mut in_memory,
+    );
+    let found = found.expect("it is there");
+    let found: Vec<_> = found
+        .iter()
+        .map(|log| (log.epoch, log.home, log.state))
+        .collect();
+    // The older one first.
+    let of_files = [6, 5].map(|id| (epoch(id), Some(home(id)), State::Archived));
+    assert_eq!(found, of_files);
+    assert_eq!((in_memory.logs.len(), in_memory.leftovers), (1, 0));
+}
+
+#[test]
+fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
+    let (memory, dir) = (Memory::new(), tempfile::tempdir().expect("a directory"));
+    for id in [1, 2, 3] {
+        memory.context_in(id, Some(epoch(100 + id)), State::Open);
+        memory.part(id, 1, 1);
+    }
+    memory.part(2, 2, 0);
+    for id in [1, 2] {
+        let aside = format!("{}.dropped", epoch(100 + id));
+        std::fs::create_dir(dir.path().join(aside)).expect("ours");
+    }
+    let mut in_memory = memory.found();
+    let found = archived(
+        dir.path(),
+        &memory.options,
+        &memory.instance,
+        &mut in_memory,
+    );
+    assert!(found.expect("it is there").is_empty());
+    let left: Vec<_> = in_memory.logs.iter().map(|log| log.epoch).collect();
+    assert_eq!((left, in_memory.leftovers), (vec![epoch(3)], 2 + 3));
+    assert_eq!(memory.objects(), 2);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("it stays").count(), 0);
+}
