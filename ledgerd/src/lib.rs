@@ -26,6 +26,8 @@
 //! 14. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
 //! 15. `service`: what a service manager is told; `report` and `metrics`: what
 //!     operators are.
+//!
+//! `scratch` is what unit tests work on.
 
 #![forbid(unsafe_code)]
 // These panic where nobody reads any more.
@@ -53,6 +55,8 @@ mod report;
 mod revive;
 mod rights;
 mod room;
+#[cfg(test)]
+mod scratch;
 mod server;
 mod service;
 mod settings;

@@ -234,3 +234,6 @@ impl Keeper {
         Ok(self.behind.as_mut().expect("begun above"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,120 +1,16 @@
 //! What objects of every kind are taken for, and what is removed.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use ledger_shm::Tail;
-use ledger_shm::control::{Facts, Sizes};
-use ledger_shm::entry::Limits;
 use ledger_shm::file::{FileName, Head};
-use ledger_shm::fork::Generation;
 use ledger_shm::merkle::Frontier;
-use ledger_shm::object::MEMORY_DIR;
 use ledger_shm::segment::Geometry;
 
 use super::*;
-use crate::maker::make;
+use crate::scratch::{EARLIER, Scratch, close, epoch, facts, tail};
 
-const GENERATION: u64 = 9;
+const GENERATION: u64 = EARLIER + 1;
 
-/// Memory of an instance of its own, until this is dropped.
-struct Memory {
-    instance: Instance,
-    options: Options,
-}
-
-impl Memory {
-    fn new() -> Memory {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("recover_{}_{number}", std::process::id());
-        Memory {
-            instance: Instance::own(&name).expect("a valid name"),
-            options: Options::new(&name),
-        }
-    }
-
-    /// A context whose creation was cut short before its end.
-    fn begun(&self, id: u8, home: Option<Epoch>) -> Control {
-        let facts = facts(id);
-        Control::create(&self.instance, facts, home, GENERATION - 1).expect("room")
-    }
-
-    /// A context in this state, without a part.
-    fn context(&self, id: u8, state: State) -> Control {
-        self.context_in(id, None, state)
-    }
-
-    fn context_in(&self, id: u8, home: Option<Epoch>, state: State) -> Control {
-        let control = self.begun(id, home);
-        control.set_first_part(1);
-        control.set_state(state);
-        control.finish();
-        control
-    }
-
-    fn part(&self, id: u8, number: u64, base_seq: u64) -> Segment {
-        let geometry = Geometry::of_len(1 << 16);
-        let base_lamport = base_seq.saturating_sub(1);
-        let made = make(
-            &self.instance,
-            epoch(id),
-            number,
-            geometry,
-            base_seq,
-            base_lamport,
-        );
-        made.expect("room")
-    }
-
-    /// Makes the control object of a context one of something else.
-    fn spoil(&self, id: u8) {
-        let name = Name::Control(epoch(id)).in_instance(&self.instance);
-        let file = File::options()
-            .write(true)
-            .open(Path::new(MEMORY_DIR).join(name));
-        file.expect("ours")
-            .write_all_at(&[7; 8], 0)
-            .expect("it has a magic");
-    }
-
-    fn found(&self) -> Found {
-        recover(&self.instance, &self.options, GENERATION).expect("memory")
-    }
-
-    fn objects(&self) -> usize {
-        object::list(&self.instance).expect("memory").len()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        for name in object::list(&self.instance).into_iter().flatten() {
-            let _ = object::unlink(&self.instance, name);
-        }
-    }
-}
-
-fn epoch(id: u8) -> Epoch {
-    Epoch([id; 16])
-}
-
-fn facts(id: u8) -> Facts {
-    Facts {
-        name: format!("context {id}"),
-        epoch: epoch(id),
-        limits: Limits::default(),
-        sizes: Sizes::default(),
-        has_foreign_writers: false,
-        created_at_ns: 100 - u64::from(id),
-    }
-}
-
-fn close(segment: Segment) {
-    let made_in = Generation::current().expect("memory");
-    let mut tail = Tail::new(Arc::new(segment), made_in).expect("it is new");
-    tail.close().expect("it is sound").expect("it is the last");
+fn look(memory: &Scratch) -> Found {
+    recover(&memory.instance, &memory.options, GENERATION).expect("memory")
 }
 
 fn numbers<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<u64> {
@@ -123,48 +19,49 @@ fn numbers<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<u64> {
 
 #[test]
 fn what_belongs_to_nothing_is_removed_and_counted() {
-    let memory = Memory::new();
+    let memory = Scratch::new();
     let gone = [State::Dropped, State::Archived, State::Loading];
     let controls: Vec<_> = gone
         .into_iter()
         .zip(1..)
         .map(|(state, id)| {
             memory.part(id, 1, 1);
-            memory.context(id, state)
+            memory.context(id, None, state)
         })
         .collect();
     memory.begun(4, None);
     memory.part(4, 1, 1);
     memory.part(5, 1, 1);
     memory.part(5, 2, 0);
-    let found = memory.found();
-    assert_eq!((found.leftovers, memory.objects()), (4 * 2 + 2, 0));
+    let found = look(&memory);
+    assert_eq!((found.leftovers, memory.object_count()), (4 * 2 + 2, 0));
     assert!(found.logs.is_empty() && found.unreadable.is_empty());
     // Whoever has it open finds the files.
     let states = controls
         .iter()
         .map(|control| control.state().expect("valid"));
     assert!(states.eq([State::Dropped, State::Archived, State::Archived]));
-    assert_eq!(memory.found().leftovers, 0);
+    assert_eq!(look(&memory).leftovers, 0);
 }
 
 #[test]
 fn an_end_that_is_closed_makes_a_context_idle() {
     for part_count in [1, 2] {
-        let memory = Memory::new();
+        let memory = Scratch::new();
         for (id, is_closed) in [(1, true), (2, false)] {
             // Closing and reopening may have been cut short on either side.
-            let control = memory.context(id, if is_closed { State::Open } else { State::Idle });
+            let before = if is_closed { State::Open } else { State::Idle };
+            let control = memory.context(id, None, before);
             let segment = memory.part(id, 1, 7);
             if is_closed {
-                close(segment);
+                close(&mut tail(segment));
             }
             for number in 2..=part_count {
                 memory.part(id, number, 0);
             }
             assert_ne!(control.generation(), GENERATION);
         }
-        let found = memory.found();
+        let found = look(&memory);
         // The older one first.
         let names: Vec<_> = found.logs.iter().map(|log| &*log.name).collect();
         assert_eq!(names, ["context 2", "context 1"]);
@@ -182,14 +79,14 @@ fn an_end_that_is_closed_makes_a_context_idle() {
             assert_eq!(numbers(&log.spares), spares);
         }
         assert_eq!(found.leftovers as u64, part_count - 1);
-        assert_eq!(memory.objects() as u64, 2 + 2 + (part_count - 1));
+        assert_eq!(memory.object_count() as u64, 2 + 2 + (part_count - 1));
     }
 }
 
 #[test]
 fn spares_stay_and_other_parts_go() {
-    let memory = Memory::new();
-    memory.context(1, State::Open);
+    let memory = Scratch::new();
+    memory.context(1, None, State::Open);
     memory.part(1, 1, 1);
     for number in [5, 3, 4] {
         memory.part(1, number, 0);
@@ -198,21 +95,21 @@ fn spares_stay_and_other_parts_go() {
     memory.part(1, 7, 0).withdraw().expect("a spare");
     let unfinished = Name::Part(epoch(1), 8);
     Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
-    let found = memory.found();
+    let found = look(&memory);
     assert_eq!(numbers(&found.logs[0].spares), [3, 4, 5]);
-    assert_eq!((found.leftovers, memory.objects()), (3, 1 + 4));
+    assert_eq!((found.leftovers, memory.object_count()), (3, 1 + 4));
 }
 
 #[test]
 fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
     for part_count in [1, 2] {
-        let memory = Memory::new();
-        let control = memory.context(1, State::Quarantined);
+        let memory = Scratch::new();
+        let control = memory.context(1, None, State::Quarantined);
         memory.part(1, 1, 1);
         for number in 2..=part_count {
             memory.part(1, number, 0);
         }
-        let found = memory.found();
+        let found = look(&memory);
         let log = &found.logs[0];
         assert_eq!(log.state, State::Quarantined);
         assert_eq!(control.state(), Ok(State::Quarantined));
@@ -223,7 +120,7 @@ fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
         );
         assert_eq!(numbers(&log.chain), [1]);
         assert_eq!(
-            (found.leftovers, memory.objects() as u64),
+            (found.leftovers, memory.object_count() as u64),
             (0, 1 + part_count)
         );
     }
@@ -232,26 +129,26 @@ fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
 #[test]
 fn what_cannot_be_right_is_quarantined_and_what_is_missing_is_not() {
     for base_seq in [0, SEQ_MAX + 1] {
-        let memory = Memory::new();
-        let control = memory.context(1, State::Open);
+        let memory = Scratch::new();
+        let control = memory.context(1, None, State::Open);
         memory.part(1, 1, base_seq);
         memory.part(1, 2, 0);
-        let found = memory.found();
+        let found = look(&memory);
         assert_eq!(found.logs[0].state, State::Quarantined, "{base_seq}");
         assert_eq!(control.state(), Ok(State::Quarantined), "{base_seq}");
         assert_eq!(numbers(&found.logs[0].chain), [1]);
     }
     for base_seq in [1, SEQ_MAX] {
-        let memory = Memory::new();
-        memory.context(1, State::Open);
+        let memory = Scratch::new();
+        memory.context(1, None, State::Open);
         memory.part(1, 1, base_seq);
         memory.part(1, 2, 0);
-        assert_eq!(memory.found().logs[0].state, State::Open, "{base_seq}");
+        assert_eq!(look(&memory).logs[0].state, State::Open, "{base_seq}");
     }
-    let memory = Memory::new();
-    let control = memory.context(1, State::Open);
+    let memory = Scratch::new();
+    let control = memory.context(1, None, State::Open);
     memory.part(1, 2, 0);
-    let found = memory.found();
+    let found = look(&memory);
     assert_eq!(found.logs[0].state, State::Quarantined);
     assert_eq!(
         numbers(&found.logs[0].chain),
@@ -267,12 +164,12 @@ fn what_cannot_be_right_is_quarantined_and_what_is_missing_is_not() {
 
 #[test]
 fn a_control_object_that_cannot_be_read_stays_with_its_parts() {
-    let memory = Memory::new();
-    memory.context(1, State::Open);
+    let memory = Scratch::new();
+    memory.context(1, None, State::Open);
     memory.part(1, 1, 1);
     memory.spoil(1);
-    let found = memory.found();
-    assert_eq!((found.leftovers, memory.objects()), (0, 2));
+    let found = look(&memory);
+    assert_eq!((found.leftovers, memory.object_count()), (0, 2));
     assert!(matches!(found.unreadable[..], [(of, MapError::Corrupt(_))] if of == epoch(1)));
 }
 
@@ -293,12 +190,12 @@ fn put(archive_dir: &Path, home: Epoch, of: u8) {
 
 #[test]
 fn what_is_in_memory_is_not_found_in_files_once_more() {
-    let (memory, dir) = (Memory::new(), tempfile::tempdir().expect("a directory"));
+    let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
     let home = |id: u8| epoch(100 + id);
-    memory.context_in(1, Some(home(1)), State::Open);
+    memory.context(1, Some(home(1)), State::Open);
     memory.part(1, 1, 1);
     for id in [2, 3] {
-        memory.context(id, State::Open);
+        memory.context(id, None, State::Open);
         memory.spoil(id);
     }
     put(dir.path(), home(1), 1);
@@ -317,7 +214,7 @@ fn what_is_in_memory_is_not_found_in_files_once_more() {
         .join(FileName::Open(1).to_string());
     std::fs::write(damaged, [7; 4096]).expect("ours");
 
-    let mut in_memory = memory.found();
+    let mut in_memory = look(&memory);
     let found = archived(
         dir.path(),
         &memory.options,
@@ -337,9 +234,9 @@ fn what_is_in_memory_is_not_found_in_files_once_more() {
 
 #[test]
 fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
-    let (memory, dir) = (Memory::new(), tempfile::tempdir().expect("a directory"));
+    let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
     for id in [1, 2, 3] {
-        memory.context_in(id, Some(epoch(100 + id)), State::Open);
+        memory.context(id, Some(epoch(100 + id)), State::Open);
         memory.part(id, 1, 1);
     }
     memory.part(2, 2, 0);
@@ -347,7 +244,7 @@ fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
         let aside = format!("{}.dropped", epoch(100 + id));
         std::fs::create_dir(dir.path().join(aside)).expect("ours");
     }
-    let mut in_memory = memory.found();
+    let mut in_memory = look(&memory);
     let found = archived(
         dir.path(),
         &memory.options,
@@ -357,6 +254,6 @@ fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
     assert!(found.expect("it is there").is_empty());
     let left: Vec<_> = in_memory.logs.iter().map(|log| log.epoch).collect();
     assert_eq!((left, in_memory.leftovers), (vec![epoch(3)], 2 + 3));
-    assert_eq!(memory.objects(), 2);
+    assert_eq!(memory.object_count(), 2);
     assert_eq!(std::fs::read_dir(dir.path()).expect("it stays").count(), 0);
 }

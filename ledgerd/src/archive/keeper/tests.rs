@@ -1,0 +1,315 @@
+//! One context, step by step, while its disk takes things or does not.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ledger_shm::control::State;
+use ledger_shm::entry::Limits;
+use ledger_shm::error::Full;
+use ledger_shm::file::{FileName, Scan, Trailer};
+use ledger_shm::object::{MEMORY_DIR, Name};
+use ledger_shm::{Clock, NewEntry, Parts, Segment, Tail};
+use tempfile::TempDir;
+
+use super::*;
+use crate::archive::file_system::FileSystem;
+use crate::scratch::{Scratch, close, epoch, tail};
+
+/// Keeps nothing while it is full.
+#[derive(Debug, Default)]
+struct Fillable {
+    is_full: AtomicBool,
+}
+
+impl FileSystem for Fillable {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        match self.is_full.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => file.sync_data(),
+        }
+    }
+}
+
+/// No part follows, and no time passes.
+struct Alone;
+
+impl Parts for Alone {
+    fn mapped(&self, _: u64) -> Option<Arc<Segment>> {
+        None
+    }
+
+    fn spare(&self, _: usize) -> Result<Arc<Segment>, Full> {
+        Err(Full::NoSpare)
+    }
+}
+
+impl Clock for Alone {
+    fn now_ns(&mut self) -> u64 {
+        1
+    }
+}
+
+/// A context in memory, and who writes it into its files.
+struct Stage {
+    memory: Scratch,
+    archive: TempDir,
+    disk: Arc<Fillable>,
+    control: Control,
+    tail: Tail,
+    marks: Arc<Marks>,
+    keeper: Keeper,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let (memory, archive) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+        let control = memory.context(1, Some(epoch(1)), State::Open);
+        let tail = tail(memory.part(1, 1, 1));
+        let (disk, marks) = (Arc::<Fillable>::default(), Arc::<Marks>::default());
+        let place = (archive.path(), &Disk::new(Arc::clone(&disk) as _));
+        let syncer = Syncer::start().expect("threads");
+        let keeper = Keeper::new(
+            &memory.instance,
+            epoch(1),
+            place,
+            Arc::clone(&marks),
+            1 << 20,
+            syncer,
+        );
+        Stage {
+            memory,
+            archive,
+            disk,
+            control,
+            tail,
+            marks,
+            keeper,
+        }
+    }
+
+    fn append(&mut self, count: usize) {
+        for _ in 0..count {
+            let entry = NewEntry::new("key", b"payload");
+            let limits = Limits::default();
+            let appended = self.tail.try_append(&entry, &limits, &Alone, &mut Alone);
+            appended.expect("there is room");
+        }
+    }
+
+    fn files(&self) -> Vec<String> {
+        let dir = self.archive.path().join(epoch(1).to_string());
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .map(|entry| {
+                entry
+                    .expect("ours")
+                    .file_name()
+                    .into_string()
+                    .expect("ASCII")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn file(&self, name: FileName) -> File {
+        let dir = self.archive.path().join(epoch(1).to_string());
+        File::open(dir.join(name.to_string())).expect("it is there")
+    }
+
+    fn told(&self) -> (u64, u64, u64) {
+        let (archived, durable) = (self.control.archived_seq(), self.control.durable_seq());
+        (archived, durable, self.marks.finished_seq())
+    }
+
+    /// What could not be written is tried again when it is next asked for.
+    fn set_due(&mut self) {
+        assert!(self.keeper.is_waiting());
+        self.keeper.retry_at = Some(Instant::now());
+    }
+}
+
+fn names<const N: usize>(names: [FileName; N]) -> [String; N] {
+    names.map(|name| name.to_string())
+}
+
+#[test]
+fn what_is_copied_is_durable_at_once_where_that_is_wanted() {
+    let mut stage = Stage::new();
+    assert!(stage.keeper.is_settled() && stage.keeper.is_well());
+    stage.append(3);
+    assert!(!stage.keeper.advance(true).expect("room"));
+    assert_eq!(stage.told(), (3, 3, 0));
+    assert!(stage.keeper.is_settled() && stage.keeper.is_well());
+    stage.append(2);
+    assert!(!stage.keeper.advance(false).expect("room"));
+    assert_eq!(stage.told(), (5, 3, 0));
+    assert!(!stage.keeper.is_settled(), "two are not on stable storage");
+    assert!(stage.keeper.is_well(), "three are");
+    while !stage.keeper.is_settled() {
+        assert!(!stage.keeper.advance(false).expect("room"));
+    }
+    assert_eq!(stage.told(), (5, 5, 0));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+}
+
+#[test]
+fn what_is_finished_already_is_not_finished_again() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.finish(2).expect("room");
+    assert_eq!(stage.told(), (3, 3, 3));
+    assert_eq!(stage.files(), names([FileName::Finished(1)]));
+    stage.append(2);
+    assert!(!stage.keeper.advance(true).expect("room"));
+    for seq in [2, 3] {
+        stage.keeper.finish(seq).expect("room");
+        assert_eq!(stage.told(), (5, 5, 3), "{seq}");
+    }
+    let begun = [FileName::Finished(1), FileName::Open(4)];
+    assert_eq!(stage.files(), names(begun));
+    stage.keeper.finish(4).expect("room");
+    assert_eq!(stage.told(), (5, 5, 5));
+    let both = [FileName::Finished(1), FileName::Finished(4)];
+    assert_eq!(stage.files(), names(both));
+}
+
+#[test]
+fn who_is_left_keeps_no_memory_and_goes_on_in_its_file() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.leave().expect("room");
+    assert!(stage.keeper.behind.is_none());
+    assert_eq!(stage.told(), (3, 3, 0));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+    stage.append(2);
+    stage.keeper.leave().expect("room");
+    assert_eq!(stage.told(), (5, 5, 0));
+    let scan = Scan::of(&stage.file(FileName::Open(1))).expect("it is sound");
+    assert_eq!((scan.last_seq(), scan.damage), (5, None));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+}
+
+#[test]
+fn only_a_log_that_is_closed_is_complete() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    assert!(!stage.keeper.complete().expect("room"));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+    close(&mut stage.tail);
+    assert!(stage.keeper.complete().expect("room"));
+    assert_eq!(stage.told(), (3, 3, 3));
+    let trailer = Trailer::read(&stage.file(FileName::Finished(1))).expect("it is sound");
+    assert!(trailer.is_complete);
+    assert_eq!((trailer.count, stage.files().len()), (3, 1));
+    // With everything finished before, a file without entries says it.
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.finish(3).expect("room");
+    close(&mut stage.tail);
+    assert!(stage.keeper.complete().expect("room"));
+    let both = [FileName::Finished(1), FileName::Finished(4)];
+    assert_eq!(stage.files(), names(both));
+    let trailer = Trailer::read(&stage.file(both[1])).expect("it is sound");
+    assert_eq!((trailer.is_complete, trailer.count), (true, 0));
+}
+
+#[test]
+fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.advance(true).expect("room");
+    stage.append(2);
+    stage.disk.is_full.store(true, Ordering::Release);
+    let begun = Instant::now();
+    let trouble = stage.keeper.advance(true).expect_err("it is full");
+    assert!(matches!(trouble, Trouble::Disk(_)), "{trouble}");
+    let said = trouble.to_string();
+    assert!(said.starts_with("cannot write the archive: "), "{said}");
+    assert!(stage.keeper.is_waiting() && !stage.keeper.is_settled() && !stage.keeper.is_well());
+    assert_eq!(stage.told(), (3, 3, 0));
+    assert_eq!(stage.files(), names([FileName::Failed(1)]));
+
+    // Not before its time, and not for ever.
+    assert!(stage.keeper.retry_at >= Some(begun + RETRY));
+    stage.keeper.retry_at = Some(begun + 1000 * RETRY);
+    stage.disk.is_full.store(false, Ordering::Release);
+    assert!(!stage.keeper.advance(true).expect("it waits"));
+    assert!(!stage.keeper.complete().expect("it waits"));
+    stage.keeper.finish(5).expect("it waits");
+    stage.keeper.leave().expect("it waits");
+    assert_eq!(stage.told(), (3, 3, 0));
+    assert!(stage.keeper.is_waiting());
+    stage.set_due();
+    assert!(!stage.keeper.advance(false).expect("room"));
+    assert!(!stage.keeper.is_waiting());
+    assert_eq!(stage.told(), (5, 3, 0), "what was durable stays so");
+    assert!(!stage.keeper.is_well(), "nothing was kept since");
+    let both = [FileName::Failed(1), FileName::Open(1)];
+    assert_eq!(stage.files(), names(both));
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(stage.told(), (5, 5, 0));
+    assert_eq!(
+        stage.files(),
+        names([FileName::Open(1)]),
+        "all of it is there"
+    );
+    assert!(stage.keeper.is_settled() && stage.keeper.is_well());
+}
+
+#[test]
+fn what_is_damaged_is_not_tried_again_and_what_came_before_is_kept() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.advance(false).expect("room");
+    let name = Name::Part(epoch(1), 1).in_instance(&stage.memory.instance);
+    let part = File::options()
+        .write(true)
+        .open(Path::new(MEMORY_DIR).join(name));
+    stage.append(1);
+    let at = stage.tail.segment().geometry().index_offset + 3 * 8;
+    part.expect("ours")
+        .write_all_at(&[7; 8], at as u64)
+        .expect("ours");
+    let trouble = stage.keeper.advance(false).expect_err("it is damaged");
+    assert!(trouble.is_damage(), "{trouble}");
+    assert!(!stage.keeper.is_waiting());
+    assert!(stage.keeper.behind.is_none());
+    let scan = Scan::of(&stage.file(FileName::Open(1))).expect("it is sound");
+    assert_eq!((scan.last_seq(), scan.damage), (3, None));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+
+    // What is not there may be there later.
+    let mut stage = Stage::new();
+    stage.append(1);
+    let name = Name::Part(epoch(1), 1);
+    ledger_shm::object::unlink(&stage.memory.instance, name).expect("ours");
+    let trouble = stage.keeper.advance(true).expect_err("it is not there");
+    assert!(!trouble.is_damage(), "{trouble}");
+    assert!(stage.keeper.is_waiting());
+}
+
+#[test]
+fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.leave().expect("room");
+    let dir = stage.archive.path().join(epoch(1).to_string());
+    let away = stage.archive.path().join("away");
+    std::fs::rename(&dir, &away).expect("ours");
+    let trouble = stage.keeper.advance(true).expect_err("nothing is there");
+    let said = trouble.to_string();
+    assert!(
+        said.contains("entries up to 3 were on stable storage"),
+        "{said}"
+    );
+    assert!(said.contains(dir.to_str().expect("a string")), "{said}");
+    assert!(stage.keeper.is_waiting() && !trouble.is_damage());
+    std::fs::rename(&away, &dir).expect("ours");
+    stage.append(1);
+    stage.set_due();
+    stage.keeper.advance(true).expect("they are back");
+    assert_eq!(stage.told(), (4, 4, 0));
+}

@@ -1,0 +1,115 @@
+//! For unit tests: memory of an instance of its own, with contexts as a daemon or its death
+//! leaves them.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ledger_shm::control::{Facts, Sizes, State};
+use ledger_shm::entry::Limits;
+use ledger_shm::fork::Generation;
+use ledger_shm::object::{self, Epoch, Instance, MEMORY_DIR, Name};
+use ledger_shm::segment::Geometry;
+use ledger_shm::{Control, Segment, Tail};
+
+use crate::maker::make;
+use crate::options::Options;
+
+/// The daemon before this one.
+pub(crate) const EARLIER: u64 = 8;
+
+/// Is removed when it is dropped.
+pub(crate) struct Scratch {
+    pub(crate) instance: Instance,
+    pub(crate) options: Options,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t_{}_unit_{number}", std::process::id());
+        Scratch {
+            instance: Instance::own(&name).expect("a valid name"),
+            options: Options::new(&name),
+        }
+    }
+
+    /// A context whose creation was cut short before its end.
+    pub(crate) fn begun(&self, id: u8, home: Option<Epoch>) -> Control {
+        Control::create(&self.instance, facts(id), home, EARLIER).expect("room")
+    }
+
+    /// A context in this state, without a part.
+    pub(crate) fn context(&self, id: u8, home: Option<Epoch>, state: State) -> Control {
+        let control = self.begun(id, home);
+        control.set_first_part(1);
+        control.set_state(state);
+        control.finish();
+        control
+    }
+
+    pub(crate) fn part(&self, id: u8, number: u64, base_seq: u64) -> Segment {
+        let geometry = Geometry::of_len(1 << 16);
+        let base_lamport = base_seq.saturating_sub(1);
+        let made = make(
+            &self.instance,
+            epoch(id),
+            number,
+            geometry,
+            base_seq,
+            base_lamport,
+        );
+        made.expect("room")
+    }
+
+    /// Makes the control object of a context one of something else.
+    pub(crate) fn spoil(&self, id: u8) {
+        let name = Name::Control(epoch(id)).in_instance(&self.instance);
+        let file = File::options()
+            .write(true)
+            .open(Path::new(MEMORY_DIR).join(name));
+        let file = file.expect("ours");
+        file.write_all_at(&[7; 8], 0).expect("it has a magic");
+    }
+
+    pub(crate) fn object_count(&self) -> usize {
+        object::list(&self.instance).expect("memory").len()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for name in object::list(&self.instance).into_iter().flatten() {
+            let _ = object::unlink(&self.instance, name);
+        }
+    }
+}
+
+pub(crate) fn epoch(id: u8) -> Epoch {
+    Epoch([id; 16])
+}
+
+/// The higher the id, the older the context.
+pub(crate) fn facts(id: u8) -> Facts {
+    Facts {
+        name: format!("context {id}"),
+        epoch: epoch(id),
+        limits: Limits::default(),
+        sizes: Sizes::default(),
+        has_foreign_writers: false,
+        created_at_ns: 100 - u64::from(id),
+    }
+}
+
+/// Who appends to a part.
+pub(crate) fn tail(segment: Segment) -> Tail {
+    let made_in = Generation::current().expect("memory");
+    Tail::new(Arc::new(segment), made_in).expect("it is new")
+}
+
+pub(crate) fn close(tail: &mut Tail) {
+    tail.close().expect("it is sound").expect("it is the last");
+}
