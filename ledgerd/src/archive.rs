@@ -12,6 +12,8 @@ mod home;
 mod keeper;
 mod loading;
 mod retain;
+#[cfg(test)]
+mod stage;
 mod synced_file;
 
 use std::path::Path;

@@ -493,3 +493,6 @@ fn map(instance: &Instance, control: &Control, part: u64) -> Result<Arc<Segment>
     segment.check_is(control.epoch().0, part)?;
     Ok(Arc::new(segment))
 }
+
+#[cfg(test)]
+mod tests;

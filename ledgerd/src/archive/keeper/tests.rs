@@ -2,137 +2,19 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use ledger_shm::control::State;
-use ledger_shm::entry::Limits;
-use ledger_shm::error::Full;
 use ledger_shm::file::{FileName, Scan, Trailer};
 use ledger_shm::object::{MEMORY_DIR, Name};
-use ledger_shm::{Clock, NewEntry, Parts, Segment, Tail};
-use tempfile::TempDir;
 
 use super::*;
-use crate::archive::file_system::FileSystem;
-use crate::scratch::{Scratch, close, epoch, tail};
+use crate::archive::stage::{Stage, names};
+use crate::scratch::{close, epoch};
 
-/// Keeps nothing while it is full.
-#[derive(Debug, Default)]
-struct Fillable {
-    is_full: AtomicBool,
-}
-
-impl FileSystem for Fillable {
-    fn sync(&self, file: &File) -> io::Result<()> {
-        match self.is_full.load(Ordering::Acquire) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => file.sync_data(),
-        }
-    }
-}
-
-/// No part follows, and no time passes.
-struct Alone;
-
-impl Parts for Alone {
-    fn mapped(&self, _: u64) -> Option<Arc<Segment>> {
-        None
-    }
-
-    fn spare(&self, _: usize) -> Result<Arc<Segment>, Full> {
-        Err(Full::NoSpare)
-    }
-}
-
-impl Clock for Alone {
-    fn now_ns(&mut self) -> u64 {
-        1
-    }
-}
-
-/// A context in memory, and who writes it into its files.
-struct Stage {
-    memory: Scratch,
-    archive: TempDir,
-    disk: Arc<Fillable>,
-    control: Control,
-    tail: Tail,
-    marks: Arc<Marks>,
-    keeper: Keeper,
-}
-
-impl Stage {
-    fn new() -> Stage {
-        let (memory, archive) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
-        let control = memory.context(1, Some(epoch(1)), State::Open);
-        let tail = tail(memory.part(1, 1, 1));
-        let (disk, marks) = (Arc::<Fillable>::default(), Arc::<Marks>::default());
-        let place = (archive.path(), &Disk::new(Arc::clone(&disk) as _));
-        let syncer = Syncer::start().expect("threads");
-        let keeper = Keeper::new(
-            &memory.instance,
-            epoch(1),
-            place,
-            Arc::clone(&marks),
-            1 << 20,
-            syncer,
-        );
-        Stage {
-            memory,
-            archive,
-            disk,
-            control,
-            tail,
-            marks,
-            keeper,
-        }
-    }
-
-    fn append(&mut self, count: usize) {
-        for _ in 0..count {
-            let entry = NewEntry::new("key", b"payload");
-            let limits = Limits::default();
-            let appended = self.tail.try_append(&entry, &limits, &Alone, &mut Alone);
-            appended.expect("there is room");
-        }
-    }
-
-    fn files(&self) -> Vec<String> {
-        let dir = self.archive.path().join(epoch(1).to_string());
-        let mut names: Vec<_> = std::fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .map(|entry| {
-                entry
-                    .expect("ours")
-                    .file_name()
-                    .into_string()
-                    .expect("ASCII")
-            })
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn file(&self, name: FileName) -> File {
-        let dir = self.archive.path().join(epoch(1).to_string());
-        File::open(dir.join(name.to_string())).expect("it is there")
-    }
-
-    fn told(&self) -> (u64, u64, u64) {
-        let (archived, durable) = (self.control.archived_seq(), self.control.durable_seq());
-        (archived, durable, self.marks.finished_seq())
-    }
-
-    /// What could not be written is tried again when it is next asked for.
-    fn set_due(&mut self) {
-        assert!(self.keeper.is_waiting());
-        self.keeper.retry_at = Some(Instant::now());
-    }
-}
-
-fn names<const N: usize>(names: [FileName; N]) -> [String; N] {
-    names.map(|name| name.to_string())
+/// What could not be written is tried again when it is next asked for.
+fn set_due(stage: &mut Stage) {
+    assert!(stage.keeper.is_waiting());
+    stage.keeper.retry_at = Some(Instant::now());
 }
 
 #[test]
@@ -242,7 +124,7 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     stage.keeper.leave().expect("it waits");
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_waiting());
-    stage.set_due();
+    set_due(&mut stage);
     assert!(!stage.keeper.advance(false).expect("room"));
     assert!(!stage.keeper.is_waiting());
     assert_eq!(stage.told(), (5, 3, 0), "what was durable stays so");
@@ -296,8 +178,8 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
     let mut stage = Stage::new();
     stage.append(3);
     stage.keeper.leave().expect("room");
-    let dir = stage.archive.path().join(epoch(1).to_string());
-    let away = stage.archive.path().join("away");
+    let dir = stage.dir();
+    let away = dir.with_extension("away");
     std::fs::rename(&dir, &away).expect("ours");
     let trouble = stage.keeper.advance(true).expect_err("nothing is there");
     let said = trouble.to_string();
@@ -309,7 +191,7 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
     assert!(stage.keeper.is_waiting() && !trouble.is_damage());
     std::fs::rename(&away, &dir).expect("ours");
     stage.append(1);
-    stage.set_due();
+    set_due(&mut stage);
     stage.keeper.advance(true).expect("they are back");
     assert_eq!(stage.told(), (4, 4, 0));
 }

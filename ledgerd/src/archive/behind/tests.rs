@@ -1,0 +1,241 @@
+//! What a daemon finds of one before it, and what it goes on with.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::Ordering;
+
+use ledger_shm::file::{FileName, Scan, Trailer, verify};
+use ledger_shm::object::{self, Name};
+
+use super::*;
+use crate::archive::stage::{Stage, names};
+use crate::scratch::{close, epoch};
+
+const FILE_LEN: usize = 1 << 20;
+
+/// The seqs of the valid entries of a file.
+fn held(stage: &Stage, name: FileName) -> std::ops::RangeInclusive<u64> {
+    let file = stage.file(name);
+    let (head, last_seq) = match name {
+        FileName::Finished(_) => {
+            let (head, trailer) = verify(&file).expect("it is whole");
+            (head, trailer.last_seq())
+        }
+        _ => {
+            let scan = Scan::of(&file).expect("it has a head");
+            let last_seq = scan.last_seq();
+            (scan.head, last_seq)
+        }
+    };
+    head.first_seq()..=last_seq
+}
+
+fn trouble(stage: &mut Stage) -> String {
+    let trouble = stage.keeper.advance(true).expect_err("it is in trouble");
+    trouble.to_string()
+}
+
+#[test]
+fn all_parts_are_written_one_behind_the_other() {
+    let mut stage = Stage::new();
+    for number in 2..=4 {
+        stage.add_part(number);
+    }
+    stage.append(2000);
+    assert!(stage.tail.segment().part() >= 3, "it has rolled twice");
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(stage.told(), (2000, 2000, 0));
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=2000);
+    stage.append(100);
+    stage.restart(FILE_LEN);
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(stage.told(), (2100, 2100, 0));
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=2100);
+}
+
+#[test]
+fn a_file_that_is_long_enough_is_finished_and_another_one_begun() {
+    let mut stage = Stage::new();
+    stage.restart(4096);
+    stage.append(200);
+    stage.keeper.advance(true).expect("room");
+    let finished = Home::finished(stage.keeper.home().expect("begun")).expect("it is there");
+    assert!(finished.len() > 2, "{finished:?}");
+    let mut next = 1;
+    for (file, first_seq) in finished.iter().enumerate() {
+        let name = FileName::Finished(*first_seq);
+        let held = held(&stage, name);
+        assert_eq!(*held.start(), next, "{file}");
+        next = held.end() + 1;
+        // As long as it has to be, and no longer.
+        let len = stage.file(name).metadata().expect("ours").len();
+        assert!((4096..2 * 4096).contains(&len), "{len}");
+    }
+    let finished_seq = next - 1;
+    assert_eq!(stage.told(), (200, 200, finished_seq));
+    assert_eq!(
+        stage.files().len(),
+        finished.len() + usize::from(finished_seq < 200)
+    );
+}
+
+#[test]
+fn a_log_that_was_closed_and_has_gone_on_is_written_to_its_end() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    close(&mut stage.tail);
+    stage.keeper.advance(true).expect("room");
+    let first = Arc::clone(stage.tail.segment());
+    let next = stage.memory.part(1, 2, 4);
+    first.set_successor(2);
+    assert!(!stage.keeper.complete().expect("room"), "it has gone on");
+    stage.tail = crate::scratch::tail(next);
+    stage.append(2);
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=5);
+}
+
+#[test]
+fn what_is_torn_is_kept_aside_and_the_file_gone_on_with() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.leave().expect("room");
+    let open = stage.path(FileName::Open(1));
+    let mut file = OpenOptions::new().append(true).open(open).expect("ours");
+    file.write_all(b"torn").expect("room");
+    stage.append(1);
+    stage.restart(FILE_LEN);
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=4);
+    let scan = Scan::of(&stage.file(FileName::Open(1))).expect("it is sound");
+    assert_eq!(scan.damage, None);
+    let aside = stage.dir().join("00000000000000000001.open.torn-0");
+    assert_eq!(std::fs::read(aside).expect("kept"), b"torn");
+}
+
+#[test]
+fn a_file_that_is_damaged_is_written_anew_from_memory() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.leave().expect("room");
+    let open = FileName::Open(1);
+    let before = std::fs::read(stage.path(open)).expect("ours");
+    // One that was cut, and one without a head.
+    for damaged in [&before[..before.len() - 8], b"nothing"] {
+        std::fs::write(stage.path(open), damaged).expect("ours");
+        stage.restart(FILE_LEN);
+        stage.keeper.advance(false).expect("room");
+        assert_eq!(stage.told(), (3, 3, 0));
+        let failed = std::fs::read(stage.path(FileName::Failed(1))).expect("kept");
+        assert_eq!(failed, damaged);
+        stage.keeper.leave().expect("room");
+        assert_eq!(stage.files(), names([open]), "all of it is there");
+        assert_eq!(
+            std::fs::read(stage.path(open)).expect("ours").len(),
+            before.len()
+        );
+        assert_eq!(held(&stage, open), 1..=3);
+    }
+}
+
+#[test]
+fn a_file_that_failed_is_kept_until_all_of_it_is_elsewhere() {
+    let mut stage = Stage::new();
+    stage.append(5);
+    stage.keeper.leave().expect("room");
+    let (open, failed) = (FileName::Open(1), FileName::Failed(1));
+    std::fs::rename(stage.path(open), stage.path(failed)).expect("ours");
+    stage.restart(FILE_LEN);
+    assert!(!stage.keeper.advance(false).expect("room"));
+    // What is in the one that failed is durable, and what is in the other is not yet.
+    assert_eq!(stage.told(), (5, 5, 0));
+    assert_eq!(stage.files(), names([failed, open]));
+    // A daemon that finds both, and as much in the other one.
+    stage.append(1);
+    stage.keeper.leave().expect("room");
+    assert_eq!(stage.files(), names([open]));
+    std::fs::copy(stage.path(open), stage.path(failed)).expect("ours");
+    stage.restart(FILE_LEN);
+    stage.keeper.advance(false).expect("room");
+    assert_eq!(stage.files(), names([open]));
+    assert_eq!(stage.told(), (6, 6, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_gone_on_with_is_given_up_where_no_other_has_what_was_durable() {
+    for is_elsewhere in [false, true] {
+        let mut stage = Stage::new();
+        stage.append(3);
+        stage.keeper.leave().expect("room");
+        let (open, failed) = (FileName::Open(1), FileName::Failed(1));
+        if is_elsewhere {
+            std::fs::copy(stage.path(open), stage.path(failed)).expect("ours");
+        }
+        stage.restart(FILE_LEN);
+        stage.disk.is_full.store(true, Ordering::Release);
+        assert!(trouble(&mut stage).starts_with("cannot write the archive"));
+        let expected = match is_elsewhere {
+            false => vec![failed.to_string()],
+            true => names([failed, open]).to_vec(),
+        };
+        assert_eq!(stage.files(), expected);
+    }
+}
+
+#[test]
+fn memory_that_does_not_reach_back_to_the_files_is_said() {
+    let mut stage = Stage::beginning_at(5);
+    stage.append(1);
+    let said = trouble(&mut stage);
+    assert!(
+        said.contains("entries from 1 to 4 are not in memory either"),
+        "{said}"
+    );
+    assert!(stage.files().is_empty());
+    for base_seq in [0, SEQ_MAX + 1] {
+        let mut stage = Stage::new();
+        object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
+        stage.memory.part(1, 1, base_seq);
+        let said = trouble(&mut stage);
+        assert!(said.contains("base seq of the first part"), "{said}");
+    }
+}
+
+#[test]
+fn files_that_hold_more_than_memory_are_said() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.leave().expect("room");
+    // Memory as of before the last one.
+    object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
+    for count in [3, 2] {
+        stage.tail = crate::scratch::tail(stage.memory.part(1, 1, 1));
+        stage.append(count);
+        stage.restart(FILE_LEN);
+        if count == 3 {
+            stage.keeper.leave().expect("it is as long as its files");
+        } else {
+            let said = trouble(&mut stage);
+            assert!(
+                said.contains("they end with entry 3, and memory before"),
+                "{said}"
+            );
+        }
+        object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
+    }
+}
+
+#[test]
+fn another_daemon_goes_on_behind_what_is_finished() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.finish(3).expect("room");
+    stage.append(2);
+    stage.restart(FILE_LEN);
+    stage.keeper.advance(false).expect("room");
+    assert_eq!(stage.told(), (5, 3, 3));
+    stage.keeper.finish(5).expect("room");
+    assert_eq!(held(&stage, FileName::Finished(4)), 4..=5);
+    let trailer = Trailer::read(&stage.file(FileName::Finished(4))).expect("it is whole");
+    assert!(!trailer.is_complete);
+}

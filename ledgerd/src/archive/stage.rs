@@ -1,0 +1,184 @@
+//! For unit tests: a context in memory, and who writes it into its files.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ledger_shm::control::State;
+use ledger_shm::entry::Limits;
+use ledger_shm::error::Full;
+use ledger_shm::file::FileName;
+use ledger_shm::{Clock, Control, NewEntry, Parts, Segment, Tail};
+use tempfile::TempDir;
+
+use super::Marks;
+use super::disk::Disk;
+use super::file_system::FileSystem;
+use super::keeper::Keeper;
+use super::synced_file::Syncer;
+use crate::scratch::{Scratch, epoch, tail};
+
+/// Keeps nothing while it is full.
+#[derive(Debug, Default)]
+pub(super) struct Fillable {
+    pub(super) is_full: AtomicBool,
+}
+
+impl FileSystem for Fillable {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        match self.is_full.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => file.sync_data(),
+        }
+    }
+}
+
+/// The parts that can follow; no time passes.
+#[derive(Default)]
+struct Made {
+    parts: Vec<Arc<Segment>>,
+    named_count: RefCell<usize>,
+}
+
+impl Parts for Made {
+    fn mapped(&self, part: u64) -> Option<Arc<Segment>> {
+        self.parts.iter().find(|of| of.part() == part).cloned()
+    }
+
+    fn spare(&self, _: usize) -> Result<Arc<Segment>, Full> {
+        let mut named_count = self.named_count.borrow_mut();
+        let next = self.parts.get(*named_count).ok_or(Full::NoSpare)?;
+        *named_count += 1;
+        Ok(Arc::clone(next))
+    }
+}
+
+struct NoTime;
+
+impl Clock for NoTime {
+    fn now_ns(&mut self) -> u64 {
+        1
+    }
+}
+
+/// A context in memory, and who writes it into its files.
+pub(super) struct Stage {
+    pub(super) memory: Scratch,
+    pub(super) disk: Arc<Fillable>,
+    pub(super) control: Control,
+    pub(super) tail: Tail,
+    pub(super) marks: Arc<Marks>,
+    pub(super) keeper: Keeper,
+    made: Made,
+    archive: TempDir,
+}
+
+impl Stage {
+    pub(super) fn new() -> Stage {
+        Stage::beginning_at(1)
+    }
+
+    /// With a first part that begins with this seq.
+    pub(super) fn beginning_at(first_seq: u64) -> Stage {
+        let (memory, archive) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+        let control = memory.context(1, Some(epoch(1)), State::Open);
+        let tail = tail(memory.part(1, 1, first_seq));
+        let (disk, marks) = Default::default();
+        let keeper = keeper(&memory, &archive, &disk, &marks, 1 << 20);
+        Stage {
+            memory,
+            disk,
+            control,
+            tail,
+            marks,
+            keeper,
+            made: Made::default(),
+            archive,
+        }
+    }
+
+    /// As another daemon finds it, that begins a file after so many bytes.
+    pub(super) fn restart(&mut self, file_len: usize) {
+        self.marks = Arc::default();
+        self.keeper = keeper(
+            &self.memory,
+            &self.archive,
+            &self.disk,
+            &self.marks,
+            file_len,
+        );
+    }
+
+    /// Makes the spare with this number.
+    pub(super) fn add_part(&mut self, number: u64) {
+        self.made
+            .parts
+            .push(Arc::new(self.memory.part(1, number, 0)));
+    }
+
+    pub(super) fn append(&mut self, count: usize) {
+        for _ in 0..count {
+            let entry = NewEntry::new("key", b"payload");
+            let limits = Limits::default();
+            let appended = self
+                .tail
+                .try_append(&entry, &limits, &self.made, &mut NoTime);
+            appended.expect("there is room");
+        }
+    }
+
+    /// Where its files are.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.archive.path().join(epoch(1).to_string())
+    }
+
+    pub(super) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir()).into_iter().flatten();
+        let names = entries.map(|entry| entry.expect("ours").file_name());
+        let mut names: Vec<_> = names
+            .map(|name| name.into_string().expect("ASCII"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub(super) fn path(&self, name: FileName) -> PathBuf {
+        self.dir().join(name.to_string())
+    }
+
+    pub(super) fn file(&self, name: FileName) -> File {
+        File::open(self.path(name)).expect("it is there")
+    }
+
+    /// Up to where others are told that it is archived, durable and finished.
+    pub(super) fn told(&self) -> (u64, u64, u64) {
+        let (archived, durable) = (self.control.archived_seq(), self.control.durable_seq());
+        (archived, durable, self.marks.finished_seq())
+    }
+}
+
+fn keeper(
+    memory: &Scratch,
+    archive: &TempDir,
+    disk: &Arc<Fillable>,
+    marks: &Arc<Marks>,
+    file_len: usize,
+) -> Keeper {
+    let place = (archive.path(), &Disk::new(Arc::clone(disk) as _));
+    let syncer = Syncer::start().expect("threads");
+    Keeper::new(
+        &memory.instance,
+        epoch(1),
+        place,
+        Arc::clone(marks),
+        file_len,
+        syncer,
+    )
+}
+
+pub(super) fn names<const N: usize>(names: [FileName; N]) -> [String; N] {
+    names.map(|name| name.to_string())
+}
