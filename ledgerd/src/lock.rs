@@ -203,7 +203,13 @@ pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), St
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use ledger_shm::format::{CONTROL_LEN, WITHDRAWN};
+    use ledger_shm::slot::Slot;
+
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_lock_is_given_back_though_somebody_else_has_its_file() {
@@ -225,5 +231,41 @@ mod tests {
         drop(locked);
         Locked::lock(open().expect("ours")).expect("it was given back");
         drop(inherited);
+    }
+    #[test]
+    fn only_its_owner_can_use_a_lock_and_another_daemon_is_told_who_has_it() {
+        let memory = Scratch::new();
+        let _lock = Lock::take(&memory.instance).expect("nobody has it");
+        let found = std::fs::metadata(path(&memory.instance, Name::Lock)).expect("it is there");
+        assert_eq!(found.permissions().mode() & 0o777, 0o600);
+        let error = Lock::take(&memory.instance).expect_err("it is held");
+        let holder = match error {
+            StartError::AlreadyRunning { pid, .. } => pid,
+            error => panic!("{error}"),
+        };
+        assert_eq!(holder, Some(std::process::id()));
+    }
+
+    #[test]
+    fn purge_counts_what_it_removes_and_tells_whoever_has_it_open() {
+        let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+        let control = memory.context(1, None, State::Open);
+        let (part, spare) = (memory.part(1, 1, 1), memory.part(1, 2, 0));
+        let lens = [&part, &spare].map(|part| part.geometry().segment_len);
+        let socket = place::socket_path(dir.path(), &memory.instance);
+        std::fs::write(&socket, "").expect("ours");
+        let purged = purge(&memory.instance, dir.path()).expect("nobody has it");
+        let freed = lens.iter().sum::<usize>() + CONTROL_LEN;
+        assert_eq!(purged, (3, freed as u64));
+        assert_eq!((memory.object_count(), socket.exists()), (0, false));
+        assert_eq!(control.state(), Ok(State::Dropped));
+        assert_eq!(part.look(0), Ok(Slot::Closed));
+        assert_eq!(spare.base_seq(), WITHDRAWN);
+        let purged = purge(&memory.instance, dir.path()).expect("nothing is there");
+        assert_eq!(purged, (0, 0));
+        // What is no socket is not taken for none.
+        std::fs::create_dir(&socket).expect("ours");
+        let error = purge(&memory.instance, dir.path()).expect_err("it is in the way");
+        assert!(matches!(error, StartError::Socket { .. }), "{error}");
     }
 }

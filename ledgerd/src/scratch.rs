@@ -52,7 +52,7 @@ impl Scratch {
     }
 
     pub(crate) fn part(&self, id: u8, number: u64, base_seq: u64) -> Segment {
-        let geometry = Geometry::of_len(1 << 16);
+        let geometry = Geometry::of_len(16 << 10);
         let base_lamport = base_seq.saturating_sub(1);
         let made = make(
             &self.instance,

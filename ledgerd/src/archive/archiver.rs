@@ -430,6 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn it_looks_again_soon_while_there_is_something_to_look_at() {
+        let (mut desk, _reports) = desk();
+        assert_eq!(desk.pause(false), None);
+        assert_eq!(desk.pause(true), Some(Duration::ZERO));
+        desk.kept(Epoch([7; 16]), Arc::default());
+        assert_eq!(desk.pause(false), Some(LOOK));
+        assert_eq!(desk.pause(true), Some(Duration::ZERO));
+    }
+
+    #[test]
     fn a_thread_that_panics_says_so_and_one_that_ends_does_not() {
         for is_panicking in [true, false] {
             let (sender, reports) = mpsc::channel();

@@ -1,6 +1,5 @@
 //! For unit tests: a context in memory, and who writes it into its files.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -36,26 +35,22 @@ impl FileSystem for Fillable {
     }
 }
 
-/// The parts that can follow; no time passes.
+/// The parts that can follow.
 #[derive(Default)]
-struct Made {
-    parts: Vec<Arc<Segment>>,
-    named_count: RefCell<usize>,
-}
+struct Made(Vec<Arc<Segment>>);
 
 impl Parts for Made {
     fn mapped(&self, part: u64) -> Option<Arc<Segment>> {
-        self.parts.iter().find(|of| of.part() == part).cloned()
+        self.0.iter().find(|of| of.part() == part).cloned()
     }
 
     fn spare(&self, _: usize) -> Result<Arc<Segment>, Full> {
-        let mut named_count = self.named_count.borrow_mut();
-        let next = self.parts.get(*named_count).ok_or(Full::NoSpare)?;
-        *named_count += 1;
-        Ok(Arc::clone(next))
+        let spare = self.0.iter().find(|part| part.is_spare());
+        spare.cloned().ok_or(Full::NoSpare)
     }
 }
 
+/// No time passes.
 struct NoTime;
 
 impl Clock for NoTime {
@@ -86,6 +81,9 @@ impl Stage {
         let (memory, archive) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
         let control = memory.context(1, Some(epoch(1)), State::Open);
         let tail = tail(memory.part(1, 1, first_seq));
+        let spares = 2..=8;
+        let made = spares.map(|number| Arc::new(memory.part(1, number, 0)));
+        let made = Made(made.collect());
         let (disk, marks) = Default::default();
         let keeper = keeper(&memory, &archive, &disk, &marks, 1 << 20);
         Stage {
@@ -95,7 +93,7 @@ impl Stage {
             tail,
             marks,
             keeper,
-            made: Made::default(),
+            made,
             archive,
         }
     }
@@ -110,13 +108,6 @@ impl Stage {
             &self.marks,
             file_len,
         );
-    }
-
-    /// Makes the spare with this number.
-    pub(super) fn add_part(&mut self, number: u64) {
-        self.made
-            .parts
-            .push(Arc::new(self.memory.part(1, number, 0)));
     }
 
     pub(super) fn append(&mut self, count: usize) {

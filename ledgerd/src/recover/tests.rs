@@ -25,16 +25,20 @@ fn what_belongs_to_nothing_is_removed_and_counted() {
         .into_iter()
         .zip(1..)
         .map(|(state, id)| {
-            memory.part(id, 1, 1);
+            for number in 1..=id {
+                memory.part(id, number.into(), 1);
+            }
             memory.context(id, None, state)
         })
         .collect();
     memory.begun(4, None);
-    memory.part(4, 1, 1);
     memory.part(5, 1, 1);
     memory.part(5, 2, 0);
     let found = look(&memory);
-    assert_eq!((found.leftovers, memory.object_count()), (4 * 2 + 2, 0));
+    assert_eq!(
+        (found.leftovers, memory.object_count()),
+        (2 + 3 + 4 + 1 + 2, 0)
+    );
     assert!(found.logs.is_empty() && found.unreadable.is_empty());
     // Whoever has it open finds the files.
     let states = controls
@@ -72,7 +76,7 @@ fn an_end_that_is_closed_makes_a_context_idle() {
             assert_eq!(numbers(&log.chain), [1]);
             assert_eq!(
                 log.chain[0].segment_len,
-                Geometry::of_len(1 << 16).segment_len
+                Geometry::of_len(16 << 10).segment_len
             );
             // Nobody appends to it, so it needs none.
             let spares: Vec<u64> = (2..=part_count).filter(|_| state == State::Open).collect();

@@ -38,19 +38,16 @@ fn trouble(stage: &mut Stage) -> String {
 #[test]
 fn all_parts_are_written_one_behind_the_other() {
     let mut stage = Stage::new();
-    for number in 2..=4 {
-        stage.add_part(number);
-    }
-    stage.append(2000);
+    stage.append(500);
     assert!(stage.tail.segment().part() >= 3, "it has rolled twice");
     stage.keeper.advance(true).expect("room");
-    assert_eq!(stage.told(), (2000, 2000, 0));
-    assert_eq!(held(&stage, FileName::Open(1)), 1..=2000);
+    assert_eq!(stage.told(), (500, 500, 0));
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=500);
     stage.append(100);
     stage.restart(FILE_LEN);
     stage.keeper.advance(true).expect("room");
-    assert_eq!(stage.told(), (2100, 2100, 0));
-    assert_eq!(held(&stage, FileName::Open(1)), 1..=2100);
+    assert_eq!(stage.told(), (600, 600, 0));
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=600);
 }
 
 #[test]
@@ -86,8 +83,8 @@ fn a_log_that_was_closed_and_has_gone_on_is_written_to_its_end() {
     close(&mut stage.tail);
     stage.keeper.advance(true).expect("room");
     let first = Arc::clone(stage.tail.segment());
-    let next = stage.memory.part(1, 2, 4);
-    first.set_successor(2);
+    let next = stage.memory.part(1, 9, 4);
+    first.set_successor(9);
     assert!(!stage.keeper.complete().expect("room"), "it has gone on");
     stage.tail = crate::scratch::tail(next);
     stage.append(2);

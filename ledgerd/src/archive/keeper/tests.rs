@@ -195,3 +195,22 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
     stage.keeper.advance(true).expect("they are back");
     assert_eq!(stage.told(), (4, 4, 0));
 }
+
+#[test]
+fn after_a_panic_it_begins_again_from_the_files() {
+    let mut stage = Stage::new();
+    stage.append(3);
+    stage.keeper.advance(true).expect("room");
+    let begun = Instant::now();
+    let trouble = stage.keeper.panicked(&String::from("on purpose"));
+    let said = trouble.to_string();
+    assert!(said.contains("panicked: on purpose"), "{said}");
+    assert!(stage.keeper.retry_at >= Some(begun + RETRY));
+    // What it has written may be wrong, though the disk has kept it.
+    assert_eq!(stage.files(), names([FileName::Failed(1)]));
+    stage.append(1);
+    set_due(&mut stage);
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(stage.told(), (4, 4, 0));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+}
