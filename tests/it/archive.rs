@@ -352,6 +352,67 @@ fn a_context_comes_back_when_all_memory_is_lost() {
     check_files_reach(&instance, &context, 20_000);
 }
 
+/// What a daemon says in its log while this is done with it.
+pub(crate) fn said_while(instance: &Instance, args: &[&str], act: impl FnOnce()) -> Vec<String> {
+    let mut command = instance.ledgerd(&[&["run"], args].concat());
+    let mut daemon = Process::start(command.stderr(Stdio::piped()));
+    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
+    while !said.line().expect("it starts").contains(" listens at ") {}
+    act();
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.ended();
+    std::iter::from_fn(|| said.line().ok()).collect()
+}
+
+#[test]
+fn that_entries_may_be_lost_is_said_and_only_then() {
+    let mut instance = started(&["--durability", "archive"]);
+    let context = instance.context("log");
+    append(&context, 1..=9);
+    context.wait_durable(9, PATIENCE).expect("a disk");
+    lose_memory(&mut instance);
+    let idle = ["--durability", "archive", "--idle-close-after", "0"];
+    let said = said_while(&instance, &idle, || {
+        for _ in 0..2 {
+            drop(instance.context("log"));
+            eventually("its memory is given up", || {
+                let listed = instance.printed(&["ls", "-o", "jsonl"]);
+                listed.contains("\"archived\"").then_some(())
+            });
+        }
+    });
+    let of_it = said.iter().filter(|line| line.contains("may have lost"));
+    let [line] = &of_it.collect::<Vec<_>>()[..] else {
+        panic!("{said:?}");
+    };
+    assert!(
+        line.contains("context=\"log\"") && line.contains("last_seq=9"),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_is_left_of_its_memory_keeps_no_context_from_coming_back() {
+    let instance = started(&["--durability", "archive", "--idle-close-after", "0"]);
+    let context = instance.context("log");
+    let epoch = context.epoch();
+    append(&context, 1..=9);
+    drop(context);
+    eventually("its memory is given up", || {
+        let listed = instance.printed(&["ls", "-o", "jsonl"]);
+        listed.contains("\"archived\"").then_some(())
+    });
+    // As where it could not be removed.
+    let objects = instance.objects();
+    for name in [Name::Control(epoch), Name::Part(epoch, 1)] {
+        ledger_shm::object::Object::create(&objects, name, 4096).expect("room");
+    }
+    let again = instance.context("log");
+    assert_eq!(again.epoch(), epoch);
+    append(&again, 10..=12);
+    check_all(&instance, 12);
+}
+
 #[test]
 fn what_was_reported_durable_survives_whatever_else_is_lost() {
     let mut instance = started(&["--durability", "archive"]);
@@ -418,6 +479,7 @@ fn an_idle_context_gives_up_its_memory_and_comes_back_as_it_was() {
         }
         let again = instance.context("log");
         assert_eq!(again.epoch(), epoch);
+        assert_eq!(again.durable_seq(), Some(latest));
         append(&again, latest + 1..=latest + 1);
         let entry = again.get(latest + 1).expect("readable").expect("there");
         assert_eq!(entry.lamport(), lamport + round);

@@ -18,6 +18,7 @@ use nix::mount::{MsFlags, mount, umount};
 
 use crate::archive::{
     SMALL, append, check_all, has_left_memory, home, lose_memory, oldest_in_memory, payload,
+    said_while,
 };
 use crate::json::{check, printed};
 use crate::{PROGRAMS, started};
@@ -225,21 +226,13 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
 /// What the daemon of an instance says in its log from the trouble of one context on,
 /// until that has been tried again; `act` makes the trouble.
 fn said_of_trouble(instance: &Instance, act: impl FnOnce()) -> Vec<String> {
-    let mut command = instance.ledgerd(&[&["run"], &ARCHIVE[..]].concat());
-    let mut daemon = Process::start(command.stderr(Stdio::piped()));
-    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
-    while !said.line().expect("it starts").contains(" listens at ") {}
-    let context = instance.context("log");
-    act();
-    append(&context, 1..=5000);
-    let mut lines = vec![said.line().expect("it says so")];
-    let waited = context.wait_durable(5000, Duration::from_millis(2500));
-    waited.expect_err("it cannot be written");
-    daemon.signal(nix::sys::signal::Signal::SIGKILL);
-    daemon.ended();
-    while let Ok(line) = said.line() {
-        lines.push(line);
-    }
+    let lines = said_while(instance, &ARCHIVE, || {
+        let context = instance.context("log");
+        act();
+        append(&context, 1..=5000);
+        let waited = context.wait_durable(5000, Duration::from_millis(2500));
+        waited.expect_err("it cannot be written");
+    });
     let of_it: Vec<_> = lines
         .into_iter()
         .filter(|line| line.contains("cannot be archived"))
