@@ -252,9 +252,17 @@ fn a_torn_end_is_kept_aside_and_never_served() {
     let mut file = OpenOptions::new().append(true).open(&open).expect("ours");
     file.write_all(b"half a record").expect("ours");
     let with_torn_end = std::fs::read(&open).expect("ours").len();
+    let said = said_while(&instance, &["--durability", "archive"], || {
+        append(&context, 101..=200);
+        context.wait_durable(200, PATIENCE).expect("a disk");
+    });
+    let of_it = |line: &&String| line.contains("the end of a file is torn");
+    let line = said.iter().find(of_it).expect("it is said");
+    assert!(
+        line.contains("context=\"log\"") && line.contains("torn_len=13"),
+        "{line}"
+    );
     instance.start(&["--durability", "archive"]);
-    append(&context, 101..=200);
-    context.wait_durable(200, PATIENCE).expect("a disk");
     let torn = home.join("00000000000000000001.open.torn-0");
     assert_eq!(std::fs::read(torn).expect("kept"), b"half a record");
     let doctor = instance.run(&["doctor", "-o", "jsonl"]).stdout;

@@ -377,22 +377,28 @@ fn what_is_damaged_on_the_disk_is_written_anew_from_memory() {
     let context = instance.context("log");
     append(&context, 1..=100);
     context.wait_durable(100, PATIENCE).expect("a disk");
+    instance.kill_daemon();
     for at in ["head", "middle"] {
-        instance.kill_daemon();
         let open = home(&instance, &context).join(FileName::Open(1).to_string());
         let mut bytes = std::fs::read(&open).expect("it is there");
         let at = if at == "head" { 20 } else { bytes.len() / 2 };
         bytes[at] ^= 1;
         std::fs::write(&open, bytes).expect("ours");
-        instance.start(&ARCHIVE);
-        let latest = context.latest().expect("readable");
-        append(&context, latest + 1..=latest + 100);
-        context
-            .wait_durable(latest + 100, PATIENCE)
-            .expect("a disk");
-        assert!(!has_failed(&instance, &context));
+        let said = said_while(&instance, &ARCHIVE, || {
+            let latest = context.latest().expect("readable");
+            append(&context, latest + 1..=latest + 100);
+            let waited = context.wait_durable(latest + 100, PATIENCE);
+            waited.expect("a disk");
+            assert!(!has_failed(&instance, &context));
+        });
+        let is_of_it = |line: &&String| line.contains("a file is damaged that was on stable");
+        let line = said.iter().find(is_of_it).expect("it is said");
+        assert!(
+            line.contains("context=\"log\"") && line.contains("first_seq=1"),
+            "{line}"
+        );
     }
-    lose_memory(&mut instance);
+    instance.printed(&["purge"]);
     instance.start(&ARCHIVE);
     check_all(&instance, 300);
 }
