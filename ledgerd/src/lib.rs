@@ -27,7 +27,7 @@
 //! 15. `service`: what a service manager is told; `report` and `metrics`: what
 //!     operators are.
 //!
-//! `scratch` is what unit tests work on.
+//! `objects` is what unit tests work on.
 
 #![forbid(unsafe_code)]
 // These panic where nobody reads any more.
@@ -48,6 +48,8 @@ mod log;
 mod logs;
 mod maker;
 mod metrics;
+#[cfg(test)]
+mod objects;
 mod options;
 mod recover;
 mod registry;
@@ -55,8 +57,6 @@ mod report;
 mod revive;
 mod rights;
 mod room;
-#[cfg(test)]
-mod scratch;
 mod server;
 mod service;
 mod settings;

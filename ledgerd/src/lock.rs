@@ -209,7 +209,7 @@ mod tests {
     use ledger_shm::slot::Slot;
 
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::objects::Objects;
 
     #[test]
     fn a_lock_is_given_back_though_somebody_else_has_its_file() {
@@ -232,23 +232,27 @@ mod tests {
         Locked::lock(open().expect("ours")).expect("it was given back");
         drop(inherited);
     }
+
     #[test]
-    fn only_its_owner_can_use_a_lock_and_another_daemon_is_told_who_has_it() {
-        let memory = Scratch::new();
-        let _lock = Lock::take(&memory.instance).expect("nobody has it");
+    fn only_its_owner_can_use_a_lock_and_another_daemon_is_told_what_it_says() {
+        let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
+        let lock = Lock::take(&memory.instance).expect("nobody has it");
         let found = std::fs::metadata(path(&memory.instance, Name::Lock)).expect("it is there");
         assert_eq!(found.permissions().mode() & 0o777, 0o600);
-        let error = Lock::take(&memory.instance).expect_err("it is held");
-        let holder = match error {
-            StartError::AlreadyRunning { pid, .. } => pid,
-            error => panic!("{error}"),
+        let holder = || match Lock::take(&memory.instance) {
+            Err(StartError::AlreadyRunning { pid, .. }) => pid,
+            other => panic!("{other:?}"),
         };
-        assert_eq!(holder, Some(std::process::id()));
+        assert_eq!(holder(), Some(std::process::id()));
+        lock.tell_archive(dir.path()).expect("room");
+        assert_eq!(holder(), Some(std::process::id()));
+        lock.file.0.write_all_at(b"17\n", 0).expect("room");
+        assert_eq!(holder(), Some(17), "whoever it was");
     }
 
     #[test]
     fn purge_counts_what_it_removes_and_tells_whoever_has_it_open() {
-        let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+        let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
         let control = memory.context(1, None, State::Open);
         let (part, spare) = (memory.part(1, 1, 1), memory.part(1, 2, 0));
         let lens = [&part, &spare].map(|part| part.geometry().segment_len);
@@ -257,13 +261,18 @@ mod tests {
         let purged = purge(&memory.instance, dir.path()).expect("nobody has it");
         let freed = lens.iter().sum::<usize>() + CONTROL_LEN;
         assert_eq!(purged, (3, freed as u64));
-        assert_eq!((memory.object_count(), socket.exists()), (0, false));
+        assert_eq!((memory.count(), socket.exists()), (0, false));
         assert_eq!(control.state(), Ok(State::Dropped));
         assert_eq!(part.look(0), Ok(Slot::Closed));
         assert_eq!(spare.base_seq(), WITHDRAWN);
         let purged = purge(&memory.instance, dir.path()).expect("nothing is there");
         assert_eq!(purged, (0, 0));
-        // What is no socket is not taken for none.
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_a_socket_is_not_taken_for_none() {
+        let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
+        let socket = place::socket_path(dir.path(), &memory.instance);
         std::fs::create_dir(&socket).expect("ours");
         let error = purge(&memory.instance, dir.path()).expect_err("it is in the way");
         assert!(matches!(error, StartError::Socket { .. }), "{error}");

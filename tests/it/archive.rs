@@ -252,10 +252,10 @@ fn a_torn_end_is_kept_aside_and_never_served() {
     let mut file = OpenOptions::new().append(true).open(&open).expect("ours");
     file.write_all(b"half a record").expect("ours");
     let with_torn_end = std::fs::read(&open).expect("ours").len();
-    let said = said_while(&instance, &["--durability", "archive"], || {
-        append(&context, 101..=200);
-        context.wait_durable(200, PATIENCE).expect("a disk");
-    });
+    instance.start(&["--durability", "archive"]);
+    append(&context, 101..=200);
+    context.wait_durable(200, PATIENCE).expect("a disk");
+    let said = instance.kill_daemon();
     let of_it = |line: &&String| line.contains("the end of a file is torn");
     let line = said.iter().find(of_it).expect("it is said");
     assert!(
@@ -360,16 +360,13 @@ fn a_context_comes_back_when_all_memory_is_lost() {
     check_files_reach(&instance, &context, 20_000);
 }
 
-/// What a daemon says in its log while this is done with it.
-pub(crate) fn said_while(instance: &Instance, args: &[&str], act: impl FnOnce()) -> Vec<String> {
-    let mut command = instance.ledgerd(&[&["run"], args].concat());
-    let mut daemon = Process::start(command.stderr(Stdio::piped()));
-    let mut said = Lines::of(daemon.stderr.take().expect("piped"));
-    while !said.line().expect("it starts").contains(" listens at ") {}
-    act();
-    daemon.signal(nix::sys::signal::Signal::SIGKILL);
-    daemon.ended();
-    std::iter::from_fn(|| said.line().ok()).collect()
+/// Waits until nothing of the instance's contexts is in memory.
+fn has_given_memory_up(instance: &Instance) {
+    let is_given_up = || {
+        let names = ledger_shm::object::list(&instance.objects()).expect("a memory file system");
+        names.iter().all(|name| *name == Name::Lock).then_some(())
+    };
+    eventually("its memory is given up", is_given_up);
 }
 
 #[test]
@@ -380,15 +377,12 @@ fn that_entries_may_be_lost_is_said_and_only_then() {
     context.wait_durable(9, PATIENCE).expect("a disk");
     lose_memory(&mut instance);
     let idle = ["--durability", "archive", "--idle-close-after", "0"];
-    let said = said_while(&instance, &idle, || {
-        for _ in 0..2 {
-            drop(instance.context("log"));
-            eventually("its memory is given up", || {
-                let listed = instance.printed(&["ls", "-o", "jsonl"]);
-                listed.contains("\"archived\"").then_some(())
-            });
-        }
-    });
+    instance.start(&idle);
+    for _ in 0..2 {
+        drop(instance.context("log"));
+        has_given_memory_up(&instance);
+    }
+    let said = instance.kill_daemon();
     let of_it = said.iter().filter(|line| line.contains("may have lost"));
     let [line] = &of_it.collect::<Vec<_>>()[..] else {
         panic!("{said:?}");
@@ -406,11 +400,8 @@ fn what_is_left_of_its_memory_keeps_no_context_from_coming_back() {
     let epoch = context.epoch();
     append(&context, 1..=9);
     drop(context);
-    eventually("its memory is given up", || {
-        let listed = instance.printed(&["ls", "-o", "jsonl"]);
-        listed.contains("\"archived\"").then_some(())
-    });
-    // As where it could not be removed.
+    has_given_memory_up(&instance);
+    // Whatever could not be removed.
     let objects = instance.objects();
     for name in [Name::Control(epoch), Name::Part(epoch, 1)] {
         ledger_shm::object::Object::create(&objects, name, 4096).expect("room");
@@ -467,15 +458,8 @@ fn an_idle_context_gives_up_its_memory_and_comes_back_as_it_was() {
         .expect("there")
         .lamport();
     drop(context);
-    let objects = |instance: &Instance| {
-        let names = ledger_shm::object::list(&instance.objects()).expect("a memory file system");
-        let is_of_it = |name: &&Name| **name != Name::Lock;
-        names.iter().filter(is_of_it).count()
-    };
     for round in 1..=3 {
-        eventually("its memory is given up", || {
-            (objects(&instance) == 0).then_some(())
-        });
+        has_given_memory_up(&instance);
         let listed = instance.printed(&["ls", "-o", "jsonl"]);
         let latest = 499 + round;
         let expected = format!("\"archived\",\"first_available\":1,\"latest\":{latest}");

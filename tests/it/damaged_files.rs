@@ -438,7 +438,7 @@ fn a_daemon_starts_beside_damaged_files_and_serves_the_others() {
         target.damage(&damage);
         for is_lost in [false, true] {
             match is_lost {
-                false => instance.kill_daemon(),
+                false => drop(instance.kill_daemon()),
                 true => lose_memory(&mut instance),
             }
             instance.start(&ARGS);

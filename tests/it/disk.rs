@@ -18,7 +18,6 @@ use nix::mount::{MsFlags, mount, umount};
 
 use crate::archive::{
     SMALL, append, check_all, has_left_memory, home, lose_memory, oldest_in_memory, payload,
-    said_while,
 };
 use crate::json::{check, printed};
 use crate::{PROGRAMS, started};
@@ -191,6 +190,12 @@ fn what_cannot_be_written_is_said_as_long_as_that_lasts() {
     );
 }
 
+/// Why the context cannot be written to its files, if it cannot.
+fn trouble(instance: &Instance) -> Option<String> {
+    let said = printed(instance, &["info", "log", "-o", "json"]);
+    said.get("trouble")?.as_str().map(str::to_owned)
+}
+
 #[test]
 fn what_a_disk_does_not_keep_is_not_called_durable() {
     const COUNT: u64 = 50_000;
@@ -199,18 +204,14 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
         instance.start(&ARCHIVE);
         let context = instance.context("log");
         append(&context, 1..=100);
-        let trouble = || {
-            let said = printed(&instance, &["info", "log", "-o", "json"]);
-            said.get("trouble")?.as_str().map(str::to_owned)
-        };
-        let said = eventually("it is said", trouble);
+        let said = eventually("it is said", || trouble(&instance));
         assert!(said.contains("Input/output error"), "{said}");
         // So much that it is brought there by the thread beside.
         append(&context, 101..=COUNT);
         let waited = context.wait_durable(1, Duration::from_millis(2500));
         waited.expect_err("nothing is durable");
         assert_eq!(context.durable_seq(), Some(0));
-        assert!(trouble().is_some());
+        assert!(trouble(&instance).is_some());
         check_all(&instance, COUNT);
         instance.stop_daemon();
     });
@@ -223,16 +224,17 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
     check_all(&instance, COUNT);
 }
 
-/// What the daemon of an instance says in its log from the trouble of one context on,
-/// until that has been tried again; `act` makes the trouble.
-fn said_of_trouble(instance: &Instance, act: impl FnOnce()) -> Vec<String> {
-    let lines = said_while(instance, &ARCHIVE, || {
-        let context = instance.context("log");
-        act();
-        append(&context, 1..=5000);
-        let waited = context.wait_durable(5000, Duration::from_millis(2500));
-        waited.expect_err("it cannot be written");
-    });
+/// What the daemon of an instance says in its log of one context, until what could not be
+/// written has been tried again; `act` makes the trouble.
+fn said_of_trouble(instance: &mut Instance, act: impl FnOnce(&Instance)) -> Vec<String> {
+    instance.start(&ARCHIVE);
+    let context = instance.context("log");
+    act(instance);
+    append(&context, 1..=5000);
+    eventually("it is said", || trouble(instance));
+    let waited = context.wait_durable(5000, Duration::from_millis(2500));
+    waited.expect_err("it cannot be written");
+    let lines = instance.kill_daemon();
     let of_it: Vec<_> = lines
         .into_iter()
         .filter(|line| line.contains("cannot be archived"))
@@ -244,9 +246,9 @@ fn said_of_trouble(instance: &Instance, act: impl FnOnce()) -> Vec<String> {
 
 #[test]
 fn what_a_disk_does_not_keep_is_said_in_the_log_once() {
-    let instance = Instance::new(PROGRAMS);
+    let mut instance = Instance::new(PROGRAMS);
     where_fdatasync_fails(|| {
-        let said = said_of_trouble(&instance, || {});
+        let said = said_of_trouble(&mut instance, |_| {});
         let [line] = &said[..] else {
             panic!("{said:?}");
         };
@@ -264,9 +266,11 @@ fn what_a_full_disk_does_not_take_is_said_in_the_log_once() {
         "disk::what_a_full_disk_does_not_take_is_said_in_the_log_once",
         "64M",
         || {
-            let instance = Instance::new(PROGRAMS);
+            let mut instance = Instance::new(PROGRAMS);
             mount_small(&instance.state_dir(), "1M");
-            let said = said_of_trouble(&instance, || drop(fill(&instance.state_dir())));
+            let said = said_of_trouble(&mut instance, |instance| {
+                drop(fill(&instance.state_dir()));
+            });
             let [line] = &said[..] else {
                 panic!("{said:?}");
             };
@@ -384,13 +388,13 @@ fn what_is_damaged_on_the_disk_is_written_anew_from_memory() {
         let at = if at == "head" { 20 } else { bytes.len() / 2 };
         bytes[at] ^= 1;
         std::fs::write(&open, bytes).expect("ours");
-        let said = said_while(&instance, &ARCHIVE, || {
-            let latest = context.latest().expect("readable");
-            append(&context, latest + 1..=latest + 100);
-            let waited = context.wait_durable(latest + 100, PATIENCE);
-            waited.expect("a disk");
-            assert!(!has_failed(&instance, &context));
-        });
+        instance.start(&ARCHIVE);
+        let latest = context.latest().expect("readable");
+        append(&context, latest + 1..=latest + 100);
+        let waited = context.wait_durable(latest + 100, PATIENCE);
+        waited.expect("a disk");
+        assert!(!has_failed(&instance, &context));
+        let said = instance.kill_daemon();
         let is_of_it = |line: &&String| line.contains("a file is damaged that was on stable");
         let line = said.iter().find(is_of_it).expect("it is said");
         assert!(

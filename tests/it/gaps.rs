@@ -113,7 +113,7 @@ fn of_a_run_in_a_full_ledger_it_is_known_what_is_missing() {
 fn of_a_run_whose_daemon_is_killed_it_is_known_what_is_missing() {
     incomplete(
         small(),
-        |instance| instance.kill_daemon(),
+        |instance| drop(instance.kill_daemon()),
         |instance| {
             let more = [
                 "--memory-budget",

@@ -69,7 +69,7 @@ pub struct Instance {
     runtime_dir: PathBuf,
     daemon: Option<Process>,
     /// Hears what the daemon says, until it ends; whether it has panicked.
-    heard: Option<JoinHandle<bool>>,
+    heard: Option<JoinHandle<Vec<String>>>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -218,21 +218,26 @@ impl Instance {
         command.args(args).envs(environment.iter().copied());
         let mut daemon = Process::start(command.stderr(Stdio::piped()));
         let mut lines = Lines::of(daemon.stderr.take().expect("piped"));
+        let mut heard = Vec::new();
         loop {
             let line = lines.line();
             let line = line.unwrap_or_else(|error| panic!("ledgerd run {args:?}: {error}"));
-            if line.contains(" listens at ") {
+            let is_listening = line.contains(" listens at ");
+            if !is_listening {
+                eprintln!("{line}");
+            }
+            heard.push(line);
+            if is_listening {
                 break;
             }
-            eprintln!("{line}");
         }
         // Whatever it says later must not fill the pipe.
         let rest = BufReader::new(lines.into_inner());
         self.heard = Some(std::thread::spawn(move || {
             let lines = rest.split(b'\n').map_while(std::io::Result::ok);
             let said = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-            said.inspect(|line| eprintln!("{line}"))
-                .fold(false, |has, line| has | line.contains("panicked at"))
+            heard.extend(said.inspect(|line| eprintln!("{line}")));
+            heard
         }));
         self.daemon = Some(daemon);
     }
@@ -276,10 +281,10 @@ impl Instance {
         limited.expect("it lives");
     }
 
-    /// Kills the daemon with SIGKILL.
-    pub fn kill_daemon(&mut self) {
+    /// Kills the daemon with SIGKILL, and returns what it has said in its log.
+    pub fn kill_daemon(&mut self) -> Vec<String> {
         drop(self.daemon.take().expect("a daemon"));
-        self.check_heard();
+        self.check_heard()
     }
 
     /// Stops the daemon with SIGTERM, and returns how it ended.
@@ -298,10 +303,12 @@ impl Instance {
 
     /// Also a thread that has panicked, and that the daemon goes on without, is none that
     /// should have.
-    fn check_heard(&mut self) {
+    fn check_heard(&mut self) -> Vec<String> {
         let heard = self.heard.take().expect("it said that it listens");
-        let has_panicked = heard.join().expect("it only listens");
+        let heard = heard.join().expect("it only listens");
+        let has_panicked = heard.iter().any(|line| line.contains("panicked at"));
         assert!(!has_panicked, "the daemon has panicked, see above");
+        heard
     }
 
     /// Has the daemon read its configuration again.

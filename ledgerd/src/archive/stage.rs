@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
@@ -18,16 +18,22 @@ use super::disk::Disk;
 use super::file_system::FileSystem;
 use super::keeper::Keeper;
 use super::synced_file::Syncer;
-use crate::scratch::{Scratch, epoch, tail};
+use crate::objects::{Objects, epoch, tail};
 
-/// Keeps nothing while it is full.
+const FILE_LEN: usize = 1 << 20;
+const FIRST_SPARE: u64 = 2;
+const NEXT_PART: u64 = 9;
+
+/// Keeps nothing while it is full, and has nobody know what it keeps while it is held.
 #[derive(Debug, Default)]
-pub(super) struct Fillable {
+pub(super) struct Governed {
     pub(super) is_full: AtomicBool,
+    pub(super) turn: Mutex<()>,
 }
 
-impl FileSystem for Fillable {
+impl FileSystem for Governed {
     fn sync(&self, file: &File) -> io::Result<()> {
+        let _turn = self.turn.lock().expect("nobody panics with it");
         match self.is_full.load(Ordering::Acquire) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => file.sync_data(),
@@ -37,9 +43,9 @@ impl FileSystem for Fillable {
 
 /// The parts that can follow.
 #[derive(Default)]
-struct Made(Vec<Arc<Segment>>);
+struct Spares(Vec<Arc<Segment>>);
 
-impl Parts for Made {
+impl Parts for Spares {
     fn mapped(&self, part: u64) -> Option<Arc<Segment>> {
         self.0.iter().find(|of| of.part() == part).cloned()
     }
@@ -61,13 +67,13 @@ impl Clock for NoTime {
 
 /// A context in memory, and who writes it into its files.
 pub(super) struct Stage {
-    pub(super) memory: Scratch,
-    pub(super) disk: Arc<Fillable>,
-    pub(super) control: Control,
+    pub(super) memory: Objects,
+    pub(super) disk: Arc<Governed>,
+    control: Control,
     pub(super) tail: Tail,
-    pub(super) marks: Arc<Marks>,
+    marks: Arc<Marks>,
     pub(super) keeper: Keeper,
-    made: Made,
+    spares: Spares,
     archive: TempDir,
 }
 
@@ -78,14 +84,14 @@ impl Stage {
 
     /// With a first part that begins with this seq.
     pub(super) fn beginning_at(first_seq: u64) -> Stage {
-        let (memory, archive) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+        let (memory, archive) = (Objects::new(), tempfile::tempdir().expect("a directory"));
         let control = memory.context(1, Some(epoch(1)), State::Open);
         let tail = tail(memory.part(1, 1, first_seq));
-        let spares = 2..=8;
-        let made = spares.map(|number| Arc::new(memory.part(1, number, 0)));
-        let made = Made(made.collect());
+        let spares = FIRST_SPARE..NEXT_PART;
+        let spares = spares.map(|number| Arc::new(memory.part(1, number, 0)));
+        let spares = Spares(spares.collect());
         let (disk, marks) = Default::default();
-        let keeper = keeper(&memory, &archive, &disk, &marks, 1 << 20);
+        let keeper = keeper(&memory, &archive, &disk, &marks, FILE_LEN);
         Stage {
             memory,
             disk,
@@ -93,13 +99,18 @@ impl Stage {
             tail,
             marks,
             keeper,
-            made,
+            spares,
             archive,
         }
     }
 
-    /// As another daemon finds it, that begins a file after so many bytes.
-    pub(super) fn restart(&mut self, file_len: usize) {
+    /// As the next daemon finds it, after one that has ended by itself.
+    pub(super) fn restart(&mut self) {
+        self.restart_with(FILE_LEN);
+    }
+
+    /// As that, with files that are finished when they have so many bytes.
+    pub(super) fn restart_with(&mut self, file_len: usize) {
         self.marks = Arc::default();
         self.keeper = keeper(
             &self.memory,
@@ -110,13 +121,20 @@ impl Stage {
         );
     }
 
+    /// Has the log go on in another part, once it was closed before this seq.
+    pub(super) fn go_on(&mut self, first_seq: u64) {
+        let next = self.memory.part(1, NEXT_PART, first_seq);
+        self.tail.segment().set_successor(NEXT_PART);
+        self.tail = tail(next);
+    }
+
     pub(super) fn append(&mut self, count: usize) {
         for _ in 0..count {
             let entry = NewEntry::new("key", b"payload");
             let limits = Limits::default();
             let appended = self
                 .tail
-                .try_append(&entry, &limits, &self.made, &mut NoTime);
+                .try_append(&entry, &limits, &self.spares, &mut NoTime);
             appended.expect("there is room");
         }
     }
@@ -126,14 +144,9 @@ impl Stage {
         self.archive.path().join(epoch(1).to_string())
     }
 
+    /// What is in it, by name.
     pub(super) fn files(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir()).into_iter().flatten();
-        let names = entries.map(|entry| entry.expect("ours").file_name());
-        let mut names: Vec<_> = names
-            .map(|name| name.into_string().expect("ASCII"))
-            .collect();
-        names.sort();
-        names
+        files_in(&self.dir())
     }
 
     pub(super) fn path(&self, name: FileName) -> PathBuf {
@@ -152,9 +165,9 @@ impl Stage {
 }
 
 fn keeper(
-    memory: &Scratch,
+    memory: &Objects,
     archive: &TempDir,
-    disk: &Arc<Fillable>,
+    disk: &Arc<Governed>,
     marks: &Arc<Marks>,
     file_len: usize,
 ) -> Keeper {
@@ -168,6 +181,17 @@ fn keeper(
         file_len,
         syncer,
     )
+}
+
+/// What is in a directory, by name; nothing if it is not there.
+pub(super) fn files_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    let names = entries.map(|entry| entry.expect("ours").file_name());
+    let mut names: Vec<_> = names
+        .map(|name| name.into_string().expect("ASCII"))
+        .collect();
+    names.sort();
+    names
 }
 
 pub(super) fn names<const N: usize>(names: [FileName; N]) -> [String; N] {

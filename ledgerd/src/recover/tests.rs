@@ -5,11 +5,11 @@ use ledger_shm::merkle::Frontier;
 use ledger_shm::segment::Geometry;
 
 use super::*;
-use crate::scratch::{EARLIER, Scratch, close, epoch, facts, tail};
+use crate::objects::{EARLIER, Objects, close, epoch, facts, tail};
 
 const GENERATION: u64 = EARLIER + 1;
 
-fn look(memory: &Scratch) -> Found {
+fn look(memory: &Objects) -> Found {
     recover(&memory.instance, &memory.options, GENERATION).expect("memory")
 }
 
@@ -19,7 +19,7 @@ fn numbers<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<u64> {
 
 #[test]
 fn what_belongs_to_nothing_is_removed_and_counted() {
-    let memory = Scratch::new();
+    let memory = Objects::new();
     let gone = [State::Dropped, State::Archived, State::Loading];
     let controls: Vec<_> = gone
         .into_iter()
@@ -35,10 +35,7 @@ fn what_belongs_to_nothing_is_removed_and_counted() {
     memory.part(5, 1, 1);
     memory.part(5, 2, 0);
     let found = look(&memory);
-    assert_eq!(
-        (found.leftovers, memory.object_count()),
-        (2 + 3 + 4 + 1 + 2, 0)
-    );
+    assert_eq!((found.leftovers, memory.count()), (2 + 3 + 4 + 1 + 2, 0));
     assert!(found.logs.is_empty() && found.unreadable.is_empty());
     // Whoever has it open finds the files.
     let states = controls
@@ -51,7 +48,7 @@ fn what_belongs_to_nothing_is_removed_and_counted() {
 #[test]
 fn an_end_that_is_closed_makes_a_context_idle() {
     for part_count in [1, 2] {
-        let memory = Scratch::new();
+        let memory = Objects::new();
         for (id, is_closed) in [(1, true), (2, false)] {
             // Closing and reopening may have been cut short on either side.
             let before = if is_closed { State::Open } else { State::Idle };
@@ -83,13 +80,13 @@ fn an_end_that_is_closed_makes_a_context_idle() {
             assert_eq!(numbers(&log.spares), spares);
         }
         assert_eq!(found.leftovers as u64, part_count - 1);
-        assert_eq!(memory.object_count() as u64, 2 + 2 + (part_count - 1));
+        assert_eq!(memory.count() as u64, 2 + 2 + (part_count - 1));
     }
 }
 
 #[test]
 fn spares_stay_and_other_parts_go() {
-    let memory = Scratch::new();
+    let memory = Objects::new();
     memory.context(1, None, State::Open);
     memory.part(1, 1, 1);
     for number in [5, 3, 4] {
@@ -101,13 +98,13 @@ fn spares_stay_and_other_parts_go() {
     Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
     let found = look(&memory);
     assert_eq!(numbers(&found.logs[0].spares), [3, 4, 5]);
-    assert_eq!((found.leftovers, memory.object_count()), (3, 1 + 4));
+    assert_eq!((found.leftovers, memory.count()), (3, 1 + 4));
 }
 
 #[test]
-fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
+fn what_was_quarantined_stays_so_with_its_spares() {
     for part_count in [1, 2] {
-        let memory = Scratch::new();
+        let memory = Objects::new();
         let control = memory.context(1, None, State::Quarantined);
         memory.part(1, 1, 1);
         for number in 2..=part_count {
@@ -124,16 +121,16 @@ fn what_was_quarantined_stays_so_and_nothing_of_it_is_removed() {
         );
         assert_eq!(numbers(&log.chain), [1]);
         assert_eq!(
-            (found.leftovers, memory.object_count() as u64),
+            (found.leftovers, memory.count() as u64),
             (0, 1 + part_count)
         );
     }
 }
 
 #[test]
-fn what_cannot_be_right_is_quarantined_and_what_is_missing_is_not() {
+fn damage_is_put_down_for_the_next_daemon() {
     for base_seq in [0, SEQ_MAX + 1] {
-        let memory = Scratch::new();
+        let memory = Objects::new();
         let control = memory.context(1, None, State::Open);
         memory.part(1, 1, base_seq);
         memory.part(1, 2, 0);
@@ -143,37 +140,35 @@ fn what_cannot_be_right_is_quarantined_and_what_is_missing_is_not() {
         assert_eq!(numbers(&found.logs[0].chain), [1]);
     }
     for base_seq in [1, SEQ_MAX] {
-        let memory = Scratch::new();
+        let memory = Objects::new();
         memory.context(1, None, State::Open);
         memory.part(1, 1, base_seq);
         memory.part(1, 2, 0);
         assert_eq!(look(&memory).logs[0].state, State::Open, "{base_seq}");
     }
-    let memory = Scratch::new();
+}
+
+#[test]
+fn a_part_that_is_missing_is_looked_for_again_at_the_next_start() {
+    let memory = Objects::new();
     let control = memory.context(1, None, State::Open);
     memory.part(1, 2, 0);
     let found = look(&memory);
     assert_eq!(found.logs[0].state, State::Quarantined);
-    assert_eq!(
-        numbers(&found.logs[0].chain),
-        [1],
-        "the part that it begins with"
-    );
-    assert_eq!(
-        control.state(),
-        Ok(State::Open),
-        "it may be there next time"
-    );
+    assert_eq!(numbers(&found.logs[0].chain), [1]);
+    assert_eq!(control.state(), Ok(State::Open));
+    memory.part(1, 1, 1);
+    assert_eq!(look(&memory).logs[0].state, State::Open);
 }
 
 #[test]
 fn a_control_object_that_cannot_be_read_stays_with_its_parts() {
-    let memory = Scratch::new();
+    let memory = Objects::new();
     memory.context(1, None, State::Open);
     memory.part(1, 1, 1);
     memory.spoil(1);
     let found = look(&memory);
-    assert_eq!((found.leftovers, memory.object_count()), (0, 2));
+    assert_eq!((found.leftovers, memory.count()), (0, 2));
     assert!(matches!(found.unreadable[..], [(of, MapError::Corrupt(_))] if of == epoch(1)));
 }
 
@@ -192,53 +187,58 @@ fn put(archive_dir: &Path, home: Epoch, of: u8) {
     std::fs::write(dir.join(name), head.encode()).expect("ours");
 }
 
-#[test]
-fn what_is_in_memory_is_not_found_in_files_once_more() {
-    let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
-    let home = |id: u8| epoch(100 + id);
-    memory.context(1, Some(home(1)), State::Open);
-    memory.part(1, 1, 1);
-    for id in [2, 3] {
-        memory.context(id, None, State::Open);
-        memory.spoil(id);
-    }
-    put(dir.path(), home(1), 1);
-    // It says so where one cannot read what is in memory.
-    put(dir.path(), home(2), 2);
-    put(dir.path(), epoch(3), 4);
-    for id in [5, 6] {
-        put(dir.path(), home(id), id);
-    }
-    for empty in [home(7), home(8)] {
-        std::fs::create_dir(dir.path().join(empty.to_string())).expect("ours");
-    }
-    let damaged = dir
-        .path()
-        .join(home(8).to_string())
-        .join(FileName::Open(1).to_string());
-    std::fs::write(damaged, [7; 4096]).expect("ours");
+/// What is found in files only, beside what was found in memory.
+fn look_in_files(memory: &Objects, dir: &Path, in_memory: &mut Found) -> Vec<Log> {
+    let found = archived(dir, &memory.options, &memory.instance, in_memory);
+    found.expect("it is there")
+}
 
-    let mut in_memory = look(&memory);
-    let found = archived(
-        dir.path(),
-        &memory.options,
-        &memory.instance,
-        &mut in_memory,
-    );
-    let found = found.expect("it is there");
+#[test]
+fn contexts_in_files_only_are_found_the_oldest_first() {
+    let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
+    for id in [1, 3, 2] {
+        put(dir.path(), epoch(100 + id), id);
+    }
+    // Without a file, and without one that can be read.
+    for nothing in [4, 5] {
+        let home = dir.path().join(epoch(nothing).to_string());
+        std::fs::create_dir(&home).expect("ours");
+        if nothing == 5 {
+            let name = FileName::Open(1).to_string();
+            std::fs::write(home.join(name), [7; 4096]).expect("ours");
+        }
+    }
+    let found = look_in_files(&memory, dir.path(), &mut Found::default());
     let found: Vec<_> = found
         .iter()
         .map(|log| (log.epoch, log.home, log.state))
         .collect();
-    // The older one first.
-    let of_files = [6, 5].map(|id| (epoch(id), Some(home(id)), State::Archived));
-    assert_eq!(found, of_files);
+    let all = [3, 2, 1].map(|id| (epoch(id), Some(epoch(100 + id)), State::Archived));
+    assert_eq!(found, all);
+}
+
+#[test]
+fn what_is_in_memory_is_not_found_in_files_once_more() {
+    let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
+    memory.context(1, Some(epoch(101)), State::Open);
+    memory.part(1, 1, 1);
+    put(dir.path(), epoch(101), 1);
+    // Where one cannot read what is in memory, the epoch is in the directory's name or in
+    // its files.
+    for id in [2, 3] {
+        memory.context(id, None, State::Open);
+        memory.spoil(id);
+    }
+    put(dir.path(), epoch(2), 4);
+    put(dir.path(), epoch(103), 3);
+    let mut in_memory = look(&memory);
+    assert!(look_in_files(&memory, dir.path(), &mut in_memory).is_empty());
     assert_eq!((in_memory.logs.len(), in_memory.leftovers), (1, 0));
 }
 
 #[test]
 fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
-    let (memory, dir) = (Scratch::new(), tempfile::tempdir().expect("a directory"));
+    let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
     for id in [1, 2, 3] {
         memory.context(id, Some(epoch(100 + id)), State::Open);
         memory.part(id, 1, 1);
@@ -249,15 +249,9 @@ fn of_a_context_whose_directory_was_set_aside_nothing_is_left() {
         std::fs::create_dir(dir.path().join(aside)).expect("ours");
     }
     let mut in_memory = look(&memory);
-    let found = archived(
-        dir.path(),
-        &memory.options,
-        &memory.instance,
-        &mut in_memory,
-    );
-    assert!(found.expect("it is there").is_empty());
+    assert!(look_in_files(&memory, dir.path(), &mut in_memory).is_empty());
     let left: Vec<_> = in_memory.logs.iter().map(|log| log.epoch).collect();
     assert_eq!((left, in_memory.leftovers), (vec![epoch(3)], 2 + 3));
-    assert_eq!(memory.object_count(), 2);
+    assert_eq!(memory.count(), 2);
     assert_eq!(std::fs::read_dir(dir.path()).expect("it stays").count(), 0);
 }

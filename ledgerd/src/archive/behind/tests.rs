@@ -9,9 +9,7 @@ use ledger_shm::object::{self, Name};
 
 use super::*;
 use crate::archive::stage::{Stage, names};
-use crate::scratch::{close, epoch};
-
-const FILE_LEN: usize = 1 << 20;
+use crate::objects::{close, epoch};
 
 /// The seqs of the valid entries of a file.
 fn held(stage: &Stage, name: FileName) -> std::ops::RangeInclusive<u64> {
@@ -44,7 +42,7 @@ fn all_parts_are_written_one_behind_the_other() {
     assert_eq!(stage.told(), (500, 500, 0));
     assert_eq!(held(&stage, FileName::Open(1)), 1..=500);
     stage.append(100);
-    stage.restart(FILE_LEN);
+    stage.restart();
     stage.keeper.advance(true).expect("room");
     assert_eq!(stage.told(), (600, 600, 0));
     assert_eq!(held(&stage, FileName::Open(1)), 1..=600);
@@ -53,7 +51,7 @@ fn all_parts_are_written_one_behind_the_other() {
 #[test]
 fn a_file_that_is_long_enough_is_finished_and_another_one_begun() {
     let mut stage = Stage::new();
-    stage.restart(4096);
+    stage.restart_with(4096);
     stage.append(200);
     stage.keeper.advance(true).expect("room");
     let finished = Home::finished(stage.keeper.home().expect("begun")).expect("it is there");
@@ -64,7 +62,6 @@ fn a_file_that_is_long_enough_is_finished_and_another_one_begun() {
         let held = held(&stage, name);
         assert_eq!(*held.start(), next, "{file}");
         next = held.end() + 1;
-        // As long as it has to be, and no longer.
         let len = stage.file(name).metadata().expect("ours").len();
         assert!((4096..2 * 4096).contains(&len), "{len}");
     }
@@ -82,11 +79,7 @@ fn a_log_that_was_closed_and_has_gone_on_is_written_to_its_end() {
     stage.append(3);
     close(&mut stage.tail);
     stage.keeper.advance(true).expect("room");
-    let first = Arc::clone(stage.tail.segment());
-    let next = stage.memory.part(1, 9, 4);
-    first.set_successor(9);
-    assert!(!stage.keeper.complete().expect("room"), "it has gone on");
-    stage.tail = crate::scratch::tail(next);
+    stage.go_on(4);
     stage.append(2);
     stage.keeper.advance(true).expect("room");
     assert_eq!(held(&stage, FileName::Open(1)), 1..=5);
@@ -101,7 +94,7 @@ fn what_is_torn_is_kept_aside_and_the_file_gone_on_with() {
     let mut file = OpenOptions::new().append(true).open(open).expect("ours");
     file.write_all(b"torn").expect("room");
     stage.append(1);
-    stage.restart(FILE_LEN);
+    stage.restart();
     stage.keeper.advance(true).expect("room");
     assert_eq!(held(&stage, FileName::Open(1)), 1..=4);
     let scan = Scan::of(&stage.file(FileName::Open(1))).expect("it is sound");
@@ -120,11 +113,14 @@ fn a_file_that_is_damaged_is_written_anew_from_memory() {
     // One that was cut, and one without a head.
     for damaged in [&before[..before.len() - 8], b"nothing"] {
         std::fs::write(stage.path(open), damaged).expect("ours");
-        stage.restart(FILE_LEN);
+        stage.restart();
+        let disk = Arc::clone(&stage.disk);
+        let turn = disk.turn.lock().expect("ours");
         stage.keeper.advance(false).expect("room");
         assert_eq!(stage.told(), (3, 3, 0));
         let failed = std::fs::read(stage.path(FileName::Failed(1))).expect("kept");
         assert_eq!(failed, damaged);
+        drop(turn);
         stage.keeper.leave().expect("room");
         assert_eq!(stage.files(), names([open]), "all of it is there");
         assert_eq!(
@@ -142,17 +138,20 @@ fn a_file_that_failed_is_kept_until_all_of_it_is_elsewhere() {
     stage.keeper.leave().expect("room");
     let (open, failed) = (FileName::Open(1), FileName::Failed(1));
     std::fs::rename(stage.path(open), stage.path(failed)).expect("ours");
-    stage.restart(FILE_LEN);
+    stage.restart();
+    let disk = Arc::clone(&stage.disk);
+    let turn = disk.turn.lock().expect("ours");
     assert!(!stage.keeper.advance(false).expect("room"));
     // What is in the one that failed is durable, and what is in the other is not yet.
     assert_eq!(stage.told(), (5, 5, 0));
     assert_eq!(stage.files(), names([failed, open]));
+    drop(turn);
     // A daemon that finds both, and as much in the other one.
     stage.append(1);
     stage.keeper.leave().expect("room");
     assert_eq!(stage.files(), names([open]));
     std::fs::copy(stage.path(open), stage.path(failed)).expect("ours");
-    stage.restart(FILE_LEN);
+    stage.restart();
     stage.keeper.advance(false).expect("room");
     assert_eq!(stage.files(), names([open]));
     assert_eq!(stage.told(), (6, 6, 0));
@@ -168,7 +167,7 @@ fn a_file_that_cannot_be_gone_on_with_is_given_up_where_no_other_has_what_was_du
         if is_elsewhere {
             std::fs::copy(stage.path(open), stage.path(failed)).expect("ours");
         }
-        stage.restart(FILE_LEN);
+        stage.restart();
         stage.disk.is_full.store(true, Ordering::Release);
         assert!(trouble(&mut stage).starts_with("cannot write the archive"));
         let expected = match is_elsewhere {
@@ -189,12 +188,16 @@ fn memory_that_does_not_reach_back_to_the_files_is_said() {
         "{said}"
     );
     assert!(stage.files().is_empty());
+}
+
+#[test]
+fn a_first_part_that_begins_nowhere_is_damaged() {
     for base_seq in [0, SEQ_MAX + 1] {
         let mut stage = Stage::new();
         object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
         stage.memory.part(1, 1, base_seq);
-        let said = trouble(&mut stage);
-        assert!(said.contains("base seq of the first part"), "{said}");
+        let trouble = stage.keeper.advance(true).expect_err("it is damaged");
+        assert!(trouble.is_damage(), "{trouble}");
     }
 }
 
@@ -203,23 +206,19 @@ fn files_that_hold_more_than_memory_are_said() {
     let mut stage = Stage::new();
     stage.append(3);
     stage.keeper.leave().expect("room");
-    // Memory as of before the last one.
-    object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
-    for count in [3, 2] {
-        stage.tail = crate::scratch::tail(stage.memory.part(1, 1, 1));
-        stage.append(count);
-        stage.restart(FILE_LEN);
-        if count == 3 {
-            stage.keeper.leave().expect("it is as long as its files");
-        } else {
-            let said = trouble(&mut stage);
-            assert!(
-                said.contains("they end with entry 3, and memory before"),
-                "{said}"
-            );
-        }
-        object::unlink(&stage.memory.instance, Name::Part(epoch(1), 1)).expect("ours");
-    }
+    let first = Name::Part(epoch(1), 1);
+    object::unlink(&stage.memory.instance, first).expect("ours");
+    stage.tail = crate::objects::tail(stage.memory.part(1, 1, 1));
+    stage.append(2);
+    stage.restart();
+    let said = trouble(&mut stage);
+    assert!(
+        said.contains("they end with entry 3, and memory before"),
+        "{said}"
+    );
+    stage.append(1);
+    stage.restart();
+    stage.keeper.leave().expect("it is as long as its files");
 }
 
 #[test]
@@ -228,9 +227,12 @@ fn another_daemon_goes_on_behind_what_is_finished() {
     stage.append(3);
     stage.keeper.finish(3).expect("room");
     stage.append(2);
-    stage.restart(FILE_LEN);
+    stage.restart();
+    let disk = Arc::clone(&stage.disk);
+    let turn = disk.turn.lock().expect("ours");
     stage.keeper.advance(false).expect("room");
     assert_eq!(stage.told(), (5, 3, 3));
+    drop(turn);
     stage.keeper.finish(5).expect("room");
     assert_eq!(held(&stage, FileName::Finished(4)), 4..=5);
     let trailer = Trailer::read(&stage.file(FileName::Finished(4))).expect("it is whole");

@@ -4,20 +4,20 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use ledger_shm::Appended;
-use ledger_shm::control::{Facts, Sizes};
+use ledger_shm::control::Facts;
 use ledger_shm::entry::{Entry, Limits, NewEntry};
 use tempfile::TempDir;
 
 use super::*;
 use crate::archive::KernelFileSystem;
-
-const EPOCH: Epoch = Epoch([7; 16]);
+use crate::archive::stage::files_in;
+use crate::objects::{epoch, facts};
 
 /// A directory that is there, and goes with this.
 fn a_home() -> (TempDir, Home) {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::new(Arc::new(KernelFileSystem));
-    let home = Home::new(dir.path().join(EPOCH.to_string()), disk);
+    let home = Home::new(dir.path().join(epoch(1).to_string()), disk);
     std::fs::create_dir(&home.dir).expect("ours");
     (dir, home)
 }
@@ -27,30 +27,16 @@ fn put(home: &Home, name: FileName, bytes: impl AsRef<[u8]>) {
 }
 
 fn names(home: &Home) -> Vec<String> {
-    let entries = std::fs::read_dir(&home.dir).expect("it is there");
-    let mut names: Vec<_> = entries
-        .map(|entry| {
-            entry
-                .expect("ours")
-                .file_name()
-                .into_string()
-                .expect("ASCII")
-        })
-        .collect();
-    names.sort();
-    names
+    files_in(&home.dir)
 }
 
 fn head(name: &str, before: Frontier) -> Head {
+    let facts = Facts {
+        name: name.into(),
+        ..facts(1)
+    };
     Head {
-        facts: Facts {
-            name: name.into(),
-            epoch: EPOCH,
-            limits: Limits::default(),
-            sizes: Sizes::default(),
-            has_foreign_writers: false,
-            created_at_ns: 1,
-        },
+        facts,
         base_lamport: before.count(),
         before,
         begun_at_ns: 2,
@@ -149,9 +135,6 @@ fn what_cannot_be_read_is_not_taken_for_nothing() {
     let name = FileName::Open(1);
     std::fs::create_dir(home.path(name)).expect("ours");
     assert!(home.unfinished(name).is_err());
-    assert!(home.set_aside().is_ok());
-    std::fs::create_dir_all(home.dir.join("in the way")).expect("ours");
-    assert!(home.set_aside().is_err());
 }
 
 #[test]
@@ -190,7 +173,7 @@ fn facts_are_those_of_the_last_file_that_has_some() {
 fn contexts_and_what_was_dropped_are_told_by_the_names_of_directories() {
     let (dir, home) = a_home();
     let path = |name: &str| dir.path().join(name);
-    let other = Epoch([8; 16]);
+    let other = epoch(8);
     let dropped = path(&format!("{other}.dropped"));
     for made in [
         dropped.clone(),
@@ -206,7 +189,7 @@ fn contexts_and_what_was_dropped_are_told_by_the_names_of_directories() {
     assert_eq!(found, [(other, dropped)]);
     let found = Home::all(dir.path(), &home.disk).expect("it is there");
     let found: Vec<_> = found.into_iter().map(|(name, of)| (name, of.dir)).collect();
-    assert_eq!(found, [(EPOCH, home.dir.clone())]);
+    assert_eq!(found, [(epoch(1), home.dir.clone())]);
 }
 
 #[test]
@@ -219,6 +202,17 @@ fn what_is_dropped_is_set_aside_and_then_removed() {
     assert_eq!(found.len(), 1);
     home.remove_aside().expect("it is there");
     assert!(!found[0].1.exists());
+}
+
+#[test]
+fn what_was_set_aside_before_is_not_written_over() {
+    let (_dir, home) = a_home();
+    home.set_aside().expect("it is there");
+    std::fs::create_dir_all(home.dir.join("in the way")).expect("ours");
+    home.set_aside().expect("what was there is empty");
+    std::fs::create_dir(&home.dir).expect("ours");
+    assert!(home.set_aside().is_err());
+    assert!(home.dir.exists());
 }
 
 #[test]
@@ -299,8 +293,18 @@ fn of_a_file_and_one_that_failed_before_the_one_that_reaches_further_is_finished
         let (expected, _) = finished(name, &none(), count, false);
         let bytes = std::fs::read(home.path(FileName::Finished(1))).expect("finished");
         assert_eq!(bytes, expected, "{of_open} {of_failed}");
-        let open = names(&home).contains(&FileName::Open(1).to_string());
-        assert!(!open, "it holds no more than the finished one");
+        // Of the other one nothing is thrown away.
+        let other = match name {
+            "open" => FileName::Failed(1).to_string(),
+            _ => format!("{}.torn-0", FileName::Open(1)),
+        };
+        assert_eq!(names(&home).len(), 2);
+        let (lost, of_lost) = match name {
+            "open" => ("failed", of_failed),
+            _ => ("open", of_open),
+        };
+        let bytes = std::fs::read(home.dir.join(other)).expect("kept");
+        assert_eq!(bytes, open(lost, &none(), of_lost));
     }
     // Alone it is finished, too.
     let (_dir, home) = a_home();

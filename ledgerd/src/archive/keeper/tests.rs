@@ -9,7 +9,13 @@ use ledger_shm::object::{MEMORY_DIR, Name};
 
 use super::*;
 use crate::archive::stage::{Stage, names};
-use crate::scratch::{close, epoch};
+use crate::objects::{close, epoch};
+
+/// What went wrong since then is to be tried again, as late as it should be.
+fn assert_retry_since(stage: &Stage, begun: Instant) {
+    let at = stage.keeper.retry_at.expect("it is to be tried again");
+    assert!(at >= begun + RETRY && at <= Instant::now() + RETRY);
+}
 
 /// What could not be written is tried again when it is next asked for.
 fn set_due(stage: &mut Stage) {
@@ -26,13 +32,17 @@ fn what_is_copied_is_durable_at_once_where_that_is_wanted() {
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_settled() && stage.keeper.is_well());
     stage.append(2);
+    let disk = Arc::clone(&stage.disk);
+    let turn = disk.turn.lock().expect("ours");
     assert!(!stage.keeper.advance(false).expect("room"));
     assert_eq!(stage.told(), (5, 3, 0));
     assert!(!stage.keeper.is_settled(), "two are not on stable storage");
     assert!(stage.keeper.is_well(), "three are");
-    while !stage.keeper.is_settled() {
+    drop(turn);
+    ledger_tests::eventually("they are, too", || {
         assert!(!stage.keeper.advance(false).expect("room"));
-    }
+        stage.keeper.is_settled().then_some(())
+    });
     assert_eq!(stage.told(), (5, 5, 0));
     assert_eq!(stage.files(), names([FileName::Open(1)]));
 }
@@ -115,7 +125,7 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     assert_eq!(stage.files(), names([FileName::Failed(1)]));
 
     // Not before its time, and not for ever.
-    assert!(stage.keeper.retry_at >= Some(begun + RETRY));
+    assert_retry_since(&stage, begun);
     stage.keeper.retry_at = Some(begun + 1000 * RETRY);
     stage.disk.is_full.store(false, Ordering::Release);
     assert!(!stage.keeper.advance(true).expect("it waits"));
@@ -125,12 +135,15 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_waiting());
     set_due(&mut stage);
+    let disk = Arc::clone(&stage.disk);
+    let turn = disk.turn.lock().expect("ours");
     assert!(!stage.keeper.advance(false).expect("room"));
     assert!(!stage.keeper.is_waiting());
     assert_eq!(stage.told(), (5, 3, 0), "what was durable stays so");
     assert!(!stage.keeper.is_well(), "nothing was kept since");
     let both = [FileName::Failed(1), FileName::Open(1)];
     assert_eq!(stage.files(), names(both));
+    drop(turn);
     stage.keeper.advance(true).expect("room");
     assert_eq!(stage.told(), (5, 5, 0));
     assert_eq!(
@@ -141,8 +154,8 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     assert!(stage.keeper.is_settled() && stage.keeper.is_well());
 }
 
-#[test]
-fn what_is_damaged_is_not_tried_again_and_what_came_before_is_kept() {
+/// A context that is damaged behind its third entry, and was found to be so after this.
+fn with_damage(before: impl FnOnce(&Stage)) -> Stage {
     let mut stage = Stage::new();
     stage.append(3);
     stage.keeper.advance(false).expect("room");
@@ -155,15 +168,32 @@ fn what_is_damaged_is_not_tried_again_and_what_came_before_is_kept() {
     part.expect("ours")
         .write_all_at(&[7; 8], at as u64)
         .expect("ours");
+    before(&stage);
     let trouble = stage.keeper.advance(false).expect_err("it is damaged");
     assert!(trouble.is_damage(), "{trouble}");
     assert!(!stage.keeper.is_waiting());
     assert!(stage.keeper.behind.is_none());
+    stage
+}
+
+#[test]
+fn what_is_damaged_is_not_tried_again_and_what_came_before_is_durable() {
+    let stage = with_damage(|_| {});
+    assert_eq!(stage.told(), (3, 3, 0));
     let scan = Scan::of(&stage.file(FileName::Open(1))).expect("it is sound");
     assert_eq!((scan.last_seq(), scan.damage), (3, None));
     assert_eq!(stage.files(), names([FileName::Open(1)]));
+}
 
-    // What is not there may be there later.
+#[test]
+fn a_file_that_fails_when_it_is_let_go_of_is_given_up() {
+    let stage = with_damage(|stage| stage.disk.is_full.store(true, Ordering::Release));
+    assert_eq!(stage.told(), (3, 0, 0));
+    assert_eq!(stage.files(), names([FileName::Failed(1)]));
+}
+
+#[test]
+fn memory_that_is_not_there_may_be_there_later() {
     let mut stage = Stage::new();
     stage.append(1);
     let name = Name::Part(epoch(1), 1);
@@ -182,6 +212,7 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
     let away = dir.with_extension("away");
     std::fs::rename(&dir, &away).expect("ours");
     let trouble = stage.keeper.advance(true).expect_err("nothing is there");
+    assert!(stage.files().is_empty());
     let said = trouble.to_string();
     assert!(
         said.contains("entries up to 3 were on stable storage"),
@@ -197,20 +228,36 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
 }
 
 #[test]
-fn after_a_panic_it_begins_again_from_the_files() {
+fn a_log_that_has_gone_on_is_not_complete() {
     let mut stage = Stage::new();
     stage.append(3);
+    close(&mut stage.tail);
+    stage.keeper.advance(true).expect("room");
+    stage.go_on(4);
+    // Seen from where it was closed.
+    let behind = stage.keeper.behind.as_mut().expect("it has begun");
+    assert!(!behind.complete().expect("room"));
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+}
+
+#[test]
+fn after_a_panic_it_begins_again_from_the_files() {
+    let mut stage = Stage::new();
+    stage.append(2);
+    stage.keeper.finish(2).expect("room");
+    stage.append(1);
     stage.keeper.advance(true).expect("room");
     let begun = Instant::now();
     let trouble = stage.keeper.panicked(&String::from("on purpose"));
     let said = trouble.to_string();
     assert!(said.contains("panicked: on purpose"), "{said}");
-    assert!(stage.keeper.retry_at >= Some(begun + RETRY));
+    assert_retry_since(&stage, begun);
     // What it has written may be wrong, though the disk has kept it.
-    assert_eq!(stage.files(), names([FileName::Failed(1)]));
+    let (finished, failed) = (FileName::Finished(1), FileName::Failed(3));
+    assert_eq!(stage.files(), names([finished, failed]));
     stage.append(1);
     set_due(&mut stage);
     stage.keeper.advance(true).expect("room");
-    assert_eq!(stage.told(), (4, 4, 0));
-    assert_eq!(stage.files(), names([FileName::Open(1)]));
+    assert_eq!(stage.told(), (4, 4, 2));
+    assert_eq!(stage.files(), names([finished, FileName::Open(3)]));
 }

@@ -1,5 +1,4 @@
-//! For unit tests: memory of an instance of its own, with contexts as a daemon or its death
-//! leaves them.
+//! For unit tests: objects of an instance of its own, as a daemon or its death leaves them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,17 +20,18 @@ use crate::options::Options;
 pub(crate) const EARLIER: u64 = 8;
 
 /// Is removed when it is dropped.
-pub(crate) struct Scratch {
+pub(crate) struct Objects {
     pub(crate) instance: Instance,
     pub(crate) options: Options,
 }
 
-impl Scratch {
-    pub(crate) fn new() -> Scratch {
+impl Objects {
+    pub(crate) fn new() -> Objects {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // What a test leaves that is killed, those of `tests/it` remove: they know it by this.
         let name = format!("t_{}_unit_{number}", std::process::id());
-        Scratch {
+        Objects {
             instance: Instance::own(&name).expect("a valid name"),
             options: Options::new(&name),
         }
@@ -75,12 +75,12 @@ impl Scratch {
         file.write_all_at(&[7; 8], 0).expect("it has a magic");
     }
 
-    pub(crate) fn object_count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         object::list(&self.instance).expect("memory").len()
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Objects {
     fn drop(&mut self) {
         for name in object::list(&self.instance).into_iter().flatten() {
             let _ = object::unlink(&self.instance, name);
