@@ -6,6 +6,8 @@
 
 mod archiver;
 mod behind;
+#[cfg(test)]
+mod by_hand;
 mod disk;
 mod file_system;
 mod home;

@@ -217,3 +217,6 @@ impl Cleaner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

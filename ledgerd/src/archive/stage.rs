@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +14,7 @@ use ledger_shm::{Clock, Control, NewEntry, Parts, Segment, Tail};
 use tempfile::TempDir;
 
 use super::Marks;
+use super::by_hand::files_in;
 use super::disk::Disk;
 use super::file_system::FileSystem;
 use super::keeper::Keeper;
@@ -181,17 +182,6 @@ fn keeper(
         file_len,
         syncer,
     )
-}
-
-/// What is in a directory, by name; nothing if it is not there.
-pub(super) fn files_in(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten();
-    let names = entries.map(|entry| entry.expect("ours").file_name());
-    let mut names: Vec<_> = names
-        .map(|name| name.into_string().expect("ASCII"))
-        .collect();
-    names.sort();
-    names
 }
 
 pub(super) fn names<const N: usize>(names: [FileName; N]) -> [String; N] {

@@ -1,80 +1,10 @@
 //! What is found in a directory, and what becomes of it.
 
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
-
-use ledger_shm::Appended;
-use ledger_shm::control::Facts;
-use ledger_shm::entry::{Entry, Limits, NewEntry};
-use tempfile::TempDir;
 
 use super::*;
-use crate::archive::KernelFileSystem;
-use crate::archive::stage::files_in;
-use crate::objects::{epoch, facts};
-
-/// A directory that is there, and goes with this.
-fn a_home() -> (TempDir, Home) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let disk = Disk::new(Arc::new(KernelFileSystem));
-    let home = Home::new(dir.path().join(epoch(1).to_string()), disk);
-    std::fs::create_dir(&home.dir).expect("ours");
-    (dir, home)
-}
-
-fn put(home: &Home, name: FileName, bytes: impl AsRef<[u8]>) {
-    std::fs::write(home.path(name), bytes).expect("ours");
-}
-
-fn names(home: &Home) -> Vec<String> {
-    files_in(&home.dir)
-}
-
-fn head(name: &str, before: Frontier) -> Head {
-    let facts = Facts {
-        name: name.into(),
-        ..facts(1)
-    };
-    Head {
-        facts,
-        base_lamport: before.count(),
-        before,
-        begun_at_ns: 2,
-        snapshot: None,
-    }
-}
-
-/// A file behind these entries, with so many more.
-fn writer(name: &str, before: &Frontier, count: u64) -> FileWriter<Vec<u8>> {
-    let mut writer = FileWriter::begin(Vec::new(), &head(name, before.clone())).expect("memory");
-    for seq in (before.count() + 1..).take(count as usize) {
-        let appended = Appended {
-            seq,
-            lamport: seq,
-            appended_at_ns: seq,
-        };
-        let record = NewEntry::new("key", b"payload").record(&appended, &Limits::default());
-        let record = record.expect("within all limits");
-        let entry = Entry::from_bytes(&record).expect("just made");
-        writer.push(&entry).expect("memory");
-    }
-    writer
-}
-
-fn open(name: &str, before: &Frontier, count: u64) -> Vec<u8> {
-    writer(name, before, count).into_target()
-}
-
-/// A file that has its end, and the tree with it.
-fn finished(name: &str, before: &Frontier, count: u64, is_complete: bool) -> (Vec<u8>, Frontier) {
-    let finished = writer(name, before, count).finish(is_complete);
-    let finished = finished.expect("memory");
-    (finished.target, finished.tree)
-}
-
-fn none() -> Frontier {
-    Frontier::default()
-}
+use crate::archive::by_hand::{a_home, finished, head, names, none, open, put};
+use crate::objects::epoch;
 
 #[test]
 fn files_are_found_by_their_names_in_the_order_of_their_entries() {
