@@ -52,7 +52,12 @@ impl Objects {
     }
 
     pub(crate) fn part(&self, id: u8, number: u64, base_seq: u64) -> Segment {
-        let geometry = Geometry::of_len(16 << 10);
+        self.part_of(id, number, base_seq, 16 << 10)
+    }
+
+    /// As that, of so many bytes.
+    pub(crate) fn part_of(&self, id: u8, number: u64, base_seq: u64, len: usize) -> Segment {
+        let geometry = Geometry::of_len(len);
         let base_lamport = base_seq.saturating_sub(1);
         let made = make(
             &self.instance,

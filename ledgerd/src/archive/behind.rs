@@ -313,17 +313,16 @@ impl Behind {
 
     fn remove_failed(&mut self) {
         // One at a time, of which hardly ever there is one: no look at the directory.
-        let failed = FileName::Failed(self.first_seq());
-        let _ = self.home.disk.remove(&self.home.dir, failed);
+        if let Some(first_seq) = self.first_seq() {
+            let failed = FileName::Failed(first_seq);
+            let _ = self.home.disk.remove(&self.home.dir, failed);
+        }
     }
 
-    /// The seq of the first entry of the open file, or of the one that is begun next.
-    fn first_seq(&self) -> u64 {
-        let begun = self
-            .open
-            .as_ref()
-            .map(|open| open.next_seq() - open.count());
-        begun.unwrap_or(self.archived_seq + 1)
+    /// The seq of the first entry of the open file, if there is one.
+    fn first_seq(&self) -> Option<u64> {
+        let open = self.open.as_ref();
+        open.map(|open| open.next_seq() - open.count())
     }
 
     /// Ends the open file, if it is so long that another daemon should not have to scan
@@ -352,8 +351,7 @@ impl Behind {
 
     /// Ends the open file: its trailer, then stable storage, then its name.
     pub(super) fn finish_open(&mut self, is_complete: bool) -> Result<(), Trouble> {
-        let first_seq = self.first_seq();
-        let Some(open) = self.open.take() else {
+        let Some((first_seq, open)) = self.first_seq().zip(self.open.take()) else {
             return Ok(());
         };
         let finish = || {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use ledger_shm::file::FileName;
 use ledger_shm::{Clock, Control, NewEntry, Parts, Segment, Tail};
 use tempfile::TempDir;
 
+use super::KernelFileSystem;
 use super::Marks;
 use super::by_hand::files_in;
 use super::disk::Disk;
@@ -33,6 +34,13 @@ pub(super) struct Governed {
 }
 
 impl FileSystem for Governed {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        match self.is_full.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => KernelFileSystem.create(path),
+        }
+    }
+
     fn sync(&self, file: &File) -> io::Result<()> {
         let _turn = self.turn.lock().expect("nobody panics with it");
         match self.is_full.load(Ordering::Acquire) {
@@ -80,14 +88,14 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new() -> Stage {
-        Stage::beginning_at(1)
+        Stage::with(1, 16 << 10)
     }
 
-    /// With a first part that begins with this seq.
-    pub(super) fn beginning_at(first_seq: u64) -> Stage {
+    /// With a first part that begins with this seq and has so many bytes.
+    pub(super) fn with(first_seq: u64, len: usize) -> Stage {
         let (memory, archive) = (Objects::new(), tempfile::tempdir().expect("a directory"));
         let control = memory.context(1, Some(epoch(1)), State::Open);
-        let tail = tail(memory.part(1, 1, first_seq));
+        let tail = tail(memory.part_of(1, 1, first_seq, len));
         let spares = FIRST_SPARE..NEXT_PART;
         let spares = spares.map(|number| Arc::new(memory.part(1, number, 0)));
         let spares = Spares(spares.collect());
@@ -130,8 +138,13 @@ impl Stage {
     }
 
     pub(super) fn append(&mut self, count: usize) {
+        self.append_all(count, b"payload");
+    }
+
+    /// So many entries, of this payload each.
+    pub(super) fn append_all(&mut self, count: usize, payload: &[u8]) {
         for _ in 0..count {
-            let entry = NewEntry::new("key", b"payload");
+            let entry = NewEntry::new("key", payload);
             let limits = Limits::default();
             let appended = self
                 .tail

@@ -288,6 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn what_has_waited_for_long_is_due() {
+        let mut file = file_on(Arc::new(FailingOnce::default()), PIECE.len(), 0);
+        assert!(!file.is_due(), "nothing waits");
+        let now = Instant::now();
+        for (since, is_due) in [
+            (now + UNSYNCED_FOR_MAX, false),
+            (now - UNSYNCED_FOR_MAX, true),
+        ] {
+            file.unsynced_since = Some(since);
+            assert_eq!(file.is_due(), is_due);
+        }
+    }
+
+    #[test]
     fn what_is_written_is_brought_there_in_pieces() {
         let (given, held) = mpsc::sync_channel(0);
         let held = Held(Mutex::new(held));

@@ -134,27 +134,39 @@ fn a_file_that_is_damaged_is_written_anew_from_memory() {
 #[test]
 fn a_file_that_failed_is_kept_until_all_of_it_is_elsewhere() {
     let mut stage = Stage::new();
-    stage.append(5);
+    stage.append(2);
+    stage.keeper.finish(2).expect("room");
+    stage.append(3);
     stage.keeper.leave().expect("room");
-    let (open, failed) = (FileName::Open(1), FileName::Failed(1));
+    let (first, open, failed) = (
+        FileName::Finished(1),
+        FileName::Open(3),
+        FileName::Failed(3),
+    );
     std::fs::rename(stage.path(open), stage.path(failed)).expect("ours");
     stage.restart();
     let disk = Arc::clone(&stage.disk);
     let turn = disk.turn.lock().expect("ours");
     assert!(!stage.keeper.advance(false).expect("room"));
     // What is in the one that failed is durable, and what is in the other is not yet.
-    assert_eq!(stage.told(), (5, 5, 0));
-    assert_eq!(stage.files(), names([failed, open]));
+    assert_eq!(stage.told(), (5, 5, 2));
+    assert_eq!(stage.files(), names([first, failed, open]));
     drop(turn);
     // A daemon that finds both, and as much in the other one.
     stage.append(1);
     stage.keeper.leave().expect("room");
-    assert_eq!(stage.files(), names([open]));
+    assert_eq!(stage.files(), names([first, open]));
     std::fs::copy(stage.path(open), stage.path(failed)).expect("ours");
     stage.restart();
     stage.keeper.advance(false).expect("room");
-    assert_eq!(stage.files(), names([open]));
-    assert_eq!(stage.told(), (6, 6, 0));
+    assert_eq!(stage.files(), names([first, open]));
+    assert_eq!(stage.told(), (6, 6, 2));
+    // Or whose file is finished.
+    stage.keeper.leave().expect("room");
+    std::fs::rename(stage.path(open), stage.path(failed)).expect("ours");
+    stage.restart();
+    stage.keeper.finish(6).expect("room");
+    assert_eq!(stage.files(), names([first, FileName::Finished(3)]));
 }
 
 #[test]
@@ -180,7 +192,7 @@ fn a_file_that_cannot_be_gone_on_with_is_given_up_where_no_other_has_what_was_du
 
 #[test]
 fn memory_that_does_not_reach_back_to_the_files_is_said() {
-    let mut stage = Stage::beginning_at(5);
+    let mut stage = Stage::with(5, 16 << 10);
     stage.append(1);
     let said = trouble(&mut stage);
     assert!(
@@ -237,4 +249,44 @@ fn another_daemon_goes_on_behind_what_is_finished() {
     assert_eq!(held(&stage, FileName::Finished(4)), 4..=5);
     let trailer = Trailer::read(&stage.file(FileName::Finished(4))).expect("it is whole");
     assert!(!trailer.is_complete);
+}
+
+#[test]
+fn much_is_copied_in_turns_and_finished_when_it_is_left() {
+    let mut stage = Stage::with(1, 16 << 20);
+    stage.append_all(9, &[7; 1 << 20]);
+    assert!(stage.keeper.advance(false).expect("room"));
+    assert_eq!(stage.told(), (8, 8, 8), "each is as long as a file");
+    assert!(!stage.keeper.advance(false).expect("room"));
+    // Of so many bytes another daemon should not have to look at each.
+    let mut stage = Stage::with(1, 16 << 20);
+    stage.append_all(2, &[7; 400 << 10]);
+    stage.restart_with(2 << 20);
+    stage.keeper.leave().expect("room");
+    assert_eq!(stage.files(), names([FileName::Open(1)]));
+    stage.append_all(1, &[7; 400 << 10]);
+    stage.keeper.leave().expect("room");
+    assert_eq!(stage.files(), names([FileName::Finished(1)]));
+}
+
+#[test]
+fn what_is_in_the_place_of_a_new_file_is_kept_aside() {
+    let mut stage = Stage::new();
+    stage.append(1);
+    std::fs::create_dir(stage.dir()).expect("ours");
+    std::fs::write(stage.path(FileName::Open(1)), "cut short").expect("ours");
+    stage.keeper.advance(true).expect("room");
+    assert_eq!(held(&stage, FileName::Open(1)), 1..=1);
+    let aside = stage.dir().join("00000000000000000001.open.torn-0");
+    assert_eq!(std::fs::read(aside).expect("kept"), b"cut short");
+}
+
+#[test]
+fn why_a_file_cannot_be_begun_is_said() {
+    let mut stage = Stage::new();
+    stage.append(1);
+    stage.disk.is_full.store(true, Ordering::Release);
+    let said = trouble(&mut stage);
+    let why = std::io::ErrorKind::StorageFull.to_string();
+    assert!(said.contains(&why), "{said}");
 }
