@@ -149,3 +149,6 @@ fn remove(dir: &Path, disk: &Disk) {
         tracing::warn!(%dir, %error, "cannot remove what is not loaded; the next start does");
     }
 }
+
+#[cfg(test)]
+mod tests;
