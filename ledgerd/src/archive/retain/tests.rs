@@ -1,7 +1,9 @@
 //! Which files may go, and that they do.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
-use crate::archive::by_hand::{a_home, names, none, put_ten};
+use crate::archive::by_hand::{a_home, finished as whole, names, none, put, put_ten};
 use crate::options::{ContextRules, Retention};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -75,13 +77,18 @@ fn a_file_may_go_when_there_are_enough_entries_behind_it() {
 
 #[test]
 fn a_file_may_go_when_there_are_enough_bytes_behind_it() {
-    let (one, all) = (file_len(), 4 * file_len());
-    for (len, least) in [(all, 0), (1, 3), (0, 3)] {
-        assert_eq!(outdated(bytes(len)), least, "{len}");
-    }
-    // Trees grow a little from one to the next.
-    for (len, expected) in [(one * 5 / 2, 1), (one * 3 / 2, 2), (one / 2, 3)] {
-        assert_eq!(outdated(bytes(len)), expected, "{len}");
+    let (dir, home) = a_home();
+    put_all(&home, &[HOUR; 4]);
+    let lens = [1, 11, 21, 31].map(|first_seq| {
+        let found = std::fs::metadata(home.path(FileName::Finished(first_seq)));
+        found.expect("it is there").len()
+    });
+    for may_go in 1..=3 {
+        let behind = lens[may_go..].iter().sum();
+        for (len, expected) in [(behind, may_go), (behind + 1, may_go - 1)] {
+            let outdated = cleaner(dir.path(), bytes(len)).outdated(&home);
+            assert_eq!(outdated.expect("they are whole").len(), expected, "{len}");
+        }
     }
 }
 
@@ -130,6 +137,19 @@ fn the_last_file_stays() {
 }
 
 #[test]
+fn the_last_entry_stays_though_a_file_without_one_follows() {
+    let (dir, home) = a_home();
+    let tree = put_ten(&home, "log", &none(), 1);
+    put(
+        &home,
+        FileName::Finished(11),
+        whole("log", &tree, 0, true).0,
+    );
+    let outdated = cleaner(dir.path(), entries(0)).outdated(&home);
+    assert_eq!(outdated.expect("they are whole"), []);
+}
+
+#[test]
 fn nothing_goes_where_a_file_is_missing_until_it_is_back() {
     let (dir, home) = a_home();
     put_all(&home, &[HOUR; 3]);
@@ -137,6 +157,8 @@ fn nothing_goes_where_a_file_is_missing_until_it_is_back() {
     std::fs::rename(&there, &away).expect("ours");
     let mut cleaner = cleaner(dir.path(), entries(0));
     assert!(matches!(cleaner.outdated(&home), Err(MapError::Corrupt(_))));
+    let all = self::cleaner(dir.path(), entries(u64::MAX));
+    assert_eq!(all.outdated(&home).expect("nothing is to go"), []);
     while cleaner.work(Instant::now(), |_| false) {}
     assert_eq!(names(&home).len(), 2);
     let said = cleaner.said[&home.dir].clone();
@@ -195,8 +217,8 @@ fn a_context_that_is_gone_is_no_trouble() {
     cleaner.look_at(&home);
     while cleaner.work(Instant::now(), |_| false) {}
     assert!(cleaner.said.is_empty());
-    std::fs::write(&home.dir, "").expect("ours");
+    symlink(&home.dir, &home.dir).expect("ours");
     cleaner.look_at(&home);
     while cleaner.work(Instant::now(), |_| false) {}
-    assert!(cleaner.said.contains_key(&home.dir), "that is no directory");
+    assert!(cleaner.said.contains_key(&home.dir), "that leads nowhere");
 }
