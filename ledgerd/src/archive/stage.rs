@@ -13,13 +13,12 @@ use ledger_shm::file::FileName;
 use ledger_shm::{Clock, Control, NewEntry, Parts, Segment, Tail};
 use tempfile::TempDir;
 
-use super::KernelFileSystem;
-use super::Marks;
 use super::by_hand::files_in;
 use super::disk::Disk;
 use super::file_system::FileSystem;
 use super::keeper::Keeper;
 use super::synced_file::Syncer;
+use super::{KernelFileSystem, Marks};
 use crate::objects::{Objects, epoch, tail};
 
 const FILE_LEN: usize = 1 << 20;
@@ -51,7 +50,6 @@ impl FileSystem for Governed {
 }
 
 /// The parts that can follow.
-#[derive(Default)]
 struct Spares(Vec<Arc<Segment>>);
 
 impl Parts for Spares {
