@@ -68,7 +68,7 @@ pub struct Instance {
     name: String,
     runtime_dir: PathBuf,
     daemon: Option<Process>,
-    /// Hears what the daemon says, until it ends; whether it has panicked.
+    /// Hears what the daemon says, until it ends.
     heard: Option<JoinHandle<Vec<String>>>,
 }
 
@@ -301,8 +301,8 @@ impl Instance {
         ended
     }
 
-    /// Also a thread that has panicked, and that the daemon goes on without, is none that
-    /// should have.
+    /// What the daemon has said. Also a thread that has panicked, and that the daemon goes on
+    /// without, is none that should have.
     fn check_heard(&mut self) -> Vec<String> {
         let heard = self.heard.take().expect("it said that it listens");
         let heard = heard.join().expect("it only listens");

@@ -212,29 +212,23 @@ fn of_a_file_and_one_that_failed_before_the_one_that_reaches_further_is_finished
             open("failed", &none(), of_failed),
         );
         let recovered = home.recover().expect("both are valid");
-        let (name, count) = match of_open >= of_failed {
-            true => ("open", of_open),
-            false => ("failed", of_failed),
-        };
-        assert_eq!(
-            (&*recovered.facts.name, recovered.tree.count()),
-            (name, count)
+        let (failed, torn) = (
+            FileName::Failed(1).to_string(),
+            "00000000000000000001.open.torn-0",
         );
+        let ((name, count), (other, of_other), kept_as) = match of_open >= of_failed {
+            true => (("open", of_open), ("failed", of_failed), failed.as_str()),
+            false => (("failed", of_failed), ("open", of_open), torn),
+        };
+        let found = (&*recovered.facts.name, recovered.tree.count());
+        assert_eq!(found, (name, count));
         let (expected, _) = finished(name, &none(), count, false);
         let bytes = std::fs::read(home.path(FileName::Finished(1))).expect("finished");
         assert_eq!(bytes, expected, "{of_open} {of_failed}");
         // Of the other one nothing is thrown away.
-        let other = match name {
-            "open" => FileName::Failed(1).to_string(),
-            _ => format!("{}.torn-0", FileName::Open(1)),
-        };
         assert_eq!(names(&home).len(), 2);
-        let (lost, of_lost) = match name {
-            "open" => ("failed", of_failed),
-            _ => ("open", of_open),
-        };
-        let bytes = std::fs::read(home.dir.join(other)).expect("kept");
-        assert_eq!(bytes, open(lost, &none(), of_lost));
+        let bytes = std::fs::read(home.dir.join(kept_as)).expect("kept");
+        assert_eq!(bytes, open(other, &none(), of_other));
     }
     // Alone it is finished, too.
     let (_dir, home) = a_home();
