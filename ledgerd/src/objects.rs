@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -72,12 +72,16 @@ impl Objects {
 
     /// Makes the control object of a context one of something else.
     pub(crate) fn spoil(&self, id: u8) {
-        let name = Name::Control(epoch(id)).in_instance(&self.instance);
         let file = File::options()
             .write(true)
-            .open(Path::new(MEMORY_DIR).join(name));
+            .open(self.path(Name::Control(epoch(id))));
         let file = file.expect("ours");
         file.write_all_at(&[7; 8], 0).expect("it has a magic");
+    }
+
+    /// Where an object is a file.
+    pub(crate) fn path(&self, name: Name) -> PathBuf {
+        Path::new(MEMORY_DIR).join(name.in_instance(&self.instance))
     }
 
     pub(crate) fn count(&self) -> usize {

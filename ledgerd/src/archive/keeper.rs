@@ -159,6 +159,13 @@ impl Keeper {
         self.retry_at.is_none() && self.behind.as_ref().is_none_or(Behind::is_proven)
     }
 
+    /// What could not be written is tried again when it is next asked for.
+    #[cfg(test)]
+    pub(super) fn set_due(&mut self) {
+        assert!(self.is_waiting());
+        self.retry_at = Some(Instant::now());
+    }
+
     /// Something panicked on the way: what it knew of the files may be wrong.
     pub(super) fn panicked(&mut self, panic: &(dyn Any + Send)) -> Trouble {
         self.let_go(true);

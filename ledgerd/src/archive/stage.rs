@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
 use ledger_shm::error::Full;
 use ledger_shm::file::FileName;
+use ledger_shm::object::Name;
 use ledger_shm::{Clock, Control, NewEntry, Parts, Segment, Tail};
 use tempfile::TempDir;
 
@@ -20,6 +22,7 @@ use super::keeper::Keeper;
 use super::synced_file::Syncer;
 use super::{KernelFileSystem, Marks};
 use crate::objects::{Objects, epoch, tail};
+use crate::options::Options;
 
 const FILE_LEN: usize = 1 << 20;
 const FIRST_SPARE: u64 = 2;
@@ -151,6 +154,31 @@ impl Stage {
         }
     }
 
+    /// An entry that cannot be read: its slot is spoilt.
+    pub(super) fn append_spoilt(&mut self) {
+        self.append(1);
+        let segment = self.tail.segment();
+        let part = self.memory.path(Name::Part(epoch(1), segment.part()));
+        let part = File::options().write(true).open(part);
+        let index = self.tail.next_seq() - 1 - segment.base_seq();
+        let at = segment.geometry().index_offset as u64 + index * 8;
+        part.expect("ours")
+            .write_all_at(&[7; 8], at)
+            .expect("it is there");
+    }
+
+    /// Of a daemon that writes it behind.
+    pub(super) fn options(&self) -> Options {
+        let mut options = self.memory.options.clone();
+        options.file_system = Arc::clone(&self.disk) as _;
+        options
+    }
+
+    /// Where the files of all contexts are.
+    pub(super) fn archive_dir(&self) -> PathBuf {
+        self.archive.path().to_owned()
+    }
+
     /// Where its files are.
     pub(super) fn dir(&self) -> PathBuf {
         self.archive.path().join(epoch(1).to_string())
@@ -171,8 +199,16 @@ impl Stage {
 
     /// Up to where others are told that it is archived, durable and finished.
     pub(super) fn told(&self) -> (u64, u64, u64) {
-        let (archived, durable) = (self.control.archived_seq(), self.control.durable_seq());
-        (archived, durable, self.marks.finished_seq())
+        let finished_seq = self.marks.finished_seq();
+        (self.archived_seq(), self.durable_seq(), finished_seq)
+    }
+
+    pub(super) fn archived_seq(&self) -> u64 {
+        self.control.archived_seq()
+    }
+
+    pub(super) fn durable_seq(&self) -> u64 {
+        self.control.durable_seq()
     }
 }
 

@@ -1,11 +1,9 @@
 //! One context, step by step, while its disk takes things or does not.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use ledger_shm::file::{FileName, Scan, Trailer};
-use ledger_shm::object::{MEMORY_DIR, Name};
+use ledger_shm::object::Name;
 
 use super::*;
 use crate::archive::stage::{Stage, names};
@@ -15,12 +13,6 @@ use crate::objects::{close, epoch};
 fn assert_retry_since(stage: &Stage, begun: Instant) {
     let at = stage.keeper.retry_at.expect("it is to be tried again");
     assert!(at >= begun + RETRY && at <= Instant::now() + RETRY);
-}
-
-/// What could not be written is tried again when it is next asked for.
-fn set_due(stage: &mut Stage) {
-    assert!(stage.keeper.is_waiting());
-    stage.keeper.retry_at = Some(Instant::now());
 }
 
 #[test]
@@ -134,7 +126,7 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     stage.keeper.leave().expect("it waits");
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_waiting());
-    set_due(&mut stage);
+    stage.keeper.set_due();
     let disk = Arc::clone(&stage.disk);
     let turn = disk.turn.lock().expect("ours");
     assert!(!stage.keeper.advance(false).expect("room"));
@@ -159,15 +151,7 @@ fn with_damage(before: impl FnOnce(&Stage)) -> Stage {
     let mut stage = Stage::new();
     stage.append(3);
     stage.keeper.advance(false).expect("room");
-    let name = Name::Part(epoch(1), 1).in_instance(&stage.memory.instance);
-    let part = File::options()
-        .write(true)
-        .open(Path::new(MEMORY_DIR).join(name));
-    stage.append(1);
-    let at = stage.tail.segment().geometry().index_offset + 3 * 8;
-    part.expect("ours")
-        .write_all_at(&[7; 8], at as u64)
-        .expect("ours");
+    stage.append_spoilt();
     before(&stage);
     let trouble = stage.keeper.advance(false).expect_err("it is damaged");
     assert!(trouble.is_damage(), "{trouble}");
@@ -222,7 +206,7 @@ fn files_that_do_not_go_with_memory_are_not_gone_on_with() {
     assert!(stage.keeper.is_waiting() && !trouble.is_damage());
     std::fs::rename(&away, &dir).expect("ours");
     stage.append(1);
-    set_due(&mut stage);
+    stage.keeper.set_due();
     stage.keeper.advance(true).expect("they are back");
     assert_eq!(stage.told(), (4, 4, 0));
 }
@@ -256,7 +240,7 @@ fn after_a_panic_it_begins_again_from_the_files() {
     let (finished, failed) = (FileName::Finished(1), FileName::Failed(3));
     assert_eq!(stage.files(), names([finished, failed]));
     stage.append(1);
-    set_due(&mut stage);
+    stage.keeper.set_due();
     stage.keeper.advance(true).expect("room");
     assert_eq!(stage.told(), (4, 4, 2));
     assert_eq!(stage.files(), names([finished, FileName::Open(3)]));
