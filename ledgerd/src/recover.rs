@@ -259,8 +259,11 @@ fn find_parts(
             // Somebody may have it mapped, and name it yet.
             Err(error) => return Err(error),
         }
-        object::unlink(instance, Name::Part(log.epoch, number))?;
-        *leftovers += 1;
+        // What belongs to nothing may have, before the damage.
+        if !was_quarantined {
+            object::unlink(instance, Name::Part(log.epoch, number))?;
+            *leftovers += 1;
+        }
     }
     log.spares.sort_by_key(|part| part.number);
     if was_quarantined {

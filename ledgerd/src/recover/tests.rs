@@ -128,6 +128,19 @@ fn what_was_quarantined_stays_so_with_its_spares() {
 }
 
 #[test]
+fn nothing_is_removed_of_what_is_damaged() {
+    let memory = Objects::new();
+    memory.context(1, None, State::Quarantined);
+    memory.part(1, 1, 1);
+    memory.part(1, 2, 1000);
+    memory.part(1, 3, 0).withdraw().expect("a spare");
+    let unfinished = Name::Part(epoch(1), 4);
+    Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
+    let found = look(&memory);
+    assert_eq!((found.leftovers, memory.count()), (0, 1 + 4));
+}
+
+#[test]
 fn damage_is_put_down_for_the_next_daemon() {
     for base_seq in [0, SEQ_MAX + 1] {
         let memory = Objects::new();
