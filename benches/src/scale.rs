@@ -146,12 +146,8 @@ fn floor(ledger: &Ledger) -> f64 {
     let names = object::list(ledger.instance()).expect("listed");
     let look = |names: &[object::Name]| {
         for name in names {
-            let path = format!(
-                "{}/{}",
-                object::MEMORY_DIR,
-                name.in_instance(ledger.instance())
-            );
-            let file = std::fs::File::open(path).expect("nobody removes it");
+            let file =
+                std::fs::File::open(name.path_in(ledger.instance())).expect("nobody removes it");
             let read = std::os::unix::fs::FileExt::read_at(&file, &mut [0; 4096], 0);
             read.expect("readable");
         }

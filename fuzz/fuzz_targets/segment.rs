@@ -4,12 +4,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use ledger_shm::fork::Generation;
 use ledger_shm::format::SEGMENT_HEADER_LEN;
-use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name, Object, unlink};
+use ledger_shm::object::{Epoch, Instance, Name, Object, unlink};
 use ledger_shm::read::{Cursor, Filter, Found, Link};
 use ledger_shm::segment::Geometry;
 use ledger_shm::{Segment, Tail};
@@ -27,8 +26,8 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let geometry = Geometry::of_len(16 << 10);
     let object = Object::create(&instance, name, geometry.segment_len).expect("room");
     let segment = Segment::format(&object, [1; 16], 1, geometry, 1, 0).expect("fresh");
-    let path = Path::new(MEMORY_DIR).join(name.in_instance(&instance));
-    let file = OpenOptions::new().write(true).open(path).expect("ours");
+    let file = OpenOptions::new().write(true).open(name.path_in(&instance));
+    let file = file.expect("ours");
     unlink(&instance, name).expect("ours");
     Target {
         file,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_shm::control::Facts;
 use ledger_shm::file::{FileName, Head, Scan, Trailer, finished_in};
-use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, MapError, Name, Object};
+use ledger_shm::object::{Epoch, Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
 use ledger_shm::{Control, Corrupt, Segment};
 
@@ -175,7 +175,7 @@ impl Known {
 /// Where the instance's files are, as its daemon said in the object that it locks; the
 /// default if none has since memory was lost.
 pub(crate) fn archive_dir(instance: &Instance) -> io::Result<Option<PathBuf>> {
-    let lock = Path::new(MEMORY_DIR).join(Name::Lock.in_instance(instance));
+    let lock = Name::Lock.path_in(instance);
     match own_file(instance, &lock) {
         Ok((file, _)) => {
             let mut said = Vec::new();

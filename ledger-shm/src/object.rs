@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 #[cfg(not(loom))]
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -45,6 +45,8 @@ pub const MEMORY_DIR: &str = "/dev/shm";
 /// let name = Name::Lock.in_instance(&instance);
 /// assert_eq!(name, "ledger-1000-tests-lock");
 /// assert_eq!(Name::parse(&instance, &name), Some(Name::Lock));
+/// let path = Name::Lock.path_in(&instance);
+/// assert_eq!(path.to_str(), Some("/dev/shm/ledger-1000-tests-lock"));
 /// # Ok::<(), ledger_shm::object::InvalidInstance>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +68,11 @@ impl Name {
             Name::Control(epoch) => format!("ledger-{uid}-{name}-{epoch}-control"),
             Name::Part(epoch, part) => format!("ledger-{uid}-{name}-{epoch}-{part}"),
         }
+    }
+
+    /// Where it lies as a file.
+    pub fn path_in(self, instance: &Instance) -> PathBuf {
+        Path::new(MEMORY_DIR).join(self.in_instance(instance))
     }
 
     /// The object that a file name means, if it is one of this instance's.

@@ -10,12 +10,12 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ledger_client::place;
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
-use ledger_shm::object::{self, Instance, MEMORY_DIR, Name};
+use ledger_shm::object::{self, Instance, Name};
 use ledger_shm::{Control, Tail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -57,7 +57,7 @@ impl Lock {
         let memory = |error: nix::Error| StartError::Memory {
             source: error.into(),
         };
-        let path = path(instance, Name::Lock);
+        let path = Name::Lock.path_in(instance);
         let object = format!("/{}", Name::Lock.in_instance(instance));
         loop {
             let fd = nix::sys::mman::shm_open(
@@ -102,10 +102,6 @@ impl Lock {
         self.file.0.write_all_at(&said, 0)?;
         self.file.0.set_len(said.len() as u64)
     }
-}
-
-fn path(instance: &Instance, name: Name) -> PathBuf {
-    Path::new(MEMORY_DIR).join(name.in_instance(instance))
 }
 
 /// Who says that it holds the lock.
@@ -191,7 +187,7 @@ pub fn purge(instance: &Instance, runtime_dir: &Path) -> Result<(usize, u64), St
     }
     let (mut removed, mut freed) = (0, 0);
     for name in &names {
-        let found = std::fs::metadata(path(instance, *name));
+        let found = std::fs::metadata(name.path_in(instance));
         object::unlink(instance, *name).map_err(memory)?;
         if *name != Name::Lock {
             removed += 1;
@@ -237,7 +233,7 @@ mod tests {
     fn only_its_owner_can_use_a_lock_and_another_daemon_is_told_what_it_says() {
         let (memory, dir) = (Objects::new(), tempfile::tempdir().expect("a directory"));
         let lock = Lock::take(&memory.instance).expect("nobody has it");
-        let found = std::fs::metadata(path(&memory.instance, Name::Lock)).expect("it is there");
+        let found = std::fs::metadata(Name::Lock.path_in(&memory.instance)).expect("it is there");
         assert_eq!(found.permissions().mode() & 0o777, 0o600);
         let holder = || match Lock::take(&memory.instance) {
             Err(StartError::AlreadyRunning { pid, .. }) => pid,

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_shm::control::{Facts, Sizes, State};
 use ledger_shm::entry::Limits;
 use ledger_shm::fork::Generation;
-use ledger_shm::object::{self, Epoch, Instance, MEMORY_DIR, Name};
+use ledger_shm::object::{self, Epoch, Instance, Name};
 use ledger_shm::segment::Geometry;
 use ledger_shm::{Control, Segment, Tail};
 
@@ -74,14 +73,9 @@ impl Objects {
     pub(crate) fn spoil(&self, id: u8) {
         let file = File::options()
             .write(true)
-            .open(self.path(Name::Control(epoch(id))));
+            .open(Name::Control(epoch(id)).path_in(&self.instance));
         let file = file.expect("ours");
         file.write_all_at(&[7; 8], 0).expect("it has a magic");
-    }
-
-    /// Where an object is a file.
-    pub(crate) fn path(&self, name: Name) -> PathBuf {
-        Path::new(MEMORY_DIR).join(name.in_instance(&self.instance))
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -10,7 +10,7 @@ use ledger_client::{ConnectError, NewEntry};
 use ledger_shm::format::ControlHeader;
 use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
-use ledger_tests::damage::{Bytes, path};
+use ledger_tests::damage::Bytes;
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
@@ -381,7 +381,7 @@ fn a_retirement_that_was_cut_short_is_finished_by_the_next_daemon() {
     instance.kill_daemon();
     // It moves the first part, then removes the name of the one before.
     control.set_word(offset_of!(ControlHeader, first_part_word) as u64, 2);
-    let oldest = path(&instance.objects(), Name::Part(epoch, 1));
+    let oldest = Name::Part(epoch, 1).path_in(&instance.objects());
     assert!(oldest.exists());
     instance.start(&[]);
     assert!(!oldest.exists());
@@ -465,7 +465,7 @@ fn a_closing_that_failed_half_way_is_tried_again() {
     });
     let part = |number| {
         let epoch = instance.connect().contexts().expect("listed").readable[0].epoch();
-        path(&instance.objects(), Name::Part(epoch, number))
+        Name::Part(epoch, number).path_in(&instance.objects())
     };
     let allow = |mode| std::fs::set_permissions(part(2), Permissions::from_mode(mode));
     // The daemon takes it for somebody else's.

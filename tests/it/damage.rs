@@ -12,7 +12,7 @@ use ledger_shm::format::{
 };
 use ledger_shm::object::Name;
 use ledger_shm::slot::{Extent, Slot};
-use ledger_tests::damage::{Bytes, path};
+use ledger_tests::damage::Bytes;
 use ledger_tests::{Instance, may_be_others};
 
 use crate::{PROGRAMS, started};
@@ -264,7 +264,7 @@ fn is_not_used(spoil: impl Fn(&Path), mend: impl Fn(&Path), reason: &str) {
     drop(context);
     let mut healthy = 0;
     for name in [Name::Part(epoch, 1), Name::Control(epoch)] {
-        let path = path(&instance.objects(), name);
+        let path = name.path_in(&instance.objects());
         spoil(&path);
         for command in ["get", "append"] {
             let said = instance.complained(&[command, "victim", "1"]);
@@ -330,7 +330,7 @@ fn a_creation_that_was_cut_short_is_removed_by_the_next_daemon() {
         (Name::Part(other, 1), 0),
     ];
     for (name, len) in leftovers {
-        let path = path(&objects, name);
+        let path = name.path_in(&objects);
         std::fs::write(&path, vec![0; len]).expect("room");
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
     }
@@ -338,7 +338,7 @@ fn a_creation_that_was_cut_short_is_removed_by_the_next_daemon() {
     assert_eq!(instance.printed(&["ls", "-o", "jsonl"]).lines().count(), 1);
     instance.start(&[]);
     for (name, _) in leftovers {
-        assert!(!path(&objects, name).exists(), "{name:?}");
+        assert!(!name.path_in(&objects).exists(), "{name:?}");
     }
     assert_eq!(
         instance.printed(&["append", "victim", "k", "v", "-o", "short"]),
@@ -480,7 +480,7 @@ fn a_part_of_the_chain_without_magic_is_no_leftover() {
     let magic = part.word(0);
     part.set_word(0, 0);
     instance.start(&[]);
-    assert!(path(&instance.objects(), Name::Part(epoch, 2)).exists());
+    assert!(Name::Part(epoch, 2).path_in(&instance.objects()).exists());
     instance.printed(&["get", "victim", "1"]);
     for args in [&["get", "victim", "100"][..], &["append", "victim", "k"]] {
         let said = instance.complained(args);
@@ -506,7 +506,7 @@ fn a_spare_that_cannot_be_read_is_kept_and_its_context_quarantined() {
     let spare = Bytes::of(&instance.objects(), Name::Part(epoch, 3));
     spare.set(0, b"x");
     instance.start(&[]);
-    assert!(path(&instance.objects(), Name::Part(epoch, 3)).exists());
+    assert!(Name::Part(epoch, 3).path_in(&instance.objects()).exists());
     let said = instance.complained(&["append", "victim", "k", "v"]);
     assert!(said.contains("segment magic is damaged"), "{said}");
     // And stays so, until somebody looks after it.

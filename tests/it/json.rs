@@ -12,7 +12,6 @@ use std::process::Stdio;
 
 use ledger_shm::object::{self, Name};
 use ledger_tests::Instance;
-use ledger_tests::damage::path;
 use ledger_tests::process::{Lines, Process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -382,7 +381,7 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
         let permissions = Permissions::from_mode(mode);
         std::fs::set_permissions(path, permissions).expect("ours");
     };
-    let control = path(&instance.objects(), Name::Control(epoch));
+    let control = Name::Control(epoch).path_in(&instance.objects());
     set(&control, 0o666);
     set(instance.runtime_dir(), 0o777);
     let spoilt = findings(&instance);

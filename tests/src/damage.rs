@@ -2,10 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 use ledger_shm::format::{SEGMENT_HEADER_LEN, SegmentHeader};
-use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name};
+use ledger_shm::object::{Epoch, Instance, Name};
 use ledger_shm::slot::{Extent, Slot};
 
 /// One object's bytes, read and written past every check.
@@ -14,15 +13,10 @@ pub struct Bytes {
     file: File,
 }
 
-/// Where an object lies in the file system.
-pub fn path(instance: &Instance, name: Name) -> PathBuf {
-    Path::new(MEMORY_DIR).join(name.in_instance(instance))
-}
-
 impl Bytes {
     /// The bytes of an object.
     pub fn of(instance: &Instance, name: Name) -> Bytes {
-        let path = path(instance, name);
+        let path = name.path_in(instance);
         let file = OpenOptions::new().read(true).write(true).open(&path);
         Bytes {
             file: file.unwrap_or_else(|error| panic!("{}: {error}", path.display())),

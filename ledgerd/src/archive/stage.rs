@@ -158,7 +158,7 @@ impl Stage {
     pub(super) fn append_spoilt(&mut self) {
         self.append(1);
         let segment = self.tail.segment();
-        let part = self.memory.path(Name::Part(epoch(1), segment.part()));
+        let part = Name::Part(epoch(1), segment.part()).path_in(&self.memory.instance);
         let part = File::options().write(true).open(part);
         let index = self.tail.next_seq() - 1 - segment.base_seq();
         let at = segment.geometry().index_offset as u64 + index * 8;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ledger_client::wire::Trouble;
 use ledger_client::{admin, place};
-use ledger_shm::object::{self, Instance, MEMORY_DIR};
+use ledger_shm::object::{self, Instance};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
@@ -213,10 +213,9 @@ fn objects(
 ) -> Result<Vec<Finding>, Failure> {
     let check = "objects";
     let names = object::list(place)?;
-    let lens = names.iter().filter_map(|name| {
-        let path = Path::new(MEMORY_DIR).join(name.in_instance(place));
-        Some(fs::metadata(path).ok()?.len())
-    });
+    let lens = names
+        .iter()
+        .filter_map(|name| Some(fs::metadata(name.path_in(place)).ok()?.len()));
     let len: u64 = lens.sum();
     let found = format!("{} in memory, {}", names.len(), mib(len));
     let mut findings = vec![Finding::new(check, found).but(

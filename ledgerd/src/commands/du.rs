@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
-use ledger_shm::object::{self, Epoch, MEMORY_DIR, Name};
+use ledger_shm::object::{self, Epoch, Name};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs};
@@ -27,7 +26,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
     let mut memory: BTreeMap<Epoch, u64> = BTreeMap::new();
     for name in object::list(place)? {
         if let Name::Control(epoch) | Name::Part(epoch, _) = name {
-            let found = fs::metadata(Path::new(MEMORY_DIR).join(name.in_instance(place)));
+            let found = fs::metadata(name.path_in(place));
             // What is gone meanwhile takes nothing.
             *memory.entry(epoch).or_default() += found.map_or(0, |found| found.len());
         }

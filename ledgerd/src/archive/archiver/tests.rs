@@ -253,7 +253,7 @@ fn memory_that_cannot_be_read_for_now_is_trouble() {
     let stage = Stage::new();
     let (mut desk, reports) = desk_of(&stage);
     desk.obey(follow(&Arc::default()));
-    let control = stage.memory.path(Name::Control(epoch(1)));
+    let control = Name::Control(epoch(1)).path_in(&stage.memory.instance);
     let others_may = Permissions::from_mode(0o644);
     std::fs::set_permissions(control, others_may).expect("ours");
     desk.look();
