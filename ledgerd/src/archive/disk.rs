@@ -269,3 +269,6 @@ pub(crate) fn open_to_read(home: &Path, name: FileName) -> io::Result<File> {
     options.read(true).custom_flags(flags.bits());
     options.open(home.join(name.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
