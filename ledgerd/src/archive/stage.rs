@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
@@ -32,7 +32,25 @@ const NEXT_PART: u64 = 9;
 #[derive(Debug, Default)]
 pub(super) struct Governed {
     pub(super) is_full: AtomicBool,
-    pub(super) turn: Mutex<()>,
+    is_held: Mutex<bool>,
+    is_free: Condvar,
+}
+
+impl Governed {
+    /// Holds it until that is dropped.
+    pub(super) fn hold(self: &Arc<Self>) -> Hold {
+        *self.is_held.lock().expect("nobody panics with it") = true;
+        Hold(Arc::clone(self))
+    }
+}
+
+pub(super) struct Hold(Arc<Governed>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.is_held.lock().expect("nobody panics with it") = false;
+        self.0.is_free.notify_all();
+    }
 }
 
 impl FileSystem for Governed {
@@ -44,7 +62,9 @@ impl FileSystem for Governed {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        let _turn = self.turn.lock().expect("nobody panics with it");
+        let is_held = self.is_held.lock().expect("nobody panics with it");
+        let waited = self.is_free.wait_while(is_held, |is_held| *is_held);
+        drop(waited.expect("nobody panics with it"));
         match self.is_full.load(Ordering::Acquire) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => file.sync_data(),

@@ -318,12 +318,11 @@ fn the_thread_obeys_reports_and_leaves_nothing_undone() {
     assert!(matches!(report, Some(Report::Finished(of)) if of == epoch(1)));
     assert!(archiver.take_report().is_none());
     // A sync that is under way when it is told to end.
-    let disk = Arc::clone(&stage.disk);
-    let turn = disk.turn.lock().expect("ours");
+    let hold = stage.disk.hold();
     stage.append(2);
     ledger_tests::eventually("it is copied", || (stage.archived_seq() == 5).then_some(()));
     let ending = std::thread::spawn(move || drop(archiver));
-    drop(turn);
+    drop(hold);
     ending.join().expect("it ends");
     assert_eq!(stage.durable_seq(), 5);
 }

@@ -114,13 +114,12 @@ fn a_file_that_is_damaged_is_written_anew_from_memory() {
     for damaged in [&before[..before.len() - 8], b"nothing"] {
         std::fs::write(stage.path(open), damaged).expect("ours");
         stage.restart();
-        let disk = Arc::clone(&stage.disk);
-        let turn = disk.turn.lock().expect("ours");
+        let hold = stage.disk.hold();
         stage.keeper.advance(false).expect("room");
         assert_eq!(stage.told(), (3, 3, 0));
         let failed = std::fs::read(stage.path(FileName::Failed(1))).expect("kept");
         assert_eq!(failed, damaged);
-        drop(turn);
+        drop(hold);
         stage.keeper.leave().expect("room");
         assert_eq!(stage.files(), names([open]), "all of it is there");
         assert_eq!(
@@ -145,13 +144,12 @@ fn a_file_that_failed_is_kept_until_all_of_it_is_elsewhere() {
     );
     std::fs::rename(stage.path(open), stage.path(failed)).expect("ours");
     stage.restart();
-    let disk = Arc::clone(&stage.disk);
-    let turn = disk.turn.lock().expect("ours");
+    let hold = stage.disk.hold();
     assert!(!stage.keeper.advance(false).expect("room"));
     // What is in the one that failed is durable, and what is in the other is not yet.
     assert_eq!(stage.told(), (5, 5, 2));
     assert_eq!(stage.files(), names([first, failed, open]));
-    drop(turn);
+    drop(hold);
     // A daemon that finds both, and as much in the other one.
     stage.append(1);
     stage.keeper.leave().expect("room");
@@ -240,11 +238,10 @@ fn another_daemon_goes_on_behind_what_is_finished() {
     stage.keeper.finish(3).expect("room");
     stage.append(2);
     stage.restart();
-    let disk = Arc::clone(&stage.disk);
-    let turn = disk.turn.lock().expect("ours");
+    let hold = stage.disk.hold();
     stage.keeper.advance(false).expect("room");
     assert_eq!(stage.told(), (5, 3, 3));
-    drop(turn);
+    drop(hold);
     stage.keeper.finish(5).expect("room");
     assert_eq!(held(&stage, FileName::Finished(4)), 4..=5);
     let trailer = Trailer::read(&stage.file(FileName::Finished(4))).expect("it is whole");

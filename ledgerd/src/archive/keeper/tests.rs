@@ -24,13 +24,12 @@ fn what_is_copied_is_durable_at_once_where_that_is_wanted() {
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_settled() && stage.keeper.is_well());
     stage.append(2);
-    let disk = Arc::clone(&stage.disk);
-    let turn = disk.turn.lock().expect("ours");
+    let hold = stage.disk.hold();
     assert!(!stage.keeper.advance(false).expect("room"));
     assert_eq!(stage.told(), (5, 3, 0));
     assert!(!stage.keeper.is_settled(), "two are not on stable storage");
     assert!(stage.keeper.is_well(), "three are");
-    drop(turn);
+    drop(hold);
     ledger_tests::eventually("they are, too", || {
         assert!(!stage.keeper.advance(false).expect("room"));
         stage.keeper.is_settled().then_some(())
@@ -127,15 +126,14 @@ fn a_file_that_was_not_kept_is_given_up_and_written_anew_from_memory() {
     assert_eq!(stage.told(), (3, 3, 0));
     assert!(stage.keeper.is_waiting());
     stage.keeper.set_due();
-    let disk = Arc::clone(&stage.disk);
-    let turn = disk.turn.lock().expect("ours");
+    let hold = stage.disk.hold();
     assert!(!stage.keeper.advance(false).expect("room"));
     assert!(!stage.keeper.is_waiting());
     assert_eq!(stage.told(), (5, 3, 0), "what was durable stays so");
     assert!(!stage.keeper.is_well(), "nothing was kept since");
     let both = [FileName::Failed(1), FileName::Open(1)];
     assert_eq!(stage.files(), names(both));
-    drop(turn);
+    drop(hold);
     stage.keeper.advance(true).expect("room");
     assert_eq!(stage.told(), (5, 5, 0));
     assert_eq!(
