@@ -2,6 +2,7 @@
 //! plan spares, retire what is old, close what is idle, reopen it.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -201,7 +202,7 @@ impl Log {
     }
 
     /// Takes a damaged context out of use; the others go on.
-    pub(crate) fn quarantine(&mut self, error: &MapError) {
+    pub(crate) fn quarantine(&mut self, error: &impl Display) {
         if self.state == State::Quarantined {
             return;
         }

@@ -69,11 +69,11 @@ impl Objects {
         made.expect("room")
     }
 
-    /// Makes the control object of a context one of something else.
-    pub(crate) fn spoil(&self, id: u8) {
+    /// Makes an object one of something else.
+    pub(crate) fn spoil(&self, name: Name) {
         let file = File::options()
             .write(true)
-            .open(Name::Control(epoch(id)).path_in(&self.instance));
+            .open(name.path_in(&self.instance));
         let file = file.expect("ours");
         file.write_all_at(&[7; 8], 0).expect("it has a magic");
     }

@@ -117,14 +117,14 @@ pub(crate) fn archived(
     let homes = in_memory.logs.iter().filter_map(|log| log.home);
     // What is in memory and cannot be read may be readable at the next start.
     let unreadable = in_memory.unreadable.iter().map(|(epoch, _)| *epoch);
-    let in_memory: HashSet<Epoch> = homes.chain(unreadable).collect();
+    let known: HashSet<Epoch> = homes.chain(unreadable).collect();
     let mut found = Vec::new();
     for (name, home) in Home::all(archive_dir, &disk)? {
-        if in_memory.contains(&name) {
+        if known.contains(&name) {
             continue;
         }
         match home.facts() {
-            Ok(Some(facts)) if in_memory.contains(&facts.epoch) => {}
+            Ok(Some(facts)) if known.contains(&facts.epoch) => {}
             Ok(Some(facts)) => found.push(Log::archived(&facts, name, options)),
             // Its first file was never begun.
             Ok(None) => {}
@@ -161,13 +161,14 @@ fn adopt(
     leftovers: &mut usize,
 ) -> Log {
     let mut log = Log::new(control, options);
-    if let Err(error) = find_parts(instance, control, numbers, &mut log, leftovers) {
-        log.quarantine(&error);
+    if let Err(why) = find_parts(instance, control, numbers, &mut log, leftovers) {
+        log.quarantine(&why);
         // Anything else than damage may be better at the next start.
-        if let MapError::Corrupt(_) = error {
+        if let Unusable::Memory(MapError::Corrupt(_)) = why {
             control.set_state(State::Quarantined);
         }
         if log.chain.is_empty() {
+            // Named, so that it goes with its context.
             log.chain.push_back(Part {
                 number: control.first_part(),
                 segment_len: 0,
@@ -209,13 +210,30 @@ fn only_part(
     }))
 }
 
+/// Why a context is not gone on with.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Memory(#[from] MapError),
+    #[error("it was damaged for an earlier daemon, whose log says how")]
+    Before,
+}
+
+impl From<Corrupt> for Unusable {
+    fn from(corrupt: Corrupt) -> Unusable {
+        Unusable::Memory(corrupt.into())
+    }
+}
+
+/// Puts down what a context has in memory, and removes what belongs to nothing: once all of
+/// it was looked at, and nothing of it is damaged.
 fn find_parts(
     instance: &Instance,
     control: &Control,
     numbers: Vec<u64>,
     log: &mut Log,
     leftovers: &mut usize,
-) -> Result<(), MapError> {
+) -> Result<(), Unusable> {
     let was_quarantined = control.state()? == State::Quarantined;
     if !was_quarantined && let Some((part, state)) = only_part(instance, control, &numbers)? {
         control.set_state(state);
@@ -234,42 +252,13 @@ fn find_parts(
     });
     let mut last = Link { segment, base_seq };
     log.extend_chain(instance, &mut last)?;
-    for number in numbers {
-        let is_in_chain = |log: &Log| log.chain.iter().any(|part| part.number == number);
-        if is_in_chain(log) {
-            continue;
-        }
-        match map(instance, log.epoch, number) {
-            Ok(segment) if is_spare(&segment) => {
-                log.spares.push(Part {
-                    number,
-                    segment_len: segment.geometry().segment_len,
-                });
-                continue;
-            }
-            Ok(_) => {
-                // Clients go on while we look: it may have been sealed to since
-                // the chain was followed. Who sees its base sees that seal.
-                log.extend_chain(instance, &mut last)?;
-                if is_in_chain(log) {
-                    continue;
-                }
-            }
-            Err(MapError::Unfinished) => {}
-            // Somebody may have it mapped, and name it yet.
-            Err(error) => return Err(error),
-        }
-        // What belongs to nothing may have, before the damage.
-        if !was_quarantined {
-            object::unlink(instance, Name::Part(log.epoch, number))?;
-            *leftovers += 1;
-        }
-    }
-    log.spares.sort_by_key(|part| part.number);
+    let outside = beside_chain(instance, numbers, log, &mut last)?;
     if was_quarantined {
-        return Err(Corrupt::new("context quarantined by an earlier daemon", 0, 0).into());
+        return Err(Unusable::Before);
     }
-    if last.segment.look(last.segment.frontier()?)? == Slot::Closed {
+    let end = last.segment.look(last.segment.frontier()?)?;
+    *leftovers += unlink_parts(instance, log.epoch, outside).map_err(MapError::Io)?;
+    if end == Slot::Closed {
         // Closing may have been cut short after CLOSED: it is finished now.
         control.set_state(State::Idle);
         log.state = State::Idle;
@@ -282,6 +271,41 @@ fn find_parts(
         control.set_state(State::Open);
     }
     Ok(())
+}
+
+/// Puts down the spares among a context's parts, and returns those that belong to nothing.
+fn beside_chain(
+    instance: &Instance,
+    numbers: Vec<u64>,
+    log: &mut Log,
+    last: &mut Link,
+) -> Result<Vec<u64>, MapError> {
+    let mut outside = Vec::new();
+    for number in numbers {
+        let is_in_chain = |log: &Log| log.chain.iter().any(|part| part.number == number);
+        if is_in_chain(log) {
+            continue;
+        }
+        match map(instance, log.epoch, number) {
+            Ok(segment) if is_spare(&segment) => log.spares.push(Part {
+                number,
+                segment_len: segment.geometry().segment_len,
+            }),
+            Ok(_) => {
+                // Clients go on while we look: it may have been sealed to since
+                // the chain was followed. Who sees its base sees that seal.
+                log.extend_chain(instance, last)?;
+                if !is_in_chain(log) {
+                    outside.push(number);
+                }
+            }
+            Err(MapError::Unfinished) => outside.push(number),
+            // Somebody may have it mapped, and name it yet.
+            Err(error) => return Err(error),
+        }
+    }
+    log.spares.sort_by_key(|part| part.number);
+    Ok(outside)
 }
 
 #[cfg(test)]

@@ -115,10 +115,7 @@ fn what_was_quarantined_stays_so_with_its_spares() {
         assert_eq!(log.state, State::Quarantined);
         assert_eq!(control.state(), Ok(State::Quarantined));
         let damage = log.damage.as_deref().expect("it says why");
-        assert!(
-            damage.contains("quarantined by an earlier daemon"),
-            "{damage}"
-        );
+        assert!(damage.contains("damaged for an earlier daemon"), "{damage}");
         assert_eq!(numbers(&log.chain), [1]);
         assert_eq!(
             (found.leftovers, memory.count() as u64),
@@ -129,15 +126,23 @@ fn what_was_quarantined_stays_so_with_its_spares() {
 
 #[test]
 fn nothing_is_removed_of_what_is_damaged() {
-    let memory = Objects::new();
-    memory.context(1, None, State::Quarantined);
-    memory.part(1, 1, 1);
-    memory.part(1, 2, 1000);
-    memory.part(1, 3, 0).withdraw().expect("a spare");
-    let unfinished = Name::Part(epoch(1), 4);
-    Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
-    let found = look(&memory);
-    assert_eq!((found.leftovers, memory.count()), (0, 1 + 4));
+    for state in [State::Quarantined, State::Open] {
+        let memory = Objects::new();
+        memory.context(1, None, state);
+        memory.part(1, 1, 1);
+        memory.part(1, 2, 1000);
+        memory.part(1, 3, 0).withdraw().expect("a spare");
+        let unfinished = Name::Part(epoch(1), 4);
+        Object::create(&memory.instance, unfinished, 1 << 16).expect("room");
+        if state == State::Open {
+            memory.part(1, 5, 0);
+            memory.spoil(Name::Part(epoch(1), 5));
+        }
+        let before = memory.count();
+        let found = look(&memory);
+        assert_eq!(found.logs[0].state, State::Quarantined);
+        assert_eq!((found.leftovers, memory.count()), (0, before));
+    }
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn a_control_object_that_cannot_be_read_stays_with_its_parts() {
     let memory = Objects::new();
     memory.context(1, None, State::Open);
     memory.part(1, 1, 1);
-    memory.spoil(1);
+    memory.spoil(Name::Control(epoch(1)));
     let found = look(&memory);
     assert_eq!((found.leftovers, memory.count()), (0, 2));
     assert!(matches!(found.unreadable[..], [(of, MapError::Corrupt(_))] if of == epoch(1)));
@@ -240,7 +245,7 @@ fn what_is_in_memory_is_not_found_in_files_once_more() {
     // its files.
     for id in [2, 3] {
         memory.context(id, None, State::Open);
-        memory.spoil(id);
+        memory.spoil(Name::Control(epoch(id)));
     }
     put(dir.path(), epoch(2), 4);
     put(dir.path(), epoch(103), 3);
