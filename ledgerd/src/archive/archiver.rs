@@ -84,17 +84,7 @@ impl Archiver {
             reports: sender.clone(),
             done: Arc::clone(&done),
         };
-        let desk = Desk {
-            disk: Disk::new(Arc::clone(&options.file_system)),
-            file_len: options.archive_file_len,
-            syncer: Syncer::start()?,
-            cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
-            instance,
-            archive_dir,
-            reports: sender,
-            done,
-            keepers: HashMap::new(),
-        };
+        let desk = Desk::new(instance, options, archive_dir, sender, done)?;
         let thread = std::thread::Builder::new()
             .name("ledgerd-archiver".into())
             .spawn(move || {
@@ -171,6 +161,26 @@ struct Kept {
 }
 
 impl Desk {
+    fn new(
+        instance: Instance,
+        options: Options,
+        archive_dir: PathBuf,
+        reports: Sender<Report>,
+        done: Arc<EventFd>,
+    ) -> io::Result<Desk> {
+        Ok(Desk {
+            disk: Disk::new(Arc::clone(&options.file_system)),
+            file_len: options.archive_file_len,
+            syncer: Syncer::start()?,
+            cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
+            instance,
+            archive_dir,
+            reports,
+            done,
+            keepers: HashMap::new(),
+        })
+    }
+
     fn run(mut self, todo: &Receiver<Order>) {
         let mut has_more = false;
         loop {

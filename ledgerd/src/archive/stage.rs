@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use ledger_shm::control::State;
 use ledger_shm::entry::Limits;
@@ -32,15 +32,36 @@ const NEXT_PART: u64 = 9;
 #[derive(Debug, Default)]
 pub(super) struct Governed {
     pub(super) is_full: AtomicBool,
-    is_held: Mutex<bool>,
-    is_free: Condvar,
+    gate: Mutex<Gate>,
+    is_changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    is_held: bool,
+    /// Who wants to know what it keeps.
+    waiting: usize,
 }
 
 impl Governed {
     /// Holds it until that is dropped.
     pub(super) fn hold(self: &Arc<Self>) -> Hold {
-        *self.is_held.lock().expect("nobody panics with it") = true;
+        self.change(|gate| gate.is_held = true);
         Hold(Arc::clone(self))
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().expect("nobody panics with it")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Gate)) {
+        change(&mut self.gate());
+        self.is_changed.notify_all();
+    }
+
+    fn wait_while(&self, is_so: impl Fn(&Gate) -> bool) {
+        let waited = self.is_changed.wait_while(self.gate(), |gate| is_so(gate));
+        drop(waited.expect("nobody panics with it"));
     }
 }
 
@@ -48,8 +69,14 @@ pub(super) struct Hold(Arc<Governed>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        *self.0.is_held.lock().expect("nobody panics with it") = false;
-        self.0.is_free.notify_all();
+        self.0.change(|gate| gate.is_held = false);
+    }
+}
+
+impl Hold {
+    /// Until somebody wants to know what it keeps.
+    pub(super) fn until_asked(&self) {
+        self.0.wait_while(|gate| gate.waiting == 0);
     }
 }
 
@@ -62,9 +89,9 @@ impl FileSystem for Governed {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        let is_held = self.is_held.lock().expect("nobody panics with it");
-        let waited = self.is_free.wait_while(is_held, |is_held| *is_held);
-        drop(waited.expect("nobody panics with it"));
+        self.change(|gate| gate.waiting += 1);
+        self.wait_while(|gate| gate.is_held);
+        self.change(|gate| gate.waiting -= 1);
         match self.is_full.load(Ordering::Acquire) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => file.sync_data(),

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ledger_shm::file::FileName;
 use ledger_shm::object::{self, Name};
+use nix::sys::eventfd::EfdFlags;
 
 use super::*;
 use crate::archive::by_hand::{a_home, files_in, none, put_ten};
@@ -15,17 +16,8 @@ use crate::options::Retention;
 
 fn desk_in(instance: Instance, options: Options, archive_dir: PathBuf) -> (Desk, Receiver<Report>) {
     let (sender, reports) = mpsc::channel();
-    let desk = Desk {
-        disk: Disk::new(Arc::clone(&options.file_system)),
-        file_len: options.archive_file_len,
-        syncer: Syncer::start().expect("a thread"),
-        cleaner: Cleaner::new(instance.clone(), archive_dir.clone(), options),
-        instance,
-        archive_dir,
-        reports: sender,
-        done: Arc::new(EventFd::new().expect("a descriptor")),
-        keepers: HashMap::new(),
-    };
+    let done = Arc::new(EventFd::new().expect("a descriptor"));
+    let desk = Desk::new(instance, options, archive_dir, sender, done).expect("a thread");
     (desk, reports)
 }
 
@@ -202,7 +194,7 @@ fn what_cannot_be_written_is_said_until_it_can() {
 }
 
 #[test]
-fn who_is_well_again_is_not_let_go_of_before_that_is_said() {
+fn that_it_is_well_again_is_said_also_of_who_is_appended_to() {
     let mut stage = Stage::new();
     let (mut desk, reports) = desk_of(&stage);
     desk.obey(follow(&Arc::default()));
@@ -220,7 +212,6 @@ fn who_is_well_again_is_not_let_go_of_before_that_is_said() {
         desk.look();
         (said(&reports) == ["well"]).then_some(())
     });
-    assert!(desk.keepers.contains_key(&epoch(1)));
 }
 
 #[test]
@@ -299,9 +290,63 @@ fn nothing_is_removed_of_who_is_in_trouble() {
 }
 
 #[test]
+fn what_is_wanted_on_stable_storage_is_there_at_once() {
+    let mut stage = Stage::new();
+    let (mut desk, _reports) = desk_of(&stage);
+    let marks = Arc::<Marks>::default();
+    stage.append(3);
+    assert!(marks.want_sync());
+    desk.obey(Order::Sync {
+        epoch: epoch(1),
+        marks: Arc::clone(&marks),
+    });
+    assert_eq!(stage.durable_seq(), 3);
+    assert!(
+        marks.want_sync(),
+        "what is wanted from now on takes another order"
+    );
+    assert!(desk.keepers.is_empty());
+}
+
+#[test]
+fn of_what_is_dropped_nothing_is_left() {
+    let mut stage = Stage::new();
+    let (mut desk, _reports) = desk_of(&stage);
+    desk.obey(follow(&Arc::default()));
+    stage.append(3);
+    desk.look();
+    let home = Home::new(stage.dir(), desk.disk.clone());
+    home.set_aside().expect("room");
+    // As a look does that was under way.
+    std::fs::create_dir(&home.dir).expect("room");
+    desk.obey(Order::Forget {
+        epoch: epoch(1),
+        home,
+    });
+    assert!(desk.keepers.is_empty());
+    assert_eq!(files_in(&stage.archive_dir()), Vec::<String>::new());
+}
+
+#[test]
+fn files_are_as_long_as_was_last_said() {
+    let mut stage = Stage::new();
+    let (mut desk, reports) = desk_of(&stage);
+    let mut options = stage.options();
+    options.archive_file_len = 4096;
+    desk.obey(Order::GoOn(Box::new(options)));
+    desk.obey(follow(&Arc::default()));
+    stage.append(100);
+    desk.look();
+    assert_eq!(said(&reports), ["finished"]);
+    let finished = Home::new(stage.dir(), desk.disk.clone()).finished();
+    assert!(finished.expect("there").len() > 1, "they are short");
+}
+
+#[test]
 fn the_thread_obeys_reports_and_leaves_nothing_undone() {
     let mut stage = Stage::new();
-    let done = Arc::new(EventFd::new().expect("a descriptor"));
+    let done = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor");
+    let done = Arc::new(done);
     let archiver = Archiver::start(
         stage.memory.instance.clone(),
         stage.options(),
@@ -313,14 +358,14 @@ fn the_thread_obeys_reports_and_leaves_nothing_undone() {
     archiver.give(follow(&marks));
     stage.append(3);
     archiver.give(finish(&marks, 3));
-    done.read().expect("it is written after a report");
+    ledger_tests::eventually("there is a report", || done.read().ok());
     let report = archiver.take_report();
     assert!(matches!(report, Some(Report::Finished(of)) if of == epoch(1)));
     assert!(archiver.take_report().is_none());
-    // A sync that is under way when it is told to end.
+    // A sync that was begun and is not through when it is told to end.
     let hold = stage.disk.hold();
     stage.append(2);
-    ledger_tests::eventually("it is copied", || (stage.archived_seq() == 5).then_some(()));
+    hold.until_asked();
     let ending = std::thread::spawn(move || drop(archiver));
     drop(hold);
     ending.join().expect("it ends");
@@ -330,12 +375,12 @@ fn the_thread_obeys_reports_and_leaves_nothing_undone() {
 #[test]
 fn a_panic_is_the_trouble_of_one_context_until_it_is_over() {
     let (mut desk, reports) = desk();
-    let [epoch, other] = [Epoch([7; 16]), Epoch([8; 16])];
-    for epoch in [epoch, other] {
+    let [one, other] = [epoch(7), epoch(8)];
+    for epoch in [one, other] {
         desk.kept(epoch, Arc::default());
     }
     for _ in 0..2 {
-        desk.with(epoch, |_| panic!("on purpose"));
+        desk.with(one, |_| panic!("on purpose"));
     }
     let Ok(Report::Trouble {
         epoch: of,
@@ -344,13 +389,13 @@ fn a_panic_is_the_trouble_of_one_context_until_it_is_over() {
     else {
         panic!("nothing was said");
     };
-    assert_eq!(of, epoch);
+    assert_eq!(of, one);
     assert!(error.contains("panicked: on purpose"), "{error}");
     // It is not given up, and what waits is no news.
-    assert!(desk.keepers[&epoch].keeper.is_waiting());
+    assert!(desk.keepers[&one].keeper.is_waiting());
     assert!(!desk.keepers[&other].keeper.is_waiting());
     assert!(reports.try_recv().is_err(), "it is said once");
-    desk.forget(epoch);
+    desk.forget(one);
     let over = reports.try_recv();
     assert!(
         matches!(over, Ok(Report::Trouble { error: None, .. })),
@@ -365,7 +410,7 @@ fn it_looks_again_soon_while_there_is_something_to_look_at() {
     let (mut desk, _reports) = desk();
     assert_eq!(desk.pause(false), None);
     assert_eq!(desk.pause(true), Some(Duration::ZERO));
-    desk.kept(Epoch([7; 16]), Arc::default());
+    desk.kept(epoch(7), Arc::default());
     assert_eq!(desk.pause(false), Some(LOOK));
     assert_eq!(desk.pause(true), Some(Duration::ZERO));
 }
