@@ -536,6 +536,9 @@ pub enum LoadError {
     /// It does not fit to what there is, or is damaged.
     #[error("{0}")]
     NotLoaded(String),
+    /// It could not be passed on to the daemon, which has loaded nothing.
+    #[error("cannot pass the snapshot on to the daemon, nothing is loaded: {0}")]
+    NotPassedOn(#[source] io::Error),
     /// The daemon ended before it had said what came of it.
     #[error(
         "the daemon ended before it had said what came of it: {0}; see with `ledgerd info` whether \

@@ -227,8 +227,11 @@ impl<'a, R: Read> LoadFrom<'a, R> {
         let mut done_len = 0;
         let mut next = begin;
         loop {
-            if stream.write_all(next).is_err() {
-                return Ok(());
+            match stream.write_all(next) {
+                Ok(()) => {}
+                Err(error) if is_unwanted(&error) => return Ok(()),
+                // What the daemon has by then is no whole one.
+                Err(error) => return Err(LoadError::NotPassedOn(error)),
             }
             done_len += next.len() as u64;
             if let Some(call) = &mut self.on_progress {
@@ -253,6 +256,14 @@ impl<'a, R: Read> LoadFrom<'a, R> {
         let _ = stream.shutdown(Shutdown::Write);
         Ok(())
     }
+}
+
+/// Whether the other side wants no more, and says why.
+fn is_unwanted(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+    )
 }
 
 /// What the daemon says in the end.
