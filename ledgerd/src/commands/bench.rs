@@ -95,11 +95,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     signals.thread_block().map_err(std::io::Error::from)?;
     let is_interrupted = Arc::new(AtomicBool::new(false));
     let interrupted = Arc::clone(&is_interrupted);
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         // Whatever it says, waiting on makes no sense.
         let _ = signals.wait();
         interrupted.store(true, Ordering::Relaxed);
-    });
+    })?;
 
     let name = format!("bench_{}", std::process::id());
     let dir = std::env::temp_dir().join(format!("ledger-{name}"));
@@ -212,7 +212,7 @@ impl Bench {
         let now = move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (called, is_over) = (Arc::clone(&sent), Arc::new(AtomicBool::new(false)));
         let over = Arc::clone(&is_over);
-        let sleeper = thread::spawn(move || {
+        let sleeper = thread::Builder::new().spawn(move || {
             let mut seen = histogram();
             while !over.load(Ordering::Acquire) {
                 thread::park();
@@ -222,7 +222,7 @@ impl Bench {
                 }
             }
             seen
-        });
+        })?;
         while !times.is_over() {
             thread::sleep(PAUSE);
             sent.store(now(), Ordering::Release);
@@ -236,16 +236,17 @@ impl Bench {
         let mut appender = self.context(0, "watch")?.appender()?;
         let mut watcher = self.context(1, "watch")?.watch(1);
         let mut times = self.times();
-        let follower = thread::spawn(move || -> Result<Histogram<u64>, Failure> {
-            let mut seen = histogram();
-            loop {
-                let entry = watcher.next()?;
-                let Some(at) = entry.payload().first_chunk() else {
-                    return Ok(seen);
-                };
-                seen.saturating_record(now() - u64::from_le_bytes(*at));
-            }
-        });
+        let follower =
+            thread::Builder::new().spawn(move || -> Result<Histogram<u64>, Failure> {
+                let mut seen = histogram();
+                loop {
+                    let entry = watcher.next()?;
+                    let Some(at) = entry.payload().first_chunk() else {
+                        return Ok(seen);
+                    };
+                    seen.saturating_record(now() - u64::from_le_bytes(*at));
+                }
+            })?;
         while !times.is_over() {
             thread::sleep(PAUSE);
             appender.append(&NewEntry::new("at", &now().to_le_bytes()))?;
@@ -277,7 +278,7 @@ impl Bench {
         let mut times = self.times();
         let words = Arc::new([(); 2].map(|()| CachePadded::new(AtomicU64::new(0))));
         let there = Arc::clone(&words);
-        let echo = thread::spawn(move || {
+        let echo = thread::Builder::new().spawn(move || {
             let mut next = 1;
             loop {
                 match there[0].load(Ordering::Acquire) {
@@ -289,7 +290,7 @@ impl Bench {
                     _ => spin_loop(),
                 }
             }
-        });
+        })?;
         let mut next = 1;
         while !times.is_over() {
             let start = Instant::now();
@@ -314,7 +315,7 @@ impl Bench {
         );
         let (theirs, over) = (Arc::clone(&turn), Arc::clone(&is_over));
         let here = thread::current();
-        let echo = thread::spawn(move || {
+        let echo = thread::Builder::new().spawn(move || {
             while !over.load(Ordering::Acquire) {
                 thread::park();
                 if theirs.load(Ordering::Acquire) % 2 == 1 {
@@ -322,7 +323,7 @@ impl Bench {
                     here.unpark();
                 }
             }
-        });
+        })?;
         while !times.is_over() {
             thread::sleep(PAUSE);
             let start = Instant::now();
@@ -352,12 +353,12 @@ impl Bench {
         let mut here = self.context(0, &back)?.watch(1);
         let mut other = self.context(1, &there)?.watch(1);
         let mut times = self.times();
-        let echo = thread::spawn(move || -> Result<(), Failure> {
+        let echo = thread::Builder::new().spawn(move || -> Result<(), Failure> {
             while !wait(&mut other)? {
                 pong.append(&NewEntry::new("pong", b"12345678"))?;
             }
             Ok(())
-        });
+        })?;
         while !times.is_over() {
             if !pause.is_zero() {
                 thread::sleep(pause);

@@ -61,14 +61,15 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
     let (reader, writer) = io::pipe()?;
     let name = args.context.name.clone();
     let loaded = thread::scope(|scope| {
+        let write = || spooled.write(name.clone(), writer);
         // Whoever does not want to read it to its end says why.
-        scope.spawn(|| spooled.write(name.clone(), writer));
+        thread::Builder::new().spawn_scoped(scope, write)?;
         let mut load = ledger.load_from(reader).name(name.clone());
         if args.fail_if_exists {
             load = load.only_new();
         }
-        load.run()
-    });
+        io::Result::Ok(load.run())
+    })?;
     let loaded = loaded.map_err(|error| match error {
         LoadError::NotLoaded(why) => named(why.into()),
         error => error.into(),

@@ -95,13 +95,13 @@ fn open(output: &Path) -> io::Result<(File, Option<(TempPath, PathBuf)>)> {
         .tempfile_in(folder(&path))?;
     let (file, written) = written.into_parts();
     let part = written.to_path_buf();
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         // Whatever else it says, waiting on makes no sense.
         if let Ok(signal) = signals.wait() {
             let _ = fs::remove_file(part);
             process::exit(128 + signal as i32);
         }
-    });
+    })?;
     Ok((file, Some((written, path))))
 }
 
