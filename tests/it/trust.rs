@@ -14,6 +14,8 @@ const OWNER: u32 = 61_001;
 const READER: u32 = 61_002;
 const APPENDER: u32 = 61_003;
 const STRANGER: u32 = 61_004;
+/// Little is enough for a finished file.
+const SMALL_FILES: [&str; 4] = ["--durability", "archive", "--archive-file", "64K"];
 
 /// An instance with these rights, and more in its configuration.
 fn shared(more: &str, args: &[&str]) -> Instance {
@@ -64,14 +66,18 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
     if !may_be_others() {
         return;
     }
-    let instance = shared("", &[]);
+    let instance = shared("", &SMALL_FILES);
     made(&instance, "read");
     made(&instance, "private");
     let mut owner = instance.peer_as(OWNER);
-    owner.must("read read");
+    owner.must("open read");
+    owner.must("fill 1000 100");
     let digest = owner.must("digest");
     let mut reader = instance.peer_as(READER);
     reader.must("invade read");
+    eventually("a file is finished", || {
+        (reader.ask("attack reopen-file") == "ok EACCES").then_some(())
+    });
     for (attack, outcome) in [
         ("reopen-part", "EACCES"),
         ("reopen-control", "EACCES"),
@@ -82,6 +88,7 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
         ("truncate-part", "EINVAL"),
         ("truncate-control", "EINVAL"),
         ("grow-part", "EINVAL"),
+        ("grow-control", "EINVAL"),
         ("cut-part", "EACCES"),
         ("cut-control", "EACCES"),
         ("truncate-bell", "EPERM"),
@@ -93,8 +100,21 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
         ("punch-part", "EBADF"),
         ("punch-control", "EBADF"),
         ("chmod-part", "EPERM"),
+        ("chmod-control", "EPERM"),
         ("chmod-bell", "EPERM"),
         ("lease-part", "EACCES"),
+        ("lease-control", "EACCES"),
+        ("lease-bell", "EACCES"),
+        ("reopen-file", "EACCES"),
+        ("map-file", "EACCES"),
+        ("mprotect-file", "EACCES"),
+        ("truncate-file", "EINVAL"),
+        ("grow-file", "EINVAL"),
+        ("cut-file", "EACCES"),
+        ("seal-file", "EPERM"),
+        ("punch-file", "EBADF"),
+        ("chmod-file", "EPERM"),
+        ("lease-file", "EACCES"),
         ("name-part", "EACCES"),
         ("name-control", "EACCES"),
         ("name-lock", "EACCES"),
@@ -106,6 +126,8 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
         ("create", "NotAllowed { uid: 61002, right: \"append to\" }"),
         ("read-private", "NotAllowed { uid: 61002, right: \"read\" }"),
         ("read-unknown", "NotAllowed { uid: 61002, right: \"read\" }"),
+        ("drop", "NotAllowed { uid: 61002, right: \"administer\" }"),
+        ("load", "NotAllowed { uid: 61002, right: \"administer\" }"),
         ("write", "UnknownContext"),
         ("spares", "UnknownContext"),
         ("foretell", "UnknownPart"),
@@ -114,6 +136,53 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
         assert_eq!(said, outcome, "{attack}");
     }
     assert_eq!(owner.must("digest"), digest);
+}
+
+#[test]
+fn an_appender_can_do_nothing_beside_appending() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = shared("", &[]);
+    made(&instance, "shared");
+    made(&instance, "private");
+    let mut appender = instance.peer_as(APPENDER);
+    appender.must("open shared");
+    appender.must("invade shared");
+    for (attack, outcome) in [
+        ("reopen-part", "EACCES"),
+        ("reopen-control", "EACCES"),
+        ("map-control", "EACCES"),
+        ("mprotect-control", "EACCES"),
+        ("truncate-control", "EINVAL"),
+        ("grow-control", "EINVAL"),
+        ("cut-control", "EACCES"),
+        ("seal-control", "EPERM"),
+        ("punch-control", "EBADF"),
+        ("chmod-control", "EPERM"),
+        ("lease-control", "EACCES"),
+        ("truncate-bell", "EPERM"),
+        ("grow-bell", "EPERM"),
+        ("chmod-bell", "EPERM"),
+        ("name-part", "EACCES"),
+        ("name-control", "EACCES"),
+        ("name-lock", "EACCES"),
+        ("unlink-part", "EACCES"),
+        ("unlink-control", "EACCES"),
+        ("unlink-lock", "EACCES"),
+        ("create", "NotAllowed { uid: 61003, right: \"append to\" }"),
+        ("read-private", "NotAllowed { uid: 61003, right: \"read\" }"),
+        ("read-unknown", "NotAllowed { uid: 61003, right: \"read\" }"),
+        ("drop", "NotAllowed { uid: 61003, right: \"administer\" }"),
+        ("load", "NotAllowed { uid: 61003, right: \"administer\" }"),
+        ("foretell", "UnknownPart"),
+    ] {
+        let said = appender.must(&format!("attack {attack}"));
+        assert_eq!(said, outcome, "{attack}");
+    }
+    let stranger = instance.peer_as(STRANGER).ask("invade shared");
+    let refused = "NotAllowed { uid: 61004, right: \"read\" }";
+    assert!(stranger.contains(refused), "{stranger}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Attacker {
     control: OwnedFd,
     part: OwnedFd,
     number: u64,
+    /// A finished file, once it was asked for.
+    file: Option<OwnedFd>,
     /// What it never lets go of.
     held: Vec<OwnedFd>,
 }
@@ -73,6 +75,7 @@ impl Attacker {
             control: control.ok_or("no control object")?,
             part: part.ok_or("no part")?,
             number: current,
+            file: None,
             held: Vec::new(),
         })
     }
@@ -84,9 +87,15 @@ impl Attacker {
     /// If it could not be tried.
     pub fn attack(&mut self, what: &str) -> Result<String, Box<dyn Error>> {
         let (verb, target) = what.split_once('-').unwrap_or((what, "part"));
+        if target == "file" && self.file.is_none() {
+            let (epoch, seq) = (self.epoch, 1);
+            let (reply, file) = ask(&self.connection, &Request::File { epoch, seq })?;
+            self.file = Some(file.ok_or_else(|| format!("{reply:?}"))?);
+        }
         let fd = match target {
             "bell" => &self.bell,
             "control" => &self.control,
+            "file" => self.file.as_ref().expect("asked for above"),
             _ => &self.part,
         };
         let own_path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -149,6 +158,14 @@ impl Attacker {
                 answer(ask(&self.connection, &request)?)
             }
             "read" => answer(ask(&self.connection, &open(target, false))?),
+            "drop" => {
+                let name = self.name.clone();
+                answer(ask(&self.connection, &Request::Drop { name })?)
+            }
+            "load" => {
+                let (name, only_new) = (self.name.clone(), false);
+                answer(ask(&self.connection, &Request::Load { name, only_new })?)
+            }
             "write" => answer(ask(
                 &self.connection,
                 &object(self.epoch, Some(self.number), true),

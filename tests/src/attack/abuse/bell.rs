@@ -20,8 +20,74 @@ pub(super) fn scribble(words: &[AtomicU32], rng: &mut fastrand::Rng) {
     words[rng.usize(range)].store(value, Ordering::Relaxed);
 }
 
-/// One operation of futex(2) that takes effect on the bell, whichever it is.
+/// One operation on the bell as a futex, whichever there is: of the one call that has all of
+/// them (futex(2)), or of those that came later.
 pub(super) fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) -> Result<(), Errno> {
+    // Those that others sleep at lie on the first lines.
+    let range = if rng.bool() { ..64 } else { ..words.len() };
+    let [word, other] = [range, range].map(|range| &words[rng.usize(range)]);
+    let other = if rng.bool() { &ASIDE } else { other };
+    match rng.u8(..4) {
+        0 => play_anew(word, other, rng),
+        _ => play(word, other, rng),
+    }
+}
+
+/// Where a requeue moves sleepers that nobody wakes.
+static ASIDE: AtomicU32 = AtomicU32::new(0);
+
+/// An absolute time.
+fn soon(clock: ClockId) -> Result<libc::timespec, Errno> {
+    Ok(timespec(Duration::from(clock_gettime(clock)?) + NAP))
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
+
+/// What the later calls take of each word (linux/futex.h, `struct futex_waitv`).
+#[repr(C)]
+struct Waiter {
+    value: u64,
+    at: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// One of the calls of Linux 5.16 and 6.7, as linux/futex.h has them.
+fn play_anew(word: &AtomicU32, other: &AtomicU32, rng: &mut fastrand::Rng) -> Result<(), Errno> {
+    // The same on all architectures but Alpha; not in `libc` yet.
+    const SYS_FUTEX_WAKE: libc::c_long = 454;
+    const SYS_FUTEX_WAIT: libc::c_long = 455;
+    const SYS_FUTEX_REQUEUE: libc::c_long = 456;
+    const OF_32_BITS: u32 = 2;
+    let until = soon(ClockId::CLOCK_MONOTONIC)?;
+    let waiters = [word, other].map(|word| Waiter {
+        value: word.load(Ordering::Relaxed).into(),
+        at: word.as_ptr() as u64,
+        flags: OF_32_BITS,
+        reserved: 0,
+    });
+    let (value, at, mask) = (waiters[0].value, word.as_ptr(), u64::from(rng.u32(1..)));
+    let (waiters, until) = (waiters.as_ptr(), &raw const until);
+    let clock = libc::CLOCK_MONOTONIC;
+    // SAFETY: both words live as long as the process, the rest as long as the call, and the
+    // kernel writes to none of them.
+    unsafe {
+        match rng.u8(..4) {
+            0 => libc::syscall(SYS_FUTEX_WAKE, at, mask, i32::MAX, OF_32_BITS),
+            1 => libc::syscall(SYS_FUTEX_WAIT, at, value, mask, OF_32_BITS, until, clock),
+            2 => libc::syscall(SYS_FUTEX_REQUEUE, waiters, 0, 1, i32::MAX),
+            _ => libc::syscall(libc::SYS_futex_waitv, waiters, 2, 0, until, clock),
+        };
+    }
+    Ok(())
+}
+
+fn play(word: &AtomicU32, other: &AtomicU32, rng: &mut fastrand::Rng) -> Result<(), Errno> {
     const OPERATIONS: [libc::c_int; 13] = [
         libc::FUTEX_WAIT,
         libc::FUTEX_WAKE,
@@ -37,24 +103,21 @@ pub(super) fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) ->
         libc::FUTEX_CMP_REQUEUE_PI,
         libc::FUTEX_LOCK_PI2,
     ];
-    /// Where a requeue moves sleepers that nobody wakes.
-    static ASIDE: AtomicU32 = AtomicU32::new(0);
-    // The words that others sleep at lie on the first lines.
-    let word = &words[rng.usize(..64)];
     let operation = OPERATIONS[rng.usize(..OPERATIONS.len())];
-    let clock = match operation {
-        libc::FUTEX_LOCK_PI => ClockId::CLOCK_REALTIME,
-        _ => ClockId::CLOCK_MONOTONIC,
+    let has_clock = matches!(
+        operation,
+        libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAIT_REQUEUE_PI | libc::FUTEX_LOCK_PI2
+    );
+    let (flags, clock) = match rng.u8(..4) {
+        // It finds nobody of another process.
+        0 => (libc::FUTEX_PRIVATE_FLAG, ClockId::CLOCK_MONOTONIC),
+        1 if has_clock => (libc::FUTEX_CLOCK_REALTIME, ClockId::CLOCK_REALTIME),
+        _ => (0, ClockId::CLOCK_MONOTONIC),
     };
-    let until = Duration::from(clock_gettime(clock)?) + NAP;
-    let until = if operation == libc::FUTEX_WAIT {
-        NAP
-    } else {
-        until
-    };
-    let timeout = libc::timespec {
-        tv_sec: until.as_secs() as libc::time_t,
-        tv_nsec: until.subsec_nanos().into(),
+    let timeout = match operation {
+        libc::FUTEX_WAIT => timespec(NAP),
+        libc::FUTEX_LOCK_PI => soon(ClockId::CLOCK_REALTIME)?,
+        _ => soon(clock)?,
     };
     let is_wake = matches!(
         operation,
@@ -69,11 +132,6 @@ pub(super) fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) ->
     } else {
         &raw const timeout
     };
-    let other = if rng.bool() {
-        &ASIDE
-    } else {
-        &words[rng.usize(..64)]
-    };
     let value = word.load(Ordering::Relaxed);
     let is_of_bits = matches!(operation, libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAKE_BITSET);
     // Which bits there, what the word has to be elsewhere; no bits at all are refused.
@@ -84,7 +142,7 @@ pub(super) fn play_with_futexes(words: &[AtomicU32], rng: &mut fastrand::Rng) ->
         libc::syscall(
             libc::SYS_futex,
             word.as_ptr(),
-            operation,
+            operation | flags,
             if is_wake { 1 } else { value },
             fourth,
             other.as_ptr(),
