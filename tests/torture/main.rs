@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,6 +39,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
+    use ledger_tests::torture::promises::TRIED;
     use ledger_tests::torture::{
         Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, scarce, starve, storm,
         watcher, wild,
@@ -86,9 +89,18 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|(name, _)| is_asked_for(name))
         .collect();
+    eprintln!("--seed {}", cli.seed);
     let mut hold = true;
     for (n, (name, torture)) in asked_for.iter().enumerate() {
-        let verdicts = torture(PROGRAMS, &effort.share(asked_for.len() - n));
+        let effort = effort.share(asked_for.len() - n);
+        let outcome = catch_unwind(AssertUnwindSafe(|| torture(PROGRAMS, &effort)));
+        let verdicts = outcome.unwrap_or_else(|_| {
+            let mut none = Verdicts::new(name, &effort);
+            none.check(TRIED, false, || {
+                "it panicked before it came to an end".into()
+            });
+            none
+        });
         hold &= verdicts.hold();
         if verdicts.lines().next().is_none() {
             eprintln!("{name}: nothing was tried; give it more time, or another --only");

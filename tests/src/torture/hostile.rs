@@ -11,7 +11,7 @@ use super::promises::{DENSE, HARMLESS, NO_WAITING, TRIED, WATCHED};
 use super::{Effort, Verdicts};
 use crate::attack::abuse::ABUSES;
 use crate::worker::Worker;
-use crate::{Instance, PATIENCE, Programs, eventually, may_be_others, now_ns};
+use crate::{Instance, PATIENCE, Programs, eventually, may_be_others, now_ns, skip};
 
 const OWNER: u32 = 61_001;
 const READER: u32 = 61_002;
@@ -29,6 +29,8 @@ right = "read"
 "#;
 /// So few places for clients that any machine gives a crowd descriptors for all of them.
 const FEW: &str = "clients_max = 100\n";
+/// As many connections as a daemon bears by default, which the crowd is to come to.
+const CROWD: u64 = 10_000;
 /// What they have in common.
 const CONTEXT: &str = "read";
 /// So many do the same at once.
@@ -49,7 +51,10 @@ pub fn hostile(programs: Programs, effort: &Effort) -> Verdicts {
         return verdicts;
     }
     let mut abuses = ABUSES.to_vec();
-    abuses.retain(|what| *what != "descriptors" || refuses_descriptors());
+    if !refuses_descriptors() {
+        skip("descriptors: from Linux 6.16 on the kernel refuses them for the daemon");
+        abuses.retain(|what| *what != "descriptors");
+    }
     for (what, _, effort) in effort.kinds(&abuses, str::to_owned) {
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -110,6 +115,11 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
         });
         check_newcomers(&instance, latest, verdicts, &case);
         verdicts.count("rounds", 1);
+        verdicts.largest("most_sockets_at_once", socket_count(&instance) as u64);
+    }
+    if what == "crowd" && effort.is_all() {
+        let most = verdicts.counted("most_sockets_at_once");
+        verdicts.check(TRIED, most >= CROWD, || format!("a crowd of {most}"));
     }
     if let Some(lateness) = &lateness {
         lateness.tell(verdicts);

@@ -1,16 +1,18 @@
 //! A daemon that finds what a loss of power has left.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use ledger_client::{Context, Ledger, NewEntry, ReadError};
+use ledger_shm::file::{FileName, verify};
 use ledger_shm::record::crc32c;
 
 use super::diary::{Diary, Said, Told};
 use super::story::{KEPT_ENTRIES, Stage, Story, entry};
 use crate::power::{Image, Trace};
 use crate::torture::Verdicts;
-use crate::torture::promises::{DENSE, DURABLE, KEPT, LOADED, TOLD, UNCHANGED};
-use crate::{PATIENCE, Programs};
+use crate::torture::promises::{DENSE, DURABLE, KEPT, LOADED, TOLD, UNCHANGED, VALID};
+use crate::{Instance, PATIENCE, Programs};
 
 /// Checks what there is of every context, and that it goes on; what was done to the disk
 /// for that, and what was said.
@@ -71,6 +73,7 @@ pub(super) fn check(
             found.push((*name, context, last_seq));
         }
     }
+    check_files(&stage.instance, verdicts, case);
     let survived = (stage.recorded.trace(), Arc::clone(&stage.diary));
     for (name, context, last_seq) in found {
         let case = format!("{case}: {name}");
@@ -130,6 +133,33 @@ fn entries(context: &Context) -> Result<(u64, Vec<u32>), String> {
         }
         entry.verify().map_err(|error| format!("{seq}: {error}"))?;
         entries.push(crc32c(entry.record_bytes()));
+    }
+}
+
+/// Every finished file is what its trailer says, to the last byte.
+fn check_files(instance: &Instance, verdicts: &mut Verdicts, case: &str) {
+    let archive = instance.state_dir().join(instance.name());
+    let homes = std::fs::read_dir(archive).expect("an archive");
+    let homes = homes.map(|home| home.expect("an entry").path());
+    for home in homes.filter(|home| home.is_dir()) {
+        // One that was dropped goes meanwhile.
+        let Ok(names) = std::fs::read_dir(&home) else {
+            continue;
+        };
+        for name in names.map(|name| name.expect("an entry").file_name()) {
+            let name = name.to_str().and_then(FileName::parse);
+            let Some(name @ FileName::Finished(_)) = name else {
+                continue;
+            };
+            // It need not be kept for ever.
+            let Ok(file) = File::open(home.join(name.to_string())) else {
+                continue;
+            };
+            let found = verify(&file);
+            verdicts.check(VALID, found.is_ok(), || {
+                format!("{case}: {}/{name}: {found:?}", home.display())
+            });
+        }
     }
 }
 
