@@ -30,6 +30,7 @@ pub fn everywhere(
         let mut stage = Stage::set(programs, path, args);
         let places = stage.places(&effort);
         let has_time = |_: &&Place| effort.has_time();
+        let elsewhere_before = verdicts.counted("stopped_elsewhere");
         let mut tried = 0;
         for place in places.iter().take_while(has_time) {
             tried += 1;
@@ -40,9 +41,11 @@ pub fn everywhere(
             verdicts.check(TRIED, outcome.is_ok(), || name);
         }
         verdicts.count("stopped", tried);
+        let elsewhere = verdicts.counted("stopped_elsewhere") - elsewhere_before;
+        verdicts.check_places(tried, elsewhere, &of);
         let seconds = began.elapsed().as_secs_f64();
         eprintln!(
-            "{torture}: {of}: {} instructions, the log changes after {:?}: {tried} of {} places in {seconds:.1} s",
+            "{torture}: {of}: {} instructions, the log changes after {:?}: {tried} of {} places, {elsewhere} of them not met, in {seconds:.1} s",
             stage.length(),
             stage.changed_at(),
             places.len(),

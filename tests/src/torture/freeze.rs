@@ -5,12 +5,16 @@ use ledger_client::NewEntry;
 
 use super::appends::{Stage, everywhere};
 use super::course::Place;
-use super::observed::{append_at_once, check_whole, entries, leave_behind};
-use super::promises::{DENSE, FENCED, KEPT, UNCHANGED};
+use super::observed::{
+    Lateness, append_at_once, caught_up, check_drained, check_whole, check_woken, entries,
+    leave_behind,
+};
+use super::promises::{DENSE, FENCED, KEPT, UNCHANGED, WATCHED};
 use super::{Effort, Verdicts};
-use crate::Programs;
+use crate::{Programs, now_ns};
 
-/// Entries that others append meanwhile: small, so that two spares hold them.
+/// Entries that each of two others appends meanwhile: small, so that two spares hold those
+/// of one while the daemon is dead.
 const MEANWHILE: u64 = 1000;
 /// Of those, how many do not wait for more memory.
 const AT_ONCE: u64 = 3;
@@ -19,15 +23,36 @@ const AFTERWARDS: u64 = 3;
 
 /// Stops an appender at places of every path.
 pub fn freeze(programs: Programs, effort: &Effort) -> Verdicts {
+    // A suite has more to do at the same time than a machine can be on time for.
+    let lateness = effort.is_all().then(Lateness::watched);
     let args = ["--durability", "archive", "--window", "8K"];
-    everywhere("freeze", programs, effort, &args, one)
+    let mut verdicts = everywhere(
+        "freeze",
+        programs,
+        effort,
+        &args,
+        |stage, place, verdicts, case| {
+            one(stage, place, verdicts, lateness.as_ref(), case);
+        },
+    );
+    if let Some(lateness) = &lateness {
+        lateness.tell(&mut verdicts);
+    }
+    verdicts
 }
 
-fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
+fn one(
+    stage: &mut Stage,
+    place: Place,
+    verdicts: &mut Verdicts,
+    lateness: Option<&Lateness>,
+    case: &str,
+) {
     let mut scene = stage.scene();
     let context = scene.context().clone();
     let mut watcher = context.watch(1);
     scene.begin();
+    let begun_ns = now_ns().expect("a clock");
     scene.run_to(stage, place, verdicts);
     scene.freeze();
     stage.recover();
@@ -35,6 +60,7 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     let objects = stage.instance().objects();
     let first = context.latest().expect("readable") + 1;
     stage.have_room(&scene.other);
+    let others_began_ns = now_ns().expect("a clock");
     for seq in first..first + AT_ONCE {
         append_at_once(&mut scene.other, seq, verdicts, case);
     }
@@ -45,12 +71,36 @@ fn one(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
             format!("{case}: {got:?}, not {seq}")
         });
     }
-    let mut others = scene.interfered + MEANWHILE;
+    if let Some(sleeper) = &mut scene.sleeper {
+        // Whoever appends first rings, if the victim has not.
+        let asleep_for = scene.filled + scene.interfered + 1;
+        let since_ns = match first == asleep_for {
+            true => others_began_ns,
+            false => begun_ns,
+        };
+        check_woken(sleeper, asleep_for, since_ns, lateness, verdicts, case);
+        check_drained(sleeper, first + MEANWHILE - 1, verdicts, case);
+    }
     if stage.is_daemon_dead() {
         stage.restart();
     }
+    // And a process of its own.
+    let mut another = stage.take_reader();
+    another.must(&format!("open {}", context.name()));
+    let last = another.must(&format!("fill {MEANWHILE} 1"));
+    let total = first + 2 * MEANWHILE - 1;
+    verdicts.check(DENSE, last == total.to_string(), || {
+        format!("{case}: {last}, not {total}")
+    });
+    stage.return_reader(another);
+    let mut others = scene.interfered + 2 * MEANWHILE;
     others += leave_behind(&objects, &mut scene.other);
     let before = entries(&context);
+    let seen = caught_up(&mut watcher);
+    let there = before.as_ref().map(|before| before.len() as u64);
+    verdicts.check(WATCHED, seen.as_ref().ok() == there.as_ref().ok(), || {
+        format!("{case}: {seen:?} of {there:?}, while it is stopped")
+    });
 
     let answer = scene.victim.thaw();
     let after = entries(&context);

@@ -2,7 +2,9 @@
 
 use super::appends::{Stage, Survivors, everywhere};
 use super::course::Place;
-use super::observed::{Lateness, append_at_once, caught_up, check_whole, check_woken};
+use super::observed::{
+    Lateness, append_at_once, caught_up, check_drained, check_whole, check_woken,
+};
 use super::promises::{WATCHED, WHOLE};
 use super::{Effort, Verdicts};
 use crate::{Programs, now_ns};
@@ -43,9 +45,12 @@ fn one(
     verdicts.check(WATCHED, seen == Ok(scene.filled), || {
         format!("{case}: {seen:?}")
     });
+    let mut reader = stage.take_reader();
+    reader.must(&format!("read {}", scene.context().name()));
+    reader.must("watch 1");
     scene.begin();
     let begun_ns = now_ns().expect("a clock");
-    scene.run_to(stage, place, verdicts);
+    let is_there = scene.run_to(stage, place, verdicts);
     let Survivors {
         mut other,
         mut sleeper,
@@ -57,11 +62,14 @@ fn one(
     let context = other.context().clone();
     let latest = context.latest().expect("readable");
     let by_victim = latest.checked_sub(before);
-    verdicts.check(
-        WHOLE,
-        by_victim.is_some_and(|count| count <= stage.wanted()),
-        || format!("{case}: {latest} entries, {before} of others"),
-    );
+    // Before it could be acknowledged it was there, and cannot have gone.
+    let is_appended = is_there && stage.has_appended(place);
+    let least = if is_appended { stage.wanted() } else { 0 };
+    let is_whole = by_victim.is_some_and(|count| (least..=stage.wanted()).contains(&count));
+    verdicts.check(WHOLE, is_whole, || {
+        format!("{case}: {latest} entries, {before} of others, {least} of its own at least")
+    });
+    verdicts.count("surely_appended", is_appended.into());
     verdicts.count("found_appended", by_victim.unwrap_or(0).min(1));
     let total = latest + AFTERWARDS;
     stage.have_room(&other);
@@ -78,9 +86,10 @@ fn one(
             begun_ns
         };
         check_woken(sleeper, before + 1, since_ns, lateness, verdicts, case);
+        check_drained(sleeper, total, verdicts, case);
     }
-    // A process that has never seen any of it.
-    let mut reader = stage.take_reader();
+    check_drained(&mut reader, total, verdicts, case);
+    // As who has never seen any of it.
     reader.must(&format!("read {}", context.name()));
     let digest = reader.must("digest");
     let is_all = digest.starts_with(&format!("{total} "));

@@ -127,14 +127,20 @@ pub(super) fn check_woken(
     let answer = sleeper.hear();
     let mut words = answer.split(' ').skip(1).map(str::parse::<u64>);
     let (seen, woken_ns) = (words.next(), words.next());
-    verdicts.check(WATCHED, seen == Some(Ok(seq)), || {
-        format!("{case}: {answer}, not {seq}")
-    });
-    let Some(Ok(woken_ns)) = woken_ns else { return };
-    let late_ns = woken_ns.saturating_sub(since_ns);
-    if let Some(lateness) = lateness {
+    let is_it = seen == Some(Ok(seq)) && matches!(woken_ns, Some(Ok(_)));
+    verdicts.check(WATCHED, is_it, || format!("{case}: {answer}, not {seq}"));
+    if let (Some(lateness), Some(Ok(woken_ns))) = (lateness, woken_ns) {
+        let late_ns = woken_ns.saturating_sub(since_ns);
         lateness.check(late_ns, verdicts, case);
     }
+}
+
+/// A watcher in another process sees all up to this entry.
+pub(super) fn check_drained(watcher: &mut Peer, total: u64, verdicts: &mut Verdicts, case: &str) {
+    let came_to = watcher.ask("drain");
+    verdicts.check(WATCHED, came_to == format!("ok {total}"), || {
+        format!("{case}: {came_to} of {total}")
+    });
 }
 
 /// What another appender appends.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::promises::Promise;
+use super::promises::{Promise, TRIED};
 
 /// How much of a torture is done.
 #[derive(Clone, Debug)]
@@ -157,6 +157,15 @@ impl Verdicts {
     /// What was counted under a name.
     pub fn counted(&self, name: &str) -> u64 {
         self.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// Of so many cases some went another way than was looked through before: few, or there
+    /// is something that nobody has looked at.
+    pub fn check_places(&mut self, tried: u64, elsewhere: u64, of: &str) {
+        let are_few = elsewhere * 10 <= tried.max(100);
+        self.check(TRIED, are_few, || {
+            format!("{of}: {elsewhere} of {tried} went another way")
+        });
     }
 
     /// Whether every promise holds that was looked at, and at least one was.

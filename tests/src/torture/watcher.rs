@@ -10,12 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 pub use self::stage::Path;
-use self::stage::{Scene, Stage};
+use self::stage::{Scene, Sleeper, Stage};
 use super::course::Place;
-use super::observed::{Lateness, append_at_once, check_whole, check_woken, leave_behind};
+use super::observed::{
+    Lateness, append_at_once, check_drained, check_whole, check_woken, leave_behind,
+};
 use super::promises::{TRIED, WATCHED, WOKEN};
 use super::{Effort, Verdicts};
-use crate::{Programs, now_ns};
+use crate::Programs;
 
 /// Entries that others append meanwhile, or afterwards.
 const MORE: u64 = 3;
@@ -41,6 +43,7 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
         let mut stage = Stage::set(programs, path);
         let places = stage.places(&effort);
         let has_time = |_: &&Place| effort.has_time();
+        let elsewhere_before = verdicts.counted("stopped_elsewhere");
         let mut tried = 0;
         for place in places.iter().take_while(has_time) {
             for fate in [Fate::Overtaken, Fate::Killed, Fate::Stopped] {
@@ -57,8 +60,10 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
             }
         }
         verdicts.count("stopped", tried);
+        let elsewhere = verdicts.counted("stopped_elsewhere") - elsewhere_before;
+        verdicts.check_places(tried, elsewhere, &of);
         eprintln!(
-            "watcher: {of}: {} instructions, asleep after {:?}: {tried} cases at {} places in {:.1} s",
+            "watcher: {of}: {} instructions, asleep after {:?}: {tried} cases at {} places, {elsewhere} not met, in {:.1} s",
             stage.length(),
             stage.slept_at(),
             places.len(),
@@ -80,7 +85,6 @@ fn kill(
 ) {
     let mut scene = stage.scene();
     scene.run_to(stage, place, verdicts);
-    let killed_ns = now_ns().expect("a clock");
     let Scene {
         victim,
         mut other,
@@ -96,8 +100,8 @@ fn kill(
     let mut watcher = context.watch(1);
     check_whole(&context, &mut watcher, latest + MORE, verdicts, case);
     // It was not the first one to sleep, so somebody else had to wake it.
-    if let Some(sleeper) = &mut sleeper {
-        check_woken(sleeper, latest, killed_ns, lateness, verdicts, case);
+    if let Some(Sleeper { peer, appended_ns }) = &mut sleeper {
+        check_woken(peer, latest, *appended_ns, lateness, verdicts, case);
     }
 }
 
@@ -116,10 +120,7 @@ fn stop(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str) {
     });
     let context = scene.other.context().clone();
     let total = context.latest().expect("readable");
-    let came_to = scene.victim.peer.ask("drain");
-    verdicts.check(WATCHED, came_to == format!("ok {total}"), || {
-        format!("{case}: {came_to} of {total}")
-    });
+    check_drained(&mut scene.victim.peer, total, verdicts, case);
     check_whole(&context, &mut context.watch(1), total, verdicts, case);
 }
 
@@ -136,8 +137,5 @@ fn overtake(stage: &mut Stage, place: Place, verdicts: &mut Verdicts, case: &str
     verdicts.check(WATCHED, answer == scene.answer, || {
         format!("{case}: {answer}, not {}", scene.answer)
     });
-    let came_to = scene.victim.peer.ask("drain");
-    verdicts.check(WATCHED, came_to == format!("ok {seq}"), || {
-        format!("{case}: {came_to} of {seq}")
-    });
+    check_drained(&mut scene.victim.peer, seq, verdicts, case);
 }

@@ -25,6 +25,8 @@ pub enum Path {
     LargestPayload,
     /// A watcher is asleep.
     Parked,
+    /// A watcher is asleep, and is to be rung for among a batch.
+    ParkedBatch,
     /// The daemon is dead: it seals, and rolls.
     DaemonDead,
     /// A watcher is asleep, and the daemon is dead.
@@ -46,7 +48,7 @@ const BATCH: usize = 100;
 
 impl Path {
     /// All of them.
-    pub const ALL: [Path; 13] = [
+    pub const ALL: [Path; 14] = [
         Path::Plain,
         Path::NewBlock,
         Path::SlotLost,
@@ -57,6 +59,7 @@ impl Path {
         Path::SuccessorMissing,
         Path::Batch,
         Path::Parked,
+        Path::ParkedBatch,
         Path::DaemonDead,
         Path::ParkedDaemonDead,
         // Last: looking it through takes what little time there may be.
@@ -65,7 +68,10 @@ impl Path {
 
     /// Whether a watcher sleeps meanwhile.
     pub fn is_parked(self) -> bool {
-        matches!(self, Path::Parked | Path::ParkedDaemonDead)
+        matches!(
+            self,
+            Path::Parked | Path::ParkedBatch | Path::ParkedDaemonDead
+        )
     }
 
     /// Whether the daemon is dead meanwhile.
@@ -76,7 +82,7 @@ impl Path {
     /// Entries that the victim is to append.
     pub(super) fn wanted(self) -> u64 {
         match self {
-            Path::Batch => BATCH as u64,
+            Path::Batch | Path::ParkedBatch => BATCH as u64,
             _ => 1,
         }
     }
@@ -88,7 +94,7 @@ impl Path {
             Path::DataFull | Path::SealLost | Path::DaemonDead => format!("marked 1 {LARGE}"),
             Path::SuccessorLate => format!("marked-wait 1 {LARGE}"),
             Path::SuccessorMissing => format!("marked 1 {ALMOST_ALL}"),
-            Path::Batch => format!("marked-batch {BATCH} {SMALL}"),
+            Path::Batch | Path::ParkedBatch => format!("marked-batch {BATCH} {SMALL}"),
             Path::LargestPayload => format!("marked 1 {LARGEST}"),
             _ => format!("marked 1 {SMALL}"),
         }

@@ -67,6 +67,8 @@ struct Turns {
     interfered_at: Option<usize>,
     /// The log had changed.
     changed_at: Option<usize>,
+    /// All that it appends was there.
+    appended_at: Option<usize>,
     /// It had made its first system call.
     called_at: Option<usize>,
 }
@@ -128,6 +130,12 @@ impl Stage {
         self.turns.changed_at
     }
 
+    /// Whether all that a victim appends is there when it is stopped at a place.
+    pub fn has_appended(&self, place: Place) -> bool {
+        let appended_at = self.turns.appended_at;
+        appended_at.is_some_and(|at| place.instruction >= at)
+    }
+
     /// Where to stop, drawn if there are more than wanted.
     pub fn places(&self, effort: &Effort) -> Vec<Place> {
         let first = self.turns.interfered_at.unwrap_or(0);
@@ -170,7 +178,7 @@ impl Stage {
             Path::DataFull | Path::SealLost | Path::DaemonDead => {
                 fill(1, ALMOST_ALL);
             }
-            Path::Batch => {
+            Path::Batch | Path::ParkedBatch => {
                 fill(30, SMALL);
             }
             Path::LargestPayload => {
@@ -258,8 +266,13 @@ impl Stage {
         scene.begin();
         let frontier = scene.frontier.take().expect("until somebody looks");
         let taken = frontier.data_taken();
+        let context = scene.context().clone();
+        let all = scene.filled + self.wanted() + u64::from(interfere_at.is_some());
         let mut turns = Turns::default();
         let look = |traced: &Traced, number| {
+            if turns.appended_at.is_none() && context.latest().is_ok_and(|latest| latest == all) {
+                turns.appended_at = Some(number);
+            }
             if turns.changed_at.is_none() && frontier.has_moved() {
                 turns.changed_at = Some(number);
             }
@@ -323,19 +336,21 @@ impl Scene {
         self.victim.begin(&self.path.command());
     }
 
-    /// Runs it to a place. It is somewhere near if it takes another way this time.
-    pub fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) {
-        let mut from = 0;
+    /// Runs it to a place, and says whether it is there: it is somewhere near if it takes
+    /// another way this time.
+    pub fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) -> bool {
+        let (mut from, mut is_there) = (0, true);
         if let Some(interfered_at) = stage.turns.interfered_at {
-            stage.course.run(self.victim.traced(), 0..=interfered_at);
+            is_there = stage.course.run(self.victim.traced(), 0..=interfered_at);
             self.interfered = interfere(self.path, &mut self.other);
             from = interfered_at;
         }
-        let is_there = stage
+        is_there &= stage
             .course
             .run(self.victim.traced(), from..=place.instruction);
         verdicts.count("stopped_elsewhere", (!is_there).into());
         self.victim.traced().step(place.copied);
+        is_there
     }
 
     /// Kills the victim where it stands.

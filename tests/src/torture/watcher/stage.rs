@@ -7,7 +7,7 @@ use crate::torture::observed::{another, leave_behind};
 use crate::torture::victim::Victim;
 use crate::torture::{Effort, Verdicts};
 use crate::traced::Traced;
-use crate::{Instance, PATIENCE, Peer, Programs};
+use crate::{Instance, PATIENCE, Peer, Programs, now_ns};
 
 /// A way that a watcher takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,13 @@ pub(super) struct Stage {
     slept_at: Option<usize>,
 }
 
+/// A watcher that sleeps until an entry is there, which was appended after this time.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    pub(super) peer: Peer,
+    pub(super) appended_ns: u64,
+}
+
 /// One watcher that is about to take its path.
 #[derive(Debug)]
 pub(super) struct Scene {
@@ -62,7 +69,7 @@ pub(super) struct Scene {
     /// An appender, in this process.
     pub(super) other: Appender,
     /// Another watcher, which went to sleep after it.
-    pub(super) sleeper: Option<Peer>,
+    pub(super) sleeper: Option<Sleeper>,
     /// The last entry.
     pub(super) latest: u64,
     /// What it answers when it is through.
@@ -197,17 +204,18 @@ impl Stage {
 
 /// Has a watcher sleep, and another one after it; then one of them is woken. The other one,
 /// and the seq that it is woken for.
-fn wake(instance: &Instance, traced: &Traced, other: &mut Appender, latest: u64) -> (Peer, u64) {
-    let mut sleeper = instance.peer();
-    sleeper.must(&format!("read {}", other.context().name()));
-    sleeper.must(&format!("watch {}", latest + 1));
-    let mut seq = latest;
+fn wake(instance: &Instance, traced: &Traced, other: &mut Appender, latest: u64) -> (Sleeper, u64) {
+    let mut peer = instance.peer();
+    peer.must(&format!("read {}", other.context().name()));
+    peer.must(&format!("watch {}", latest + 1));
+    let (mut seq, mut appended_ns) = (latest, 0);
     traced.doze(|| {
-        assert_eq!(sleeper.ask("next-at"), "waiting");
-        sleeper.wait_for_state(&['S']);
+        assert_eq!(peer.ask("next-at"), "waiting");
+        peer.wait_for_state(&['S']);
+        appended_ns = now_ns().expect("a clock");
         seq = other.append(&another()).expect("room").seq;
     });
-    (sleeper, seq)
+    (Sleeper { peer, appended_ns }, seq)
 }
 
 impl Scene {
