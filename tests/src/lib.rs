@@ -394,7 +394,12 @@ impl Instance {
 
     /// A peer in a process of its own.
     pub fn peer(&self) -> Peer {
-        Peer::start(&mut self.command(self.programs.peer))
+        Peer::start(&mut self.peer_command())
+    }
+
+    /// The same, to be started otherwise.
+    pub(crate) fn peer_command(&self) -> Command {
+        self.command(self.programs.peer)
     }
 }
 

@@ -2,17 +2,21 @@
 //! that a daemon does; and the next ones, while they recover.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Stdio;
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::aftermath::check_kept;
 use super::promises::TRIED;
-use super::service::{ARGS, WAIT, check_kept, lived};
+use super::service::{ARGS, Told, WAIT, lived};
 use super::{Effort, Verdicts};
-use crate::supervised::{Order, Supervised};
+use crate::supervised::{Call, Order};
 use crate::{Instance, PATIENCE, Programs};
 
-/// Daemons that are killed one after the other, at most.
+/// Daemons that are killed one after the other while they recover, at most.
 const DEEP: usize = 3;
+
 /// Kills daemons.
 ///
 /// # Panics
@@ -21,55 +25,73 @@ const DEEP: usize = 3;
 pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
     let began = Instant::now();
     let mut verdicts = Verdicts::new("daemon", effort);
-    let told = lived(
-        &Instance::new(programs),
-        PATIENCE,
-        |_| {},
-        |_, _| Order::Go,
-        |_, _| {},
-    );
-    assert!(told.is_through, "{told:?}");
+    let made = lives(programs);
     let mut rng = effort.rng("deep");
-    let cases = effort.cases(told.calls, "calls");
+    let cases = effort.cases(made.calls, "calls");
     let has_time = |_: &&usize| effort.has_time();
     for case in cases.iter().take_while(has_time) {
-        let deep = rng.usize(0..DEEP);
-        let recovering: Vec<usize> = (0..deep).map(|_| rng.usize(0..told.ready_after)).collect();
+        let deep = rng.usize(0..=DEEP);
+        let drawn = (0..deep).map(|_| rng.usize(0..made.recovering));
+        let recovering: Vec<usize> = drawn.collect();
         let name = format!(
             "killed before {case} of {} calls, then {recovering:?}",
-            told.calls
+            made.calls
         );
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             one(programs, *case, &recovering, &mut verdicts, &name);
         }));
-        verdicts.count("killed", 1 + deep as u64);
+        verdicts.count("to_be_killed", 1 + deep as u64);
         verdicts.check(TRIED, outcome.is_ok(), || name);
     }
     eprintln!(
-        "daemon: {} system calls, {} until it listens: {} daemons killed in {:.1} s",
-        told.calls,
-        told.ready_after,
+        "daemon: {} system calls, {} of the next one until it listens: {} of {} daemons killed in {:.1} s",
+        made.calls,
+        made.recovering,
         verdicts.counted("killed"),
+        verdicts.counted("to_be_killed"),
         began.elapsed().as_secs_f64()
     );
     verdicts
 }
 
+/// System calls.
+struct Made {
+    /// In a whole life.
+    calls: usize,
+    /// Of one that finds all that was left by a death, until it listens.
+    recovering: usize,
+}
+
+fn lives(programs: Programs) -> Made {
+    let instance = Instance::new(programs);
+    let whole = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, kill_it);
+    assert!(whole.is_through, "{whole:?}");
+    let next = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, |_, _| {});
+    Made {
+        calls: whole.calls,
+        recovering: next.ready_after,
+    }
+}
+
+fn kill_it(pid: Pid, _: &mut Told) {
+    kill(pid, Signal::SIGKILL).expect("it lives");
+}
+
 fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdicts, case: &str) {
     let mut instance = Instance::new(programs);
-    let mut left = at;
-    let mut told = lived(
-        &instance,
-        WAIT,
-        |_| {},
-        |_, _| is_last(&mut left),
-        |_, _| {},
-    );
+    let mut left = Left::new(at);
+    let mut told = lived(&instance, WAIT, |_| {}, |_, _| left.order(), |_, _| {});
+    // Threads take turns otherwise, and make fewer calls then.
+    verdicts.count("killed", left.is_killed.into());
     for at in recovering {
-        let mut command = instance.ledgerd(&["run"]);
-        let mut daemon = Supervised::start(command.args(ARGS).stderr(Stdio::null()));
-        let mut left = *at;
-        daemon.run(|_| is_last(&mut left));
+        let mut left = Left::new(*at);
+        // What finds less to recover may be through before.
+        let decide = |_: &Call, listens| match listens {
+            true => Order::Kill,
+            false => left.order(),
+        };
+        lived(&instance, WAIT, |_| {}, decide, |_, _| {});
+        verdicts.count("killed", left.is_killed.into());
     }
     instance.start(&ARGS);
     check_kept(&instance, &mut told, verdicts, case);
@@ -79,9 +101,27 @@ fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdi
     });
 }
 
-/// Has it killed when none of the calls is left that it makes; counts one more.
-fn is_last(left: &mut usize) -> Order {
-    let fewer = left.checked_sub(1);
-    *left = fewer.unwrap_or(0);
-    fewer.map_or(Order::Kill, |_| Order::Go)
+/// The calls that are left to a daemon that is to be killed.
+struct Left {
+    count: usize,
+    is_killed: bool,
+}
+
+impl Left {
+    fn new(count: usize) -> Left {
+        Left {
+            count,
+            is_killed: false,
+        }
+    }
+
+    /// What becomes of the next one.
+    fn order(&mut self) -> Order {
+        self.is_killed |= self.count == 0;
+        self.count = self.count.saturating_sub(1);
+        match self.is_killed {
+            true => Order::Kill,
+            false => Order::Go,
+        }
+    }
 }

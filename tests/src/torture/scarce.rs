@@ -15,8 +15,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::Resource;
 
+use super::aftermath::{Until, outlast};
 use super::promises::TRIED;
-use super::service::outlast;
 use super::{Effort, Verdicts};
 use crate::process::limit;
 use crate::supervised::{Call, Order};
@@ -93,24 +93,27 @@ fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     let kinds = effort.kinds(&RESOURCES, |(scarce, ..)| format!("{scarce:?}"));
     for ((scarce, least, step, enough), name, effort) in kinds {
         let began = Instant::now();
-        let amounts = Vec::from_iter((least..enough).step_by(step as usize));
-        let cases = effort.cases(amounts.len(), &name);
+        let amounts = (least..enough).step_by(step as usize);
+        let both = |amount| [(amount, Until::Asked), (amount, Until::Ended)];
+        let all = Vec::from_iter(amounts.flat_map(both));
+        let cases = effort.cases(all.len(), &name);
         let done = cases.iter().take_while(|_| effort.has_time());
-        let done = done.map(|case| (amounts[*case], false));
+        let done = done.map(|case| all[*case]);
         let mut count = 0;
-        for (amount, is_enough) in std::iter::once((enough, true)).chain(done) {
-            let case = format!("{name} of {amount}");
+        for (amount, until) in both(enough).into_iter().chain(done) {
+            let case = format!("{name} of {amount} until {until:?}");
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                one(programs, scarce, [amount, enough], verdicts, &case)
+                let amounts = [amount, enough];
+                one(programs, scarce, amounts, until, verdicts, &case)
             }));
-            let is_tried = outcome.is_ok_and(|is_through| is_through || !is_enough);
+            let is_tried = outcome.is_ok_and(|is_through| is_through || amount < enough);
             verdicts.check(TRIED, is_tried, || case);
             count += 1;
         }
         verdicts.count("daemons_that_lacked_something", count);
         eprintln!(
-            "scarce: {name}: {count} of {} amounts in {:.1} s",
-            amounts.len() + 1,
+            "scarce: {name}: {count} of {} daemons in {:.1} s",
+            all.len() + 2,
             began.elapsed().as_secs_f64()
         );
     }
@@ -121,6 +124,7 @@ fn one(
     programs: Programs,
     scarce: Scarce,
     [amount, enough]: [u64; 2],
+    until: Until,
     verdicts: &mut Verdicts,
     case: &str,
 ) -> bool {
@@ -143,7 +147,7 @@ fn one(
         true => Order::Fail(Error::EPERM),
         false => Order::Go,
     };
-    outlast(&mut instance, begin, decide, end, verdicts, case).is_through
+    outlast(&mut instance, begin, decide, (until, end), verdicts, case).is_through
 }
 
 /// A file system of a size, as long as it is not dropped.

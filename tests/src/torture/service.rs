@@ -6,18 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::admin::drop_context;
-use ledger_client::{AppendError, Appender, NewEntry};
+use ledger_client::{Appender, Context, Ledger, NewEntry};
+use ledger_shm::Control;
 use ledger_shm::control::State;
-use ledger_shm::{Control, Refused};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::Verdicts;
-use super::observed::{another, entries};
-use super::promises::{ATTACHED, DENSE, KEPT, RESUMES, TRIED};
+use super::observed::another;
+use crate::Instance;
 use crate::supervised::{Call, Order, Supervised};
-use crate::{Instance, PATIENCE};
 
 /// Small, so that little is enough to roll, retire and finish files.
 pub(super) const ARGS: [&str; 12] = [
@@ -32,8 +30,9 @@ pub(super) const ARGS: [&str; 12] = [
     // However little there is when it starts.
     "--memory-budget",
     "64M",
+    // Clients come back to the next one sooner, also when there is much else to do.
     "--idle-close-after",
-    "0.01",
+    "0.05",
 ];
 /// Clients do not wait longer for a daemon that may be dead.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
@@ -43,6 +42,9 @@ pub(super) const WAIT: Duration = Duration::from_millis(200);
 pub(super) struct Told {
     /// Of each context, the last seq.
     pub(super) appended: BTreeMap<&'static str, u64>,
+    /// Of each context that was loaded or dropped: how many entries it has if that was not
+    /// done, and if it was. It was if it was acknowledged.
+    pub(super) whole: BTreeMap<&'static str, [u64; 2]>,
     /// All of it was done.
     pub(super) is_through: bool,
     /// An appender that is still attached.
@@ -55,8 +57,6 @@ pub(super) struct Told {
     pub(super) said: Vec<String>,
     /// How it ended.
     pub(super) ended: Option<WaitStatus>,
-    /// Whether it served in the end.
-    has_served: bool,
 }
 
 /// Has a daemon ended that does not end by itself.
@@ -136,21 +136,18 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
         told.appended.insert("log", seq);
     }
     context.wait_durable(100, wait).ok()?;
-    // Snapshot, load, drop.
-    let mut snapshot = Vec::new();
-    context.snapshot_to(&mut snapshot).run().ok()?;
-    ledger
-        .load_from(snapshot.as_slice())
-        .name("copy")
-        .run()
-        .ok()?;
-    told.appended.insert("copy", 100);
-    ledger
-        .load_from(snapshot.as_slice())
-        .name("gone")
-        .run()
-        .ok()?;
+    // Snapshot, load, drop, and load what a context goes on with.
+    load(&ledger, &context, "copy", told)?;
+    load(&ledger, &context, "gone", told)?;
+    told.appended.remove("gone");
+    told.whole.insert("gone", [100, 0]);
     drop_context(&ledger, "gone").ok()?;
+    told.whole.insert("gone", [0, 0]);
+    for _ in 0..20 {
+        let seq = told.appender.as_mut()?.append(&large).ok()?.seq;
+        told.appended.insert("log", seq);
+    }
+    load(&ledger, &context, "copy", told)?;
     // Close, give memory up, come back.
     let idle = instance.builder().connect().ok()?;
     let context = idle.context("idle").open_or_create().ok()?;
@@ -176,111 +173,18 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
     Some(())
 }
 
-/// Has a daemon that lacks something do everything, then has it lack nothing any more, and
-/// checks that it goes on; and that the next one has everything. `begin` and `end` are told
-/// which process it is, `decide` is asked about each of its system calls.
-pub(super) fn outlast(
-    instance: &mut Instance,
-    begin: impl FnOnce(Pid),
-    decide: impl FnMut(&Call, bool) -> Order,
-    end: impl FnOnce(Pid) + Send,
-    verdicts: &mut Verdicts,
-    case: &str,
-) -> Told {
-    let mut told = lived(instance, WAIT, begin, decide, |pid, told| {
-        end(pid);
-        // It may have ended.
-        told.has_served = instance.builder().connect().is_ok();
-        if told.has_served {
-            let has_closed = go_on(told);
-            verdicts.count("told_to_open_again", has_closed.into());
-            check_kept(instance, told, verdicts, case);
-        }
-    });
-    verdicts.count("served_on", told.has_served.into());
-    let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
-    verdicts.count("ended_with_an_error", is_error.into());
-    let is_abort = matches!(told.ended, Some(WaitStatus::Signaled(..)));
-    verdicts.count("aborted", is_abort.into());
-    let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
-    verdicts.check(RESUMES, told.has_ended_well() && !has_panicked, || {
-        let last = &told.said[told.said.len().saturating_sub(3)..];
-        format!("{case}: {:?}: {last:?}", told.ended)
-    });
-    instance.start(&ARGS);
-    check_kept(instance, &mut told, verdicts, case);
-    let status = instance.stop_daemon();
-    verdicts.check(TRIED, status.success(), || {
-        format!("{case}: the last one: {status}")
-    });
-    told
-}
-
-impl Told {
-    /// As who was told to, or with an error before it served.
-    fn has_ended_well(&self) -> bool {
-        // Rust ends a program that gets no memory for a value, wherever that is.
-        // The standard library's, and the C library's, which has to allocate as well.
-        let is_out_of_memory = |line: &String| {
-            line.starts_with("memory allocation of ")
-                || line.starts_with("Fatal glibc error: ") && line.ends_with(": out of memory")
-        };
-        match self.ended {
-            Some(WaitStatus::Exited(_, 0)) => true,
-            Some(WaitStatus::Exited(..)) => !self.has_served && !self.said.is_empty(),
-            Some(WaitStatus::Signaled(_, Signal::SIGABRT, _)) => {
-                self.said.iter().any(is_out_of_memory)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Has the attached appender go on. If the kernel had no memory for its connection, its
-/// context may have been given up as one that nobody uses, and it is told to open it again.
-fn go_on(told: &mut Told) -> bool {
-    let Some(appender) = &mut told.appender else {
-        return false;
-    };
-    appender.set_wait(PATIENCE);
-    match appender.append(&another()) {
-        Ok(appended) => {
-            told.appended.insert("log", appended.seq);
-            false
-        }
-        Err(AppendError::Refused(Refused::Closed)) => {
-            told.appender = None;
-            true
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// Checks that what was told is there, and goes on, with the daemon that there is now.
-pub(super) fn check_kept(
-    instance: &Instance,
-    told: &mut Told,
-    verdicts: &mut Verdicts,
-    case: &str,
-) {
-    if let Some(appender) = &mut told.appender {
-        appender.set_wait(PATIENCE);
-        let seq = appender.append(&another()).map(|appended| appended.seq);
-        verdicts.check(ATTACHED, seq.is_ok(), || format!("{case}: {seq:?}"));
-        told.appended.insert("log", seq.unwrap_or(0));
-    }
-    let ledger = instance.connect();
-    for (name, last) in &mut told.appended {
-        let context = ledger.context(name).open_or_create().expect("a context");
-        let there = entries(&context).map(|entries| entries.len() as u64);
-        let is_kept = there.as_ref().is_ok_and(|count| count >= last);
-        verdicts.check(KEPT, is_kept, || {
-            format!("{case}: {name}: {there:?} of {last}")
-        });
-        let mut appender = context.appender().expect("an appender");
-        let next = appender.append(&another()).map(|appended| appended.seq);
-        let is_next = there.is_ok_and(|count| next == Ok(count + 1));
-        verdicts.check(DENSE, is_next, || format!("{case}: {name}: then {next:?}"));
-        *last = next.unwrap_or(*last);
-    }
+/// Has a context go on with a snapshot of another one, or become it.
+fn load(ledger: &Ledger, from: &Context, name: &'static str, told: &mut Told) -> Option<()> {
+    let mut snapshot = Vec::new();
+    let summary = from.snapshot_to(&mut snapshot).run().ok()?;
+    let before = told.appended.get(name).copied().unwrap_or(0);
+    told.whole.insert(name, [before, summary.last_seq]);
+    ledger
+        .load_from(snapshot.as_slice())
+        .name(name)
+        .run()
+        .ok()?;
+    told.whole.remove(name);
+    told.appended.insert(name, summary.last_seq);
+    Some(())
 }

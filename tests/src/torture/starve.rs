@@ -1,180 +1,118 @@
-//! A daemon whose system calls fail, once or until it is left alone, while it has
-//! everything to do that a daemon does.
+//! A daemon whose system calls fail, once or lastingly, while it has everything to do that
+//! a daemon does, and while it ends; and clients whose calls do.
 //!
 //! What fails is what a kernel may refuse of each: room, memory, descriptors, the disk; an
 //! interruption; fewer bytes than were asked for. Memory that has no file is left out: Rust
 //! ends a program that gets none of it.
+//!
+//! Reading order: `shortage`, which calls fail, and how; `client`, what clients do.
 
-use std::collections::BTreeMap;
+mod client;
+mod shortage;
+
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use nix::Error;
-
+use self::client::Client;
+use self::shortage::{Counts, Course, FAULTS, Shortage, Tally};
+use super::aftermath::outlast;
 use super::promises::TRIED;
-use super::service::{lived, outlast};
+use super::service::lived;
 use super::{Effort, Verdicts};
 use crate::supervised::{Call, Order};
 use crate::{Instance, PATIENCE, Programs};
 
-const SHORT: Order = Order::Shorten;
-const FULL: Order = Order::Fail(Error::ENOSPC);
-const NO_MEMORY: Order = Order::Fail(Error::ENOMEM);
-const NO_DESCRIPTOR: Order = Order::Fail(Error::EMFILE);
-const BROKEN: Order = Order::Fail(Error::EIO);
-const INTERRUPTED: Order = Order::Fail(Error::EINTR);
-const AGAIN: Order = Order::Fail(Error::EAGAIN);
+/// Whose calls fail.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Daemon,
+    Client(Client),
+}
 
-/// What may become of calls of each kind.
-const FAULTS: &[(libc::c_long, &[Order])] = &[
-    (libc::SYS_openat, &[NO_DESCRIPTOR, FULL, BROKEN]),
-    (libc::SYS_mmap, &[NO_MEMORY]),
-    (libc::SYS_fallocate, &[FULL, INTERRUPTED]),
-    (libc::SYS_ftruncate, &[FULL, BROKEN]),
-    (libc::SYS_memfd_create, &[NO_DESCRIPTOR, NO_MEMORY]),
-    (libc::SYS_write, &[FULL, BROKEN, INTERRUPTED, SHORT]),
-    (libc::SYS_pwrite64, &[FULL, BROKEN, INTERRUPTED, SHORT]),
-    (libc::SYS_read, &[BROKEN, INTERRUPTED, SHORT]),
-    (libc::SYS_pread64, &[BROKEN, INTERRUPTED, SHORT]),
-    (libc::SYS_fsync, &[BROKEN, FULL]),
-    (libc::SYS_fdatasync, &[BROKEN, FULL]),
-    (libc::SYS_rename, &[BROKEN, FULL]),
-    (libc::SYS_renameat2, &[BROKEN, FULL]),
-    (libc::SYS_mkdir, &[BROKEN, FULL]),
-    (libc::SYS_unlink, &[BROKEN]),
-    (libc::SYS_unlinkat, &[BROKEN]),
-    (libc::SYS_getdents64, &[BROKEN, NO_MEMORY]),
-    (libc::SYS_statx, &[BROKEN, NO_MEMORY]),
-    (libc::SYS_fstat, &[BROKEN]),
-    (libc::SYS_fstatfs, &[BROKEN]),
-    (libc::SYS_statfs, &[BROKEN]),
-    (libc::SYS_flock, &[Order::Fail(Error::ENOLCK), INTERRUPTED]),
-    (libc::SYS_clone3, &[AGAIN]),
-    (libc::SYS_eventfd2, &[NO_DESCRIPTOR, NO_MEMORY]),
-    (libc::SYS_socket, &[NO_DESCRIPTOR]),
-    (libc::SYS_socketpair, &[NO_DESCRIPTOR]),
-    (libc::SYS_bind, &[FULL]),
-    (libc::SYS_accept4, &[NO_DESCRIPTOR, NO_MEMORY, INTERRUPTED]),
-    (libc::SYS_recvmsg, &[NO_MEMORY, INTERRUPTED]),
-    (libc::SYS_sendmsg, &[NO_MEMORY, INTERRUPTED]),
-    (libc::SYS_poll, &[NO_MEMORY, INTERRUPTED]),
-    (libc::SYS_ppoll, &[NO_MEMORY, INTERRUPTED]),
-    (libc::SYS_epoll_wait, &[INTERRUPTED]),
+const ALL: [Whose; 4] = [
+    Whose::Daemon,
+    Whose::Client(Client::Appends),
+    Whose::Client(Client::Exports),
+    Whose::Client(Client::Loads),
 ];
 
-/// Which call fails.
-#[derive(Clone, Copy, Debug)]
-struct Shortage {
-    /// Of this kind,
-    nr: u64,
-    /// so many are made before.
-    after: usize,
-    fault: Order,
-    /// All that follow fail, too.
-    is_lasting: bool,
-}
-
-impl Shortage {
-    fn all(counts: &BTreeMap<u64, usize>) -> Vec<Shortage> {
-        let mut all = Vec::new();
-        for (nr, faults) in FAULTS {
-            let nr = *nr as u64;
-            for after in 0..counts.get(&nr).copied().unwrap_or(0) {
-                for fault in *faults {
-                    // Who is always interrupted, or gets less and less, comes to no end.
-                    let lasting = [false, true];
-                    let count = if [INTERRUPTED, SHORT].contains(fault) {
-                        1
-                    } else {
-                        2
-                    };
-                    all.extend(lasting.into_iter().take(count).map(|is_lasting| Shortage {
-                        nr,
-                        after,
-                        fault: *fault,
-                        is_lasting,
-                    }));
-                }
-            }
-        }
-        all
-    }
-
-    /// What becomes of a call, of which so many of its kind were made before.
-    fn order(&self, before: usize) -> Order {
-        let is_it = before == self.after || (self.is_lasting && before > self.after);
-        if is_it { self.fault } else { Order::Go }
-    }
-}
-
-/// Whether it is to fail: memory without a file is the allocator's, and a counter takes 8
-/// bytes or none.
-fn may_fail(call: &Call) -> bool {
-    let is_of = |nr: libc::c_long| call.nr == nr as u64;
-    if is_of(libc::SYS_mmap) {
-        return call.args[4] as i32 >= 0;
-    }
-    // Whoever starts it hears of that by what it reports.
-    if is_of(libc::SYS_write) && call.args[0] == libc::STDERR_FILENO as u64 {
-        return false;
-    }
-    let is_counter = call.args[2] == 8;
-    !((is_of(libc::SYS_write) || is_of(libc::SYS_read)) && is_counter)
-}
-
-/// Starves daemons.
+/// Starves daemons and clients.
 ///
 /// # Panics
 ///
-/// If a daemon that lacks nothing does not do everything.
+/// If one that lacks nothing does not do everything.
 pub fn starve(programs: Programs, effort: &Effort) -> Verdicts {
-    let began = Instant::now();
     let mut verdicts = Verdicts::new("starve", effort);
-    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    let count = |call: &Call, _| {
-        if may_fail(call) {
-            *counts.entry(call.nr).or_default() += 1;
+    let mut made = HashSet::new();
+    for (whose, name, effort) in effort.kinds(&ALL, |whose| format!("{whose:?}")) {
+        let began = Instant::now();
+        let counts = match whose {
+            Whose::Daemon => counted(programs, &mut verdicts),
+            Whose::Client(client) => client::counted(programs, client, &mut verdicts),
+        };
+        made.extend(counts.keys().copied());
+        let shortages = Shortage::all(&counts);
+        let cases = effort.cases(shortages.len(), &name);
+        let [mut tried, mut met] = [0_u64; 2];
+        for case in cases.iter().take_while(|_| effort.has_time()) {
+            let shortage = &shortages[*case];
+            let case = format!("{name}: {shortage:?}");
+            let outcome = catch_unwind(AssertUnwindSafe(|| match whose {
+                Whose::Daemon => one(programs, shortage, &mut verdicts, &case),
+                Whose::Client(client) => {
+                    client::one(programs, client, shortage, &mut verdicts, &case)
+                }
+            }));
+            tried += 1;
+            met += u64::from(*outcome.as_ref().unwrap_or(&true));
+            verdicts.check(TRIED, outcome.is_ok(), || case);
         }
-        Order::Go
-    };
-    let told = lived(&Instance::new(programs), PATIENCE, |_| {}, count, |_, _| {});
-    assert!(told.is_through, "{told:?}");
-    let shortages = Shortage::all(&counts);
-    let cases = effort.cases(shortages.len(), "shortages");
-    let has_time = |_: &&usize| effort.has_time();
-    for case in cases.iter().take_while(has_time) {
-        let shortage = &shortages[*case];
-        let name = format!("{shortage:?}");
-        if !name.contains(&effort.only) {
-            continue;
-        }
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            one(programs, shortage, &mut verdicts, &name);
-        }));
-        verdicts.count("starved", 1);
-        verdicts.check(TRIED, outcome.is_ok(), || name);
+        // Threads take turns otherwise, and make fewer calls of some kinds then.
+        let are_most = tried < 100 || met * 20 >= tried * 19;
+        verdicts.check(TRIED, are_most, || format!("{name}: {met} of {tried} met"));
+        verdicts.count("starved", tried);
+        verdicts.count("met", met);
+        eprintln!(
+            "starve: {name}: {tried} of {} shortages, {met} of them met, in {:.1} s",
+            shortages.len(),
+            began.elapsed().as_secs_f64()
+        );
     }
-    eprintln!(
-        "starve: {} of {} shortages in {:.1} s",
-        verdicts.counted("starved"),
-        shortages.len(),
-        began.elapsed().as_secs_f64()
-    );
+    if effort.only.is_empty() {
+        for (nr, _) in FAULTS {
+            let is_made = made.contains(&(*nr as u64));
+            verdicts.check(TRIED, is_made, || format!("nobody makes system call {nr}"));
+        }
+    }
     verdicts
 }
 
-fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &str) {
-    let mut before = 0;
+/// Of a daemon that lacks nothing.
+fn counted(programs: Programs, verdicts: &mut Verdicts) -> Counts {
+    let tally = Tally::default();
+    let count = |call: &Call, _| {
+        tally.see(call);
+        Order::Go
+    };
+    let instance = Instance::new(programs);
+    let told = lived(&instance, PATIENCE, |_| {}, count, |_, _| tally.ask());
+    assert!(told.is_through, "{told:?}");
+    tally.end(verdicts)
+}
+
+/// Whether it was met.
+fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &str) -> bool {
+    let mut course = Course::of(shortage);
     let is_over = AtomicBool::new(false);
-    let decide = |call: &Call, _| {
-        if call.nr != shortage.nr || !may_fail(call) || is_over.load(Ordering::Relaxed) {
-            return Order::Go;
-        }
-        before += 1;
-        shortage.order(before - 1)
+    let decide = |call: &Call, _| match is_over.load(Ordering::Relaxed) {
+        true => Order::Go,
+        false => course.order(call),
     };
     let end = |_| is_over.store(true, Ordering::Relaxed);
     let mut instance = Instance::new(programs);
-    outlast(&mut instance, |_| {}, decide, end, verdicts, case);
+    let until = (shortage.until, end);
+    outlast(&mut instance, |_| {}, decide, until, verdicts, case);
+    course.is_met
 }

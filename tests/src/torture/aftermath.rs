@@ -1,0 +1,156 @@
+//! What is there after a daemon that died, or that lacked something.
+
+use ledger_client::{AppendError, OpenError};
+use ledger_shm::Refused;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::Verdicts;
+use super::observed::{another, entries};
+use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED};
+use super::service::{ARGS, Told, WAIT, lived};
+use crate::supervised::{Call, Order};
+use crate::{Instance, PATIENCE};
+
+/// How long a daemon lacks something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until everything was asked of it: then it is to serve on.
+    Asked,
+    /// Until it has ended.
+    Ended,
+}
+
+/// Has a daemon that lacks something do everything, then has it lack nothing any more, and
+/// checks that it goes on; and that the next one has everything. `begin` and `end` are told
+/// which process it is, `decide` is asked about each of its system calls.
+pub(super) fn outlast(
+    instance: &mut Instance,
+    begin: impl FnOnce(Pid),
+    decide: impl FnMut(&Call, bool) -> Order,
+    (until, end): (Until, impl Fn(Pid) + Sync),
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> Told {
+    let (mut pid, mut has_served) = (None, false);
+    let mut told = lived(instance, WAIT, begin, decide, |of, told| {
+        pid = Some(of);
+        if until == Until::Asked {
+            end(of);
+            // It may have ended.
+            has_served = instance.builder().connect().is_ok();
+        }
+        if has_served {
+            go_on(told, verdicts);
+            check_kept(instance, told, verdicts, case);
+        }
+    });
+    if let Some(pid) = pid {
+        end(pid);
+    }
+    verdicts.count("served_on", has_served.into());
+    let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
+    verdicts.count("ended_with_an_error", is_error.into());
+    let is_abort = matches!(told.ended, Some(WaitStatus::Signaled(..)));
+    verdicts.count("aborted", is_abort.into());
+    let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
+    verdicts.check(
+        RESUMES,
+        has_ended_well(&told, has_served) && !has_panicked,
+        || {
+            let last = &told.said[told.said.len().saturating_sub(3)..];
+            format!("{case}: {:?}: {last:?}", told.ended)
+        },
+    );
+    instance.start(&ARGS);
+    if !has_served {
+        go_on(&mut told, verdicts);
+    }
+    check_kept(instance, &mut told, verdicts, case);
+    let status = instance.stop_daemon();
+    verdicts.check(TRIED, status.success(), || {
+        format!("{case}: the last one: {status}")
+    });
+    told
+}
+
+/// As who was told to, or with an error while it lacked something.
+fn has_ended_well(told: &Told, has_served: bool) -> bool {
+    // Rust ends a program that gets no memory for a value, wherever that is.
+    // The standard library's, and the C library's, which has to allocate as well.
+    let is_out_of_memory = |line: &String| {
+        line.starts_with("memory allocation of ")
+            || line.starts_with("Fatal glibc error: ") && line.ends_with(": out of memory")
+    };
+    match told.ended {
+        Some(WaitStatus::Exited(_, 0)) => true,
+        Some(WaitStatus::Exited(..)) => !has_served && !told.said.is_empty(),
+        Some(WaitStatus::Signaled(_, Signal::SIGABRT, _)) => told.said.iter().any(is_out_of_memory),
+        _ => false,
+    }
+}
+
+/// Has the attached appender go on. If the kernel had no memory for its connection, its
+/// context may have been given up as one that nobody uses, and it is told to open it again.
+fn go_on(told: &mut Told, verdicts: &mut Verdicts) {
+    let Some(appender) = &mut told.appender else {
+        return;
+    };
+    appender.set_wait(PATIENCE);
+    match appender.append(&another()) {
+        Ok(appended) => drop(told.appended.insert("log", appended.seq)),
+        Err(AppendError::Refused(Refused::Closed)) => {
+            told.appender = None;
+            verdicts.count("told_to_open_again", 1);
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Checks that what was told is there, and goes on, with the daemon that there is now.
+pub(super) fn check_kept(
+    instance: &Instance,
+    told: &mut Told,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    if let Some(appender) = &mut told.appender {
+        appender.set_wait(PATIENCE);
+        let seq = appender.append(&another()).map(|appended| appended.seq);
+        verdicts.check(ATTACHED, seq.is_ok(), || format!("{case}: {seq:?}"));
+        if let Ok(seq) = seq {
+            told.appended.insert("log", seq);
+        }
+    }
+    let ledger = instance.connect();
+    for (name, counts) in std::mem::take(&mut told.whole) {
+        let there = match ledger.context(name).open_read_only() {
+            Err(OpenError::Unknown { .. }) => Ok(0),
+            Err(error) => Err(error.to_string()),
+            Ok(context) => entries(&context).map(|entries| entries.len() as u64),
+        };
+        let is_whole = there.as_ref().is_ok_and(|count| counts.contains(count));
+        verdicts.check(LOADED, is_whole, || {
+            format!("{case}: {name}: {there:?}, none of {counts:?}")
+        });
+        match there {
+            Ok(0) => drop(told.whole.insert(name, counts)),
+            Ok(count) => drop(told.appended.insert(name, count)),
+            Err(_) => {}
+        }
+    }
+    for (name, last) in &mut told.appended {
+        let context = ledger.context(name).open_or_create().expect("a context");
+        let there = entries(&context).map(|entries| entries.len() as u64);
+        let is_kept = there.as_ref().is_ok_and(|count| count >= last);
+        verdicts.check(KEPT, is_kept, || {
+            format!("{case}: {name}: {there:?} of {last}")
+        });
+        let mut appender = context.appender().expect("an appender");
+        let next = appender.append(&another()).map(|appended| appended.seq);
+        let is_next = there.is_ok_and(|count| next == Ok(count + 1));
+        verdicts.check(DENSE, is_next, || format!("{case}: {name}: then {next:?}"));
+        *last = next.unwrap_or(*last);
+    }
+}

@@ -1,0 +1,192 @@
+//! A client whose system calls fail while it does what clients do.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+
+use ledger_client::{Appender, NewEntry};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+
+use super::shortage::{Counts, Course, Shortage, Tally};
+use crate::supervised::{Call, Order, Supervised};
+use crate::torture::Verdicts;
+use crate::torture::observed::{append_at_once, entries};
+use crate::torture::promises::{KEPT, RESUMES};
+use crate::torture::service::ARGS;
+use crate::{Instance, PATIENCE, Programs};
+
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Client {
+    /// It opens a context, appends until its log has rolled several times, and reads all of
+    /// it, in memory and in files.
+    Appends,
+    /// It writes a snapshot.
+    Exports,
+    /// It has one loaded.
+    Loads,
+}
+
+/// What the one that appends is told.
+const SCRIPT: &str = "open log\nfill 60 2000\nread log\nwatch 1\ndrain\ndigest\n";
+/// Entries that are there before.
+const BEFORE: u64 = 50;
+
+/// A context, and what a client says and is told of it.
+struct Scene {
+    client: Client,
+    instance: Instance,
+    /// Another appender, in this process.
+    other: Appender,
+}
+
+/// What came of it.
+struct Outcome {
+    ended: Option<WaitStatus>,
+    said: String,
+}
+
+impl Outcome {
+    /// As one that could do everything.
+    fn is_through(&self) -> bool {
+        matches!(self.ended, Some(WaitStatus::Exited(_, 0))) && !self.said.contains("error ")
+    }
+}
+
+impl Scene {
+    fn new(programs: Programs, client: Client) -> Scene {
+        let instance = Instance::started(programs, &ARGS);
+        let mut other = instance.context("log").appender().expect("an appender");
+        other.set_wait(PATIENCE);
+        let large = NewEntry::new("other", &[b'o'; 2000]);
+        for _ in 0..BEFORE {
+            other.append(&large).expect("room");
+        }
+        other
+            .context()
+            .wait_durable(BEFORE, PATIENCE)
+            .expect("a disk");
+        std::fs::write(instance.runtime_dir().join("script"), SCRIPT).expect("room");
+        if let Client::Loads = client {
+            instance.printed(&[
+                "snapshot",
+                "export",
+                "log",
+                "-o",
+                &path(&instance, "snapshot"),
+            ]);
+        }
+        Scene {
+            client,
+            instance,
+            other,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let snapshot = path(&self.instance, "snapshot");
+        match self.client {
+            Client::Appends => {
+                let script = File::open(path(&self.instance, "script")).expect("written before");
+                let mut peer = self.instance.peer_command();
+                peer.stdin(script);
+                peer
+            }
+            Client::Exports => self
+                .instance
+                .ledgerd(&["snapshot", "export", "log", "-o", &snapshot]),
+            Client::Loads => self
+                .instance
+                .ledgerd(&["snapshot", "load", &snapshot, "--as", "copy"]),
+        }
+    }
+
+    /// Has it done, with what is decided about each call.
+    fn run(&self, decide: impl FnMut(&Call) -> Order) -> Outcome {
+        let said = path(&self.instance, "said");
+        let out = File::create(&said).expect("room");
+        let mut command = self.command();
+        command.stdout(out.try_clone().expect("a descriptor"));
+        let mut client = Supervised::start(command.stderr(Stdio::from(out)));
+        let pid = client.pid();
+        let (ended, end) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(PATIENCE) {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+            });
+            client.run(decide);
+            drop(ended);
+        });
+        Outcome {
+            ended: client.ended(),
+            said: std::fs::read_to_string(&said).expect("text"),
+        }
+    }
+}
+
+fn path(instance: &Instance, name: &str) -> String {
+    let path = instance.runtime_dir().join(name);
+    path.into_os_string().into_string().expect("text")
+}
+
+/// The calls of a client that lacks nothing.
+pub(super) fn counted(programs: Programs, client: Client, verdicts: &mut Verdicts) -> Counts {
+    let mut once = || {
+        let tally = Tally::default();
+        let outcome = Scene::new(programs, client).run(|call| {
+            tally.see(call);
+            Order::Go
+        });
+        assert!(outcome.is_through(), "{}", outcome.said);
+        tally.end(verdicts)
+    };
+    // How often it waits is other each time.
+    let all: [Counts; 3] = std::array::from_fn(|_| once());
+    let sum = |counts: &Counts| counts.values().map(|[count, _]| count).sum::<usize>();
+    all.into_iter().min_by_key(sum).expect("some")
+}
+
+/// Whether it was met.
+pub(super) fn one(
+    programs: Programs,
+    client: Client,
+    shortage: &Shortage,
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> bool {
+    let mut scene = Scene::new(programs, client);
+    let mut course = Course::of(shortage);
+    let Outcome { ended, said } = scene.run(|call| course.order(call));
+    let has_ended = match ended {
+        Some(WaitStatus::Exited(_, 0)) => true,
+        Some(WaitStatus::Exited(..)) => !said.is_empty(),
+        _ => false,
+    };
+    verdicts.check(RESUMES, has_ended && !said.contains("panicked"), || {
+        format!("{case}: {ended:?}: {said}")
+    });
+    // Others have noticed nothing, and what it was told is so.
+    let context = scene.other.context().clone();
+    let latest = context.latest().expect("readable");
+    append_at_once(&mut scene.other, latest + 1, verdicts, case);
+    let there = entries(&context).map(|entries| entries.len() as u64);
+    verdicts.check(KEPT, there == Ok(latest + 1), || {
+        format!("{case}: {there:?} of {}", latest + 1)
+    });
+    let acknowledged = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("ok ")?.parse().ok());
+    let acknowledged: u64 = acknowledged.max().unwrap_or(0);
+    verdicts.check(KEPT, acknowledged <= latest, || {
+        format!("{case}: {latest} of {acknowledged}")
+    });
+    // With enough it does all of it.
+    let again = scene.run(|_| Order::Go);
+    verdicts.check(RESUMES, again.is_through(), || {
+        format!("{case}: then {:?}: {}", again.ended, again.said)
+    });
+    course.is_met
+}
