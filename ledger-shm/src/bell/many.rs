@@ -29,18 +29,21 @@ use crate::{Control, sys};
 pub const BELLS_MAX: usize = sys::FUTEXES_MAX - 1;
 
 /// How a thread that sleeps at many bells is called by others of its process.
+///
+/// It orders nothing but itself: what it is called for is behind a lock. Whoever finds
+/// nothing there has read the count before it was called for that.
 #[derive(Debug, Default)]
 pub struct Nudge(AtomicU32);
 
 impl Nudge {
     /// How often it was called. Read before looking for what it was called for.
     pub fn count(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Calls it: it looks again, now or as soon as it would sleep.
     pub fn call(&self) {
-        self.0.fetch_add(1, Ordering::Release);
+        self.0.fetch_add(1, Ordering::Relaxed);
         sys::futex_wake(&self.0, 1);
     }
 }

@@ -12,18 +12,23 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every source file in a directory of the workspace.
+/// Every source file below a directory of the workspace, by its path from there.
 fn sources(directory: &str) -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(workspace().join(directory)).expect("a directory");
-    let names = entries.map(|entry| entry.expect("an entry").file_name());
-    let mut sources: Vec<_> = names
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.ends_with(".rs"))
-        .map(|name| {
-            let text = read(Path::new(directory).join(&name));
-            (name, text)
-        })
-        .collect();
+    let mut sources = Vec::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(below) = directories.pop() {
+        let at = workspace().join(directory).join(&below);
+        for entry in std::fs::read_dir(at).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let path = below.join(entry.file_name());
+            if entry.path().is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = read(Path::new(directory).join(&path));
+                sources.push((path.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
     sources.sort();
     assert!(!sources.is_empty(), "{directory} has source files");
     sources
