@@ -97,12 +97,31 @@ fn every_row_of_the_crash_table_that_names_a_test_names_it_by_its_module() {
             .strip_suffix(" |")
             .and_then(|row| row.rsplit("| ").next());
         for quoted in last.unwrap_or_default().split('`').skip(1).step_by(2) {
-            let module = quoted.split("::").next().unwrap_or_default();
-            let is_module = root().join(format!("tests/it/{module}.rs")).exists();
             let is_model = ["life_cycle", "tests/model", "roll"].contains(&quoted);
             let is_file = root().join(quoted).is_file();
-            assert!(is_module || is_model || is_file, "{quoted}");
+            assert!(is_test(quoted) || is_model || is_file, "{quoted}");
         }
+    }
+}
+
+/// Whether `module::test` is a test of this suite.
+fn is_test(named: &str) -> bool {
+    let (Some((module, _)), Some((_, test))) = (named.split_once("::"), named.rsplit_once("::"))
+    else {
+        return false;
+    };
+    let text = std::fs::read_to_string(root().join(format!("tests/it/{module}.rs")));
+    text.is_ok_and(|text| text.contains(&format!("fn {test}()")))
+}
+
+#[test]
+fn every_test_that_shows_a_promise_exists() {
+    let text = read(&root().join("docs/PROMISES.md"));
+    let named = text.split('`').skip(1).step_by(2);
+    let named: Vec<_> = named.filter(|quoted| quoted.contains("::")).collect();
+    assert!(named.len() > 20);
+    for test in named {
+        assert!(is_test(test) || test == "module::test", "{test}");
     }
 }
 
