@@ -39,12 +39,10 @@ pub(crate) fn map_shared(
     // no mapping of this process, so no existing reference is affected.
     let address =
         unsafe { nix::sys::mman::mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
-    if writable && let Err(error) = advise(address.cast(), len.get(), MmapAdvise::MADV_DONTFORK) {
-        // SAFETY: mapped above, not handed out.
-        unsafe { unmap(address.cast(), len.get()) };
-        return Err(error);
+    match writable {
+        true => advised(address.cast(), len.get(), MmapAdvise::MADV_DONTFORK),
+        false => Ok(address.cast()),
     }
-    Ok(address.cast())
 }
 
 /// One private page that reads as zero in a fork's child (madvise(2),
@@ -54,8 +52,17 @@ pub(crate) fn map_wiped_on_fork(len: NonZeroUsize) -> io::Result<NonNull<u8>> {
     // SAFETY: as in `map_shared`: a fresh range of the kernel's choice.
     let address =
         unsafe { nix::sys::mman::mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }?;
-    advise(address.cast(), len.get(), MmapAdvise::MADV_WIPEONFORK)?;
-    Ok(address.cast())
+    advised(address.cast(), len.get(), MmapAdvise::MADV_WIPEONFORK)
+}
+
+/// A mapping that nobody has yet, with this advice; without it there is none.
+fn advised(address: NonNull<u8>, len: usize, advice: MmapAdvise) -> io::Result<NonNull<u8>> {
+    if let Err(error) = advise(address, len, advice) {
+        // SAFETY: its callers have just mapped it, and handed it out to nobody.
+        unsafe { unmap(address, len) };
+        return Err(error);
+    }
+    Ok(address)
 }
 
 /// # Safety
