@@ -17,14 +17,13 @@ use crate::error::OpenError;
 use crate::ledger::Core;
 use crate::line::Answer;
 use crate::shared::Shared;
-use crate::wire::{Refusal, Reply, Request};
+use crate::wire::{RECONNECT_PAUSE_MAX, Refusal, Reply, Request};
 
 /// Memory is faulted in this many bytes at a time: one large step would hold
 /// the process's mmap lock for tens of milliseconds.
 const POPULATE_STEP: usize = 256 << 10;
 /// How soon the daemon is tried again after it was found gone.
-const RECONNECT_MIN: Duration = Duration::from_millis(20);
-const RECONNECT_MAX: Duration = Duration::from_millis(500);
+const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How soon an unmet wish is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -37,7 +36,7 @@ impl Provisioner {
     pub(crate) fn start(core: Arc<Core>) -> io::Result<JoinHandle<()>> {
         let provisioner = Provisioner {
             core,
-            reconnect_in: RECONNECT_MIN,
+            reconnect_in: RECONNECT_PAUSE_MIN,
         };
         std::thread::Builder::new()
             .name("ledger-provision".into())
@@ -80,7 +79,7 @@ impl Provisioner {
             (true, false) => Some(RETRY),
             (false, _) => {
                 let pause = self.reconnect_in;
-                self.reconnect_in = (pause * 2).min(RECONNECT_MAX);
+                self.reconnect_in = (pause * 2).min(RECONNECT_PAUSE_MAX);
                 Some(pause)
             }
         };
@@ -143,7 +142,7 @@ impl Provisioner {
         }
         let is_connected = self.core.line.connection().is_some();
         if is_connected {
-            self.reconnect_in = RECONNECT_MIN;
+            self.reconnect_in = RECONNECT_PAUSE_MIN;
         }
         (is_connected, is_settled)
     }

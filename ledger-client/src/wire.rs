@@ -11,6 +11,7 @@
 )]
 
 use std::fmt;
+use std::time::Duration;
 
 use rkyv::rancor::Error;
 use rkyv::util::AlignedVec;
@@ -28,6 +29,16 @@ use ledger_shm::format::{ARCHIVE_FORMAT, FORMAT_VERSION};
 /// assert_eq!(Hello::OURS.wire, WIRE_VERSION);
 /// ```
 pub const WIRE_VERSION: u32 = 1;
+
+/// How long a client pauses at most before it looks again for a daemon that is gone: who
+/// had a context open is back by then.
+///
+/// ```
+/// use ledger_client::wire::RECONNECT_PAUSE_MAX;
+///
+/// assert!(RECONNECT_PAUSE_MAX < std::time::Duration::from_secs(1));
+/// ```
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 const GREETING: [u8; 8] = *b"LEDGWIRE";
 

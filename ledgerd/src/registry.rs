@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_client::wire::{Refusal, Reply, Trouble};
+use ledger_client::wire::{RECONNECT_PAUSE_MAX, Refusal, Reply, Trouble};
 use ledger_shm::Control;
 use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{Facts, InvalidName, Sizes, State};
@@ -31,6 +31,9 @@ const NAMES_LEN_MAX: usize = PACKET_LEN_MAX / 2;
 /// What a name, or a trouble, takes in an answer beside its bytes, at most.
 const NAME_OVERHEAD: usize = 16;
 const TROUBLE_OVERHEAD: usize = 64;
+/// How long who had a context open is waited for, before it is taken for one that nobody
+/// has open: they pause, look and open it again.
+const COMING_BACK: Duration = RECONNECT_PAUSE_MAX.saturating_mul(2);
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -106,13 +109,16 @@ impl Registry {
     }
 
     /// Takes over a context that was found in memory.
-    pub(crate) fn adopt(&mut self, log: Log) {
-        if log.may_close_later() || log.may_leave() {
-            self.close_later(log.epoch);
-        }
+    pub(crate) fn adopt(&mut self, mut log: Log) {
+        // Whoever has it open comes back to this daemon first.
+        log.idle_since += COMING_BACK;
+        let may_be_idle = log.may_close_later() || log.may_leave();
         let has_more = matches!(log.state, State::Open | State::Idle);
         let epoch = log.epoch;
         self.logs.insert(log);
+        if may_be_idle {
+            self.close_later(epoch);
+        }
         // What was appended while nobody wrote it behind.
         if has_more {
             self.archive(epoch, |epoch, marks| Order::Leave { epoch, marks });

@@ -262,14 +262,20 @@ impl Registry {
 
     /// Has a context closed in some time, if nobody appends to it then.
     pub(crate) fn close_later(&mut self, epoch: Epoch) {
-        let due = Instant::now() + self.idle_close_after();
+        let now = Instant::now();
+        let since = self
+            .logs
+            .get(epoch)
+            .map_or(now, |log| log.idle_since.max(now));
+        let due = since + self.idle_close_after();
         self.to_close.push_back((due, epoch));
     }
 
     /// Closes contexts whose appenders left long ago and that hold spares.
     /// Returns when to look again.
     pub(crate) fn close_idle(&mut self) -> Option<Instant> {
-        // All wait equally long, so the first one is the next one.
+        // All wait equally long, so the first one is the next one; who leaves just after a
+        // daemon has started waits as long as those whom it has found.
         while let Some((due, epoch)) = self.to_close.front().copied() {
             if due > Instant::now() {
                 return Some(due);
