@@ -232,7 +232,7 @@ impl Instance {
             }
         }
         // Whatever it says later must not fill the pipe.
-        let rest = BufReader::new(lines.into_inner());
+        let rest = BufReader::new(lines.rest());
         self.heard = Some(std::thread::spawn(move || {
             let lines = rest.split(b'\n').map_while(std::io::Result::ok);
             let said = lines.map(|line| String::from_utf8_lossy(&line).into_owned());

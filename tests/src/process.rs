@@ -1,7 +1,7 @@
 //! Processes that tests start: none outlives its test, and nobody waits for
 //! one for ever.
 
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{Cursor, Error, ErrorKind, Read, Result};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -301,8 +301,8 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    /// The pipe, for whoever wants what comes after these lines.
-    pub fn into_inner(self) -> R {
-        self.from
+    /// All that comes after these lines.
+    pub fn rest(self) -> impl Read {
+        Cursor::new(self.heard).chain(self.from)
     }
 }
