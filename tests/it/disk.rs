@@ -12,9 +12,9 @@ use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::{Lines, Process, where_fdatasync_fails};
-use ledger_tests::small_memory::with_small_memory;
+use ledger_tests::small_memory::{mount_tmpfs, with_small_memory};
 use ledger_tests::{Instance, PATIENCE, eventually};
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MsFlags, umount};
 
 use crate::archive::{
     SMALL, append, check_all, has_left_memory, home, lose_memory, oldest_in_memory, payload,
@@ -26,15 +26,7 @@ const ARCHIVE: [&str; 2] = ["--durability", "archive"];
 
 pub(crate) fn mount_small(dir: &Path, len: &str) {
     std::fs::create_dir_all(dir).expect("ours");
-    let options = format!("size={len},mode=0700");
-    mount(
-        Some("tmpfs"),
-        dir,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .expect("in a namespace of our own");
+    mount_tmpfs(dir, len, MsFlags::empty()).expect("in a namespace of our own");
 }
 
 /// Takes all the room that there is; gone with the file.

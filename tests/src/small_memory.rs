@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use ledger_shm::object::MEMORY_DIR;
@@ -76,16 +77,30 @@ fn mount_small(len: &str) -> std::io::Result<()> {
         std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
     }
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let options = format!("size={len},mode=1777");
-    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(
-        Some("tmpfs"),
-        MEMORY_DIR,
-        Some("tmpfs"),
-        safe,
-        Some(options.as_str()),
-    )?;
+    keep_mounts_here()?;
+    mount_tmpfs(Path::new(MEMORY_DIR), len, MsFlags::empty())?;
     Ok(())
+}
+
+/// What is mounted from now on is so in this namespace of mounts only.
+pub(crate) fn keep_mounts_here() -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+}
+
+/// A file system in memory of so many bytes, as mount(8) writes them: for everybody where
+/// the memory objects are, else for its owner.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn mount_tmpfs(dir: &Path, len: &str, flags: MsFlags) -> nix::Result<()> {
+    let mode = match dir == Path::new(MEMORY_DIR) {
+        true => "1777",
+        false => "700",
+    };
+    let options = format!("size={len},mode={mode}");
+    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let (tmpfs, options) = (Some("tmpfs"), Some(options.as_str()));
+    mount(tmpfs, dir, tmpfs, flags, options)
 }

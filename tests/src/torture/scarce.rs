@@ -6,12 +6,12 @@
 //! limits are real ones, of each size until there is enough.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ledger_shm::object::MEMORY_DIR;
 use nix::Error;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::Resource;
 
@@ -19,6 +19,7 @@ use super::aftermath::{Until, outlast};
 use super::promises::TRIED;
 use super::{Effort, Verdicts};
 use crate::process::limit;
+use crate::small_memory::{keep_mounts_here, mount_tmpfs};
 use crate::supervised::{Call, Order};
 use crate::{Instance, Programs, skip};
 
@@ -44,7 +45,7 @@ const RESOURCES: [(Scarce, u64, u64, u64); 4] = [
     (Scarce::Disk, 4 * KIB, 4 * KIB, 2 * MIB),
     (Scarce::Descriptors, 1, 1, 100),
     // With less the kernel does not get as far as the program.
-    (Scarce::Addresses, 16 * MIB, MIB, 512 * MIB),
+    (Scarce::Addresses, 16 * MIB, 2 * MIB, 1024 * MIB),
 ];
 
 impl Scarce {
@@ -82,11 +83,6 @@ pub fn scarce(programs: Programs, effort: &Effort) -> Verdicts {
         verdicts
     };
     std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
-}
-
-fn keep_mounts_here() -> nix::Result<()> {
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
 }
 
 fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
@@ -166,15 +162,7 @@ impl Mounted {
     }
 
     fn mount(&self, len: u64, flags: MsFlags) {
-        let mode = if self.0 == Path::new(MEMORY_DIR) {
-            "1777"
-        } else {
-            "700"
-        };
-        let options = format!("size={len},mode={mode}");
-        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        let (tmpfs, options) = (Some("tmpfs"), Some(options.as_str()));
-        let mounted = mount(tmpfs, &self.0, tmpfs, flags, options);
+        let mounted = mount_tmpfs(&self.0, &len.to_string(), flags);
         mounted.expect("who may have mounts of its own may mount");
     }
 }

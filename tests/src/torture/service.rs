@@ -30,9 +30,8 @@ pub(super) const ARGS: [&str; 12] = [
     // However little there is when it starts.
     "--memory-budget",
     "64M",
-    // Clients come back to the next one sooner, also when there is much else to do.
     "--idle-close-after",
-    "0.05",
+    "0.01",
 ];
 /// Clients do not wait longer for a daemon that may be dead.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
