@@ -9,19 +9,22 @@ use std::time::Instant;
 pub use self::path::Path;
 pub use self::stage::{Scene, Stage, Survivors};
 use super::course::Place;
+use super::observed::Lateness;
 use super::promises::TRIED;
 use super::{Effort, Verdicts};
 use crate::Programs;
 
 /// Does something with a victim that stands at a place, for places of every path.
-pub fn everywhere(
+pub(super) fn everywhere(
     torture: &'static str,
     programs: Programs,
     effort: &Effort,
     args: &[&'static str],
-    mut case: impl FnMut(&mut Stage, Place, &mut Verdicts, &str),
+    mut case: impl FnMut(&mut Stage, Place, Option<&Lateness>, &mut Verdicts, &str),
 ) -> Verdicts {
     let mut verdicts = Verdicts::new(torture, effort);
+    // A suite has more to do at the same time than a machine can be on time for.
+    let lateness = effort.is_all().then(Lateness::watched);
     let mut paths = Path::ALL.to_vec();
     // It takes a while to find out what that one consists of.
     paths.retain(|path| effort.is_all() || *path != Path::LargestPayload);
@@ -36,11 +39,11 @@ pub fn everywhere(
             tried += 1;
             let name = format!("{of}, at {place:?} of {}", stage.length());
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                case(&mut stage, *place, &mut verdicts, &name);
+                case(&mut stage, *place, lateness.as_ref(), &mut verdicts, &name);
             }));
             verdicts.check(TRIED, outcome.is_ok(), || name);
         }
-        verdicts.count("stopped", tried);
+        verdicts.count("cases", tried);
         let elsewhere = verdicts.counted("stopped_elsewhere") - elsewhere_before;
         verdicts.check_places(tried, elsewhere, &of);
         let seconds = began.elapsed().as_secs_f64();
@@ -50,6 +53,9 @@ pub fn everywhere(
             stage.changed_at(),
             places.len(),
         );
+    }
+    if let Some(lateness) = &lateness {
+        lateness.tell(&mut verdicts);
     }
     verdicts
 }

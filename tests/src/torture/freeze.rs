@@ -23,29 +23,15 @@ const AFTERWARDS: u64 = 3;
 
 /// Stops an appender at places of every path.
 pub fn freeze(programs: Programs, effort: &Effort) -> Verdicts {
-    // A suite has more to do at the same time than a machine can be on time for.
-    let lateness = effort.is_all().then(Lateness::watched);
     let args = ["--durability", "archive", "--window", "8K"];
-    let mut verdicts = everywhere(
-        "freeze",
-        programs,
-        effort,
-        &args,
-        |stage, place, verdicts, case| {
-            one(stage, place, verdicts, lateness.as_ref(), case);
-        },
-    );
-    if let Some(lateness) = &lateness {
-        lateness.tell(&mut verdicts);
-    }
-    verdicts
+    everywhere("freeze", programs, effort, &args, one)
 }
 
 fn one(
     stage: &mut Stage,
     place: Place,
-    verdicts: &mut Verdicts,
     lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
     case: &str,
 ) {
     let mut scene = stage.scene();

@@ -14,29 +14,15 @@ const AFTERWARDS: u64 = 3;
 
 /// Kills an appender at places of every path.
 pub fn kill(programs: Programs, effort: &Effort) -> Verdicts {
-    // A suite has more to do at the same time than a machine can be on time for.
-    let lateness = effort.is_all().then(Lateness::watched);
     let args = ["--durability", "memory"];
-    let mut verdicts = everywhere(
-        "kill",
-        programs,
-        effort,
-        &args,
-        |stage, place, verdicts, case| {
-            one(stage, place, verdicts, lateness.as_ref(), case);
-        },
-    );
-    if let Some(lateness) = &lateness {
-        lateness.tell(&mut verdicts);
-    }
-    verdicts
+    everywhere("kill", programs, effort, &args, one)
 }
 
 fn one(
     stage: &mut Stage,
     place: Place,
-    verdicts: &mut Verdicts,
     lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
     case: &str,
 ) {
     let mut scene = stage.scene();

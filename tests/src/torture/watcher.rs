@@ -59,7 +59,7 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
                 verdicts.check(TRIED, outcome.is_ok(), || name);
             }
         }
-        verdicts.count("stopped", tried);
+        verdicts.count("cases", tried);
         let elsewhere = verdicts.counted("stopped_elsewhere") - elsewhere_before;
         verdicts.check_places(tried, elsewhere, &of);
         eprintln!(
