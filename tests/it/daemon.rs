@@ -109,6 +109,25 @@ fn clients_go_on_while_the_daemon_is_dead_and_after_it_is_back() {
 }
 
 #[test]
+fn who_had_a_context_open_comes_back_before_it_is_taken_for_idle() {
+    // Sooner than anybody looks again for a daemon that was gone.
+    let at_once = [&IN_MEMORY[..], &["--idle-close-after", "0"]].concat();
+    let mut instance = started(&at_once);
+    let mut writer = instance.peer();
+    writer.must("open log");
+    for seq in 1..=3 {
+        assert_eq!(writer.must("append k v"), seq.to_string());
+        instance.kill_daemon();
+        instance.start(&at_once);
+        eventually("it has it open again", || {
+            let status = instance.printed(&["status", "-o", "jsonl"]);
+            status.contains("\"attached\":1").then_some(())
+        });
+    }
+    assert_eq!(writer.must("append k v"), "4");
+}
+
+#[test]
 fn without_a_daemon_appends_end_with_the_reason_when_the_spares_are_full() {
     let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
     let context = instance.context("log");
