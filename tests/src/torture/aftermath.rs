@@ -33,11 +33,14 @@ pub(super) fn outlast(
     verdicts: &mut Verdicts,
     case: &str,
 ) -> Told {
-    let (mut pid, mut has_served) = (None, false);
-    let mut told = lived(instance, WAIT, begin, decide, |of, told| {
-        pid = Some(of);
+    let (mut daemon, mut has_served) = (None, false);
+    let begin = |pid| {
+        daemon = Some(pid);
+        begin(pid);
+    };
+    let mut told = lived(instance, WAIT, begin, decide, |pid, told| {
         if until == Until::Asked {
-            end(of);
+            end(pid);
             // It may have ended.
             has_served = instance.builder().connect().is_ok();
         }
@@ -46,9 +49,7 @@ pub(super) fn outlast(
             check_kept(instance, told, verdicts, case);
         }
     });
-    if let Some(pid) = pid {
-        end(pid);
-    }
+    end(daemon.expect("it has begun"));
     verdicts.count("served_on", has_served.into());
     let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
     verdicts.count("ended_with_an_error", is_error.into());
