@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ledger_tests::torture::{Effort, freeze, kill, watcher};
-use ledger_tests::traced::Way;
+use ledger_tests::traced::{Traced, Way};
 use ledger_tests::{Instance, Peer, eventually};
 use nix::sys::signal::Signal;
 
@@ -66,16 +66,17 @@ fn length(instance: &Instance, place: Where) -> usize {
     if place == Where::Rolling {
         peer.must(ALMOST_ALL);
     }
-    steps_to_call(&mut peer, place)
+    // It may make a call before: it asks for memory when it has little left.
+    steps(&mut peer, place, Traced::is_about_to_mark)
 }
 
-/// The instructions of an append from its beginning to a system call.
-fn steps_to_call(peer: &mut Peer, place: Where) -> usize {
+/// The instructions of an append from its beginning to where this holds.
+fn steps(peer: &mut Peer, place: Where, is_end: impl Fn(&Traced) -> bool) -> usize {
     let traced = peer.traced();
     place.tell(peer);
     assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
     let mut steps = 0;
-    while !traced.is_about_to_call() {
+    while !is_end(&traced) {
         traced.step(1);
         steps += 1;
     }
@@ -124,7 +125,7 @@ fn length_of_ringing(instance: &Instance) -> usize {
     let context = "length-of-ringing";
     let mut peer = ready(instance, context);
     let mut sleeper = dozing(instance, context);
-    let steps = steps_to_call(&mut peer, Where::Inside);
+    let steps = steps(&mut peer, Where::Inside, Traced::is_about_to_call);
     assert_eq!(sleeper.hear(), "ok rung");
     steps
 }
