@@ -187,8 +187,11 @@ fn closed_meanwhile(place: Where) {
             let info = instance.printed(&["info", &context, "-o", "jsonl"]);
             info.contains("\"idle\"").then_some(())
         });
+        // Nobody can open it again meanwhile, be it the other thread of who goes on.
+        instance.kill_daemon();
         sleeper.signal(Signal::SIGCONT);
         let answer = sleeper.hear();
+        instance.start(&small);
         let appended = is_appended(&answer);
         outcomes.insert(appended);
         let before = u64::from(place == Where::Rolling) + u64::from(appended);
@@ -200,9 +203,6 @@ fn closed_meanwhile(place: Where) {
         let digest = sleeper.must("digest");
         assert_eq!(first_number(&digest), before + 10);
         assert_eq!(instance.peer_digest(&context), digest);
-        drop(sleeper);
-        instance.kill_daemon();
-        instance.start(&small);
     }
     assert_eq!(outcomes.len(), 2, "some were refused, some went in");
 }
