@@ -14,9 +14,9 @@
 //! 3. [`kill`] and [`freeze`]: at every instruction of them; [`watcher`]: the same of those
 //!    who watch;
 //! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
-//! 5. [`starve`]: each of its system calls fails; [`scarce`]: there is only so much of what
-//!    it needs; `service`: all that it has to do in these three, and `aftermath`: what is
-//!    there then;
+//! 5. [`starve`]: each of its system calls fails, and each of clients'; [`scarce`]: there is
+//!    only so much of what it needs; `service`: all that it has to do in these three, and
+//!    `aftermath`: what is there then;
 //! 6. [`power`]: lost at each of its operations on the disk;
 //! 7. [`storm`]: all of them killed and stopped at random, while they work;
 //! 8. [`hostile`]: a context abused by who may only read it;

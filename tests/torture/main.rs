@@ -28,7 +28,7 @@ struct Cli {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
     /// Only kinds of cases that have this in their name, of those that have kinds: paths,
-    /// shortages, resources, storms, abuses, targets, patches.
+    /// those whose calls fail, resources, storms, abuses, targets, patches.
     #[arg(long, default_value = "")]
     only: String,
     /// Repeats what was drawn in an earlier run.
