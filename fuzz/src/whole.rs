@@ -1,12 +1,16 @@
 //! A whole file, of which targets exchange some bytes: with checksums that hold again where
 //! asked for, so that what lies behind them is reached.
 
+use std::mem::offset_of;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use ledger_shm::control::{Facts, Sizes};
 use ledger_shm::entry::Limits;
 use ledger_shm::file::{Head, SectionPlan, SnapshotWriter};
-use ledger_shm::format::FILE_TRAILER_LEN;
+use ledger_shm::format::{
+    FILE_TRAILER_LEN, FileHeader, FileTrailer, RECORD_HEADER_LEN, RecordHeader,
+};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::Epoch;
 use ledger_shm::record::crc32c;
@@ -16,7 +20,13 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 /// Entries of the whole one.
 pub const ENTRIES: u64 = 40;
 
-static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// The whole file, and where its records are in it.
+struct Whole {
+    bytes: Vec<u8>,
+    records: Vec<Range<usize>>,
+}
+
+static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     let head = Head {
         facts: Facts {
             name: "loan-7".into(),
@@ -50,24 +60,79 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let entry = Entry::from_bytes(record).expect("just made");
         writer.push(&entry).expect("memory");
     }
-    writer.finish().expect("memory").target
+    let bytes = writer.finish().expect("memory").target;
+    let mut end = stated(
+        &bytes,
+        trailer_at(&bytes) + offset_of!(FileTrailer, index_offset),
+    );
+    // The last one ends where the index begins.
+    let mut places: Vec<Range<usize>> = Vec::new();
+    for record in records.iter().rev() {
+        places.push(end - record.len()..end);
+        end -= record.len();
+        assert_eq!(
+            bytes[end..][..record.len()],
+            record[..],
+            "it lies elsewhere"
+        );
+    }
+    places.reverse();
+    Whole {
+        bytes,
+        records: places,
+    }
 });
 
-/// Has the trailer's checksum hold, and the head's.
+fn trailer_at(bytes: &[u8]) -> usize {
+    bytes.len().saturating_sub(FILE_TRAILER_LEN)
+}
+
+/// A word of eight bytes there.
+fn stated(bytes: &[u8], at: usize) -> usize {
+    let word = bytes[at..at + 8].try_into().expect("eight");
+    u64::from_le_bytes(word) as usize
+}
+
+/// Has every checksum hold that lies where it does in the whole one, of whatever it is over.
 fn repair(bytes: &mut [u8]) {
-    const HEAD_CRC_AT: usize = 248;
-    const TRAILER_CRC_AT: usize = 112;
-    let Some(at) = bytes.len().checked_sub(FILE_TRAILER_LEN) else {
-        return;
-    };
-    let crc = crc32c(&bytes[at..at + TRAILER_CRC_AT]);
-    bytes[at + TRAILER_CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
-    // The name is as long as it is in the whole one, unless it was exchanged.
-    if let Some(head) = bytes.get_mut(..272) {
-        head[HEAD_CRC_AT..HEAD_CRC_AT + 4].fill(0);
-        let crc = crc32c(head);
-        head[HEAD_CRC_AT..HEAD_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    for place in &WHOLE.records {
+        if let Some(record) = bytes.get_mut(place.clone()) {
+            repair_record(record);
+        }
     }
+    if let Some(head) = bytes.get_mut(..WHOLE.records[0].start) {
+        let at = offset_of!(FileHeader, header_crc);
+        head[at..at + 4].fill(0);
+        let crc = crc32c(head);
+        put(head, at, crc);
+    }
+    let at = trailer_at(bytes);
+    if bytes.len() < at + FILE_TRAILER_LEN {
+        return;
+    }
+    let index_at = stated(bytes, at + offset_of!(FileTrailer, index_offset));
+    if let Some(tables) = bytes.get(index_at..at) {
+        let crc = crc32c(tables);
+        put(bytes, at + offset_of!(FileTrailer, tables_crc), crc);
+    }
+    let crc_at = at + offset_of!(FileTrailer, trailer_crc);
+    put(bytes, crc_at, crc32c(&bytes[at..crc_at]));
+}
+
+fn repair_record(record: &mut [u8]) {
+    let len_at = offset_of!(RecordHeader, body_len);
+    let len = record[len_at..len_at + 4].try_into().expect("four");
+    let body_end = RECORD_HEADER_LEN + u32::from_le_bytes(len) as usize;
+    if let Some(body) = record.get(RECORD_HEADER_LEN..body_end) {
+        let crc = crc32c(body);
+        put(record, offset_of!(RecordHeader, body_crc), crc);
+    }
+    let crc_at = offset_of!(RecordHeader, header_crc);
+    put(record, crc_at, crc32c(&record[..crc_at]));
+}
+
+fn put(bytes: &mut [u8], at: usize, crc: u32) {
+    bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// What is done to it.
@@ -81,7 +146,7 @@ pub struct Damage {
 impl Damage {
     /// The file with this done to it.
     pub fn done(&self) -> Vec<u8> {
-        let mut bytes = WHOLE.clone();
+        let mut bytes = WHOLE.bytes.clone();
         for (at, value) in &self.changes {
             let at = usize::from(*at) % bytes.len();
             bytes[at] = *value;
