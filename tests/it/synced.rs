@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use ledger_client::{Context, NewEntry};
 use ledger_shm::file::FileName;
-use ledger_tests::traced::{Call, TracedThread};
+use ledger_tests::call::Call;
+use ledger_tests::traced::TracedThread;
 use ledger_tests::{PATIENCE, eventually};
 
 use crate::archive::{append, files, home};

@@ -2,6 +2,9 @@
 //! and a clean memory file system afterwards, also when a test fails.
 
 pub mod attack;
+/// Of a tracee, whose registers differ from machine to machine.
+#[cfg(target_arch = "x86_64")]
+pub mod call;
 pub mod damage;
 mod example;
 mod mapped;
@@ -43,7 +46,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
 pub use crate::example::{daemon_example, example, example_in_memory};
-use crate::process::{Lines, Process};
+use crate::process::{Lines, Process, state};
 pub use crate::scripted::Peer;
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -253,12 +256,7 @@ impl Instance {
         daemon.signal(Signal::SIGSTOP);
         let tasks = format!("/proc/{}/task", daemon.pid());
         let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
-            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
-            stat.is_ok_and(|stat| {
-                stat.rsplit(") ")
-                    .next()
-                    .is_some_and(|rest| rest.starts_with('T'))
-            })
+            task.is_ok_and(|task| state(&task.path()) == Some('T'))
         };
         eventually("every thread of the daemon is stopped", || {
             let mut tasks = std::fs::read_dir(&tasks).expect("it lives");

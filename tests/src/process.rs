@@ -5,6 +5,7 @@ use std::io::{Cursor, Error, ErrorKind, Read, Result};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgid, setgroups, setuid};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, eventually};
 
 /// Has a command's process killed when the thread that starts it ends, which
 /// the kernel does also when nothing can be cleaned up any more. A test's
@@ -249,6 +250,21 @@ fn patiently<T>(id: u32, wait: impl FnOnce() -> T) -> T {
     let is_late = watch.join().expect("it only waits");
     assert!(!is_late, "process {id} did not end within {PATIENCE:?}");
     outcome
+}
+
+/// In what state the kernel has a task, by its folder in `/proc` (proc(5)).
+pub(crate) fn state(task: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// Waits until the kernel has the main thread of a process in one of these states.
+pub(crate) fn wait_for_state(process: Pid, states: &[char]) {
+    let task = Path::new("/proc").join(process.to_string());
+    eventually("the state of a process", || {
+        let state = state(&task).expect("it lives");
+        states.contains(&state).then_some(())
+    });
 }
 
 fn pid(id: u32) -> Pid {

@@ -7,10 +7,10 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::process::{Lines, Process};
+use crate::Instance;
+use crate::process::{Lines, Process, wait_for_state};
 #[cfg(target_arch = "x86_64")]
 use crate::traced::Traced;
-use crate::{Instance, eventually};
 
 /// Another process that does what it is told, one line at a time.
 #[derive(Debug)]
@@ -99,12 +99,7 @@ impl Peer {
 
     /// Waits until the kernel says that it is stopped or sleeps.
     pub fn wait_for_state(&self, states: &[char]) {
-        let path = format!("/proc/{}/stat", self.pid());
-        eventually("the peer's state", || {
-            let stat = std::fs::read_to_string(&path).expect("the peer lives");
-            let state = stat.rsplit(") ").next()?.chars().next()?;
-            states.contains(&state).then_some(())
-        });
+        wait_for_state(self.pid(), states);
     }
 
     /// Kills it with SIGKILL and waits for its end.

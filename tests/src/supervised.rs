@@ -3,7 +3,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "what a child does before it becomes the program; the kernel's answer is a union"
+    reason = "what a child does before it becomes the program"
 )]
 
 use std::collections::HashMap;
@@ -15,16 +15,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::call::Call;
 use crate::process::{Lines, Process};
-
-/// A system call that is about to be made.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Its number.
-    pub nr: u64,
-    /// Its arguments, as far as it has any.
-    pub args: [u64; 6],
-}
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,20 +117,13 @@ impl Supervised {
 
     /// Looks at a thread that is before a call, or behind one.
     fn look(&mut self, thread: Pid, decide: &mut impl FnMut(&Call) -> Order) -> nix::Result<()> {
-        let info = ptrace::syscall_info(thread)?;
-        if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
+        let Some(call) = Call::entered(thread)? else {
             if let Some(error) = self.failing.remove(&thread) {
                 let mut registers = ptrace::getregs(thread)?;
                 registers.rax = -i64::from(error as i32) as u64;
                 ptrace::setregs(thread, registers)?;
             }
             return Ok(());
-        }
-        // SAFETY: of the union's members the kernel has filled in this one.
-        let entry = unsafe { info.u.entry };
-        let call = Call {
-            nr: entry.nr,
-            args: entry.args,
         };
         match decide(&call) {
             Order::Go => {}

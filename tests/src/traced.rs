@@ -5,14 +5,14 @@
 //! A peer marks where something begins and ends by asking for its parent's pid,
 //! which nothing else in it does.
 
-#![allow(unsafe_code, reason = "the kernel's answer is a union")]
-
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::call::Call;
 use crate::eventually;
+use crate::process::wait_for_state;
 
 /// The machine's instruction for a system call, as it lies in memory.
 const SYSCALL: u16 = 0x050f;
@@ -72,7 +72,7 @@ impl Traced {
         loop {
             ptrace::syscall(self.pid, signal.take()).expect("stopped");
             match self.wait() {
-                WaitStatus::PtraceSyscall(_) => match self.entered() {
+                WaitStatus::PtraceSyscall(_) => match self.entered_nr() {
                     Some(MARK) => {
                         ptrace::syscall(self.pid, None).expect("stopped");
                         self.wait();
@@ -110,12 +110,9 @@ impl Traced {
         let mut is_sleeping = false;
         loop {
             self.run_to_stop();
-            let info = ptrace::syscall_info(self.pid).expect("in a system call");
-            if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
-                // SAFETY: of the union's members the kernel has filled in this one.
-                let said = unsafe { info.u.exit.sval };
+            if let Some(said) = self.answered() {
                 has_overslept |= is_sleeping && said == -i64::from(libc::ETIMEDOUT);
-            } else if matches!(self.entered(), Some(MARK | WRITE)) {
+            } else if matches!(self.entered_nr(), Some(MARK | WRITE)) {
                 return has_overslept;
             }
             is_sleeping = self.is_about_to_sleep();
@@ -133,12 +130,7 @@ impl Traced {
     /// meanwhile.
     pub fn doze(&self, meanwhile: impl FnOnce()) {
         ptrace::step(self.pid, None).expect("stopped");
-        let path = format!("/proc/{}/stat", self.pid);
-        eventually("it sleeps", || {
-            let stat = std::fs::read_to_string(&path).expect("it lives");
-            let state = stat.rsplit(") ").next()?.chars().next()?;
-            (state == 'S').then_some(())
-        });
+        wait_for_state(self.pid, &['S']);
         meanwhile();
         self.wait();
     }
@@ -159,17 +151,14 @@ impl Traced {
             }
         });
         assert!(matches!(status, WaitStatus::PtraceSyscall(_)), "{status:?}");
-        let info = ptrace::syscall_info(self.pid).expect("in a system call");
-        assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT);
-        // SAFETY: of the union's members the kernel has filled in this one.
-        unsafe { info.u.exit.sval }
+        self.answered().expect("behind a system call")
     }
 
-    /// Runs to its next system call, and stops before it: its number and arguments.
-    fn run_to_call(&self) -> (u64, [u64; 6]) {
+    /// Runs to its next system call, and stops before it.
+    fn run_to_call(&self) -> Call {
         loop {
             self.run_to_stop();
-            if let Some(call) = self.entry() {
+            if let Some(call) = self.entered() {
                 return call;
             }
         }
@@ -178,10 +167,7 @@ impl Traced {
     /// Makes the system call before which it is stopped, and returns what the kernel says.
     fn call(&self) -> i64 {
         self.run_to_stop();
-        let info = ptrace::syscall_info(self.pid).expect("in a system call");
-        assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT);
-        // SAFETY: of the union's members the kernel has filled in this one.
-        unsafe { info.u.exit.sval }
+        self.answered().expect("behind a system call")
     }
 
     /// Runs to the next stop at a system call.
@@ -199,24 +185,22 @@ impl Traced {
     }
 
     /// The system call it is about to make, if it is about to make one.
-    fn entered(&self) -> Option<u64> {
-        self.entry().map(|(nr, _)| nr)
+    fn entered(&self) -> Option<Call> {
+        Call::entered(self.pid).expect("in a system call")
+    }
+
+    fn entered_nr(&self) -> Option<u64> {
+        self.entered().map(|call| call.nr)
+    }
+
+    fn answered(&self) -> Option<i64> {
+        Call::answered(self.pid).expect("in a system call")
     }
 
     fn is_about_to_sleep(&self) -> bool {
-        self.entry().is_some_and(|(nr, args)| {
-            nr == libc::SYS_futex as u64 && args[1] == libc::FUTEX_WAIT as u64
+        self.entered().is_some_and(|call| {
+            call.nr == libc::SYS_futex as u64 && call.args[1] == libc::FUTEX_WAIT as u64
         })
-    }
-
-    fn entry(&self) -> Option<(u64, [u64; 6])> {
-        let info = ptrace::syscall_info(self.pid).expect("in a system call");
-        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-            return None;
-        }
-        // SAFETY: of the union's members the kernel has filled in this one.
-        let entry = unsafe { info.u.entry };
-        Some((entry.nr, entry.args))
     }
 
     /// Whether its next instruction is a system call.
@@ -274,7 +258,7 @@ impl Traced {
             ptrace::syscall(self.pid, signal.take()).expect("stopped");
             match self.wait() {
                 WaitStatus::Stopped(_, Signal::SIGTRAP) if self.at() == at => return true,
-                WaitStatus::PtraceSyscall(_) if self.entered() == Some(MARK) => return false,
+                WaitStatus::PtraceSyscall(_) if self.entered_nr() == Some(MARK) => return false,
                 WaitStatus::PtraceSyscall(_)
                 | WaitStatus::Stopped(_, Signal::SIGTRAP)
                 | WaitStatus::PtraceEvent(..) => {}
@@ -313,15 +297,6 @@ pub struct TracedThread {
     traced: Traced,
 }
 
-/// A system call that is about to be made.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Its number.
-    pub nr: u64,
-    /// Its arguments, as far as it has any.
-    pub args: [u64; 6],
-}
-
 impl TracedThread {
     /// Begins to trace the thread of this name, as far as the kernel keeps names. A thread
     /// takes its name itself, some time after whoever made it has gone on.
@@ -346,8 +321,7 @@ impl TracedThread {
 
     /// Runs to its next system call, and stops before it.
     pub fn run_to_call(&self) -> Call {
-        let (nr, args) = self.traced.run_to_call();
-        Call { nr, args }
+        self.traced.run_to_call()
     }
 
     /// Runs until it is about to wait for something to do, and stops there: with no lock

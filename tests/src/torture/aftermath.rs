@@ -10,7 +10,8 @@ use super::Verdicts;
 use super::observed::{another, entries};
 use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED};
 use super::service::{ARGS, Told, WAIT, lived};
-use crate::supervised::{Call, Order};
+use crate::call::Call;
+use crate::supervised::Order;
 use crate::{Instance, PATIENCE};
 
 /// How long a daemon lacks something.

@@ -11,7 +11,8 @@ use super::aftermath::check_kept;
 use super::promises::TRIED;
 use super::service::{ARGS, Told, WAIT, lived};
 use super::{Effort, Verdicts};
-use crate::supervised::{Call, Order};
+use crate::call::Call;
+use crate::supervised::Order;
 use crate::{Instance, PATIENCE, Programs};
 
 /// Daemons that are killed one after the other while they recover, at most.

@@ -18,9 +18,10 @@ use nix::sys::resource::Resource;
 use super::aftermath::{Until, outlast};
 use super::promises::TRIED;
 use super::{Effort, Verdicts};
+use crate::call::Call;
 use crate::process::limit;
 use crate::small_memory::{keep_mounts_here, mount_tmpfs};
-use crate::supervised::{Call, Order};
+use crate::supervised::Order;
 use crate::{Instance, Programs, skip};
 
 const KIB: u64 = 1 << 10;

@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 
 use super::observed::another;
 use crate::Instance;
-use crate::supervised::{Call, Order, Supervised};
+use crate::call::Call;
+use crate::supervised::{Order, Supervised};
 
 /// Small, so that little is enough to roll, retire and finish files.
 pub(super) const ARGS: [&str; 12] = [

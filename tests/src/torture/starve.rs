@@ -21,7 +21,8 @@ use super::aftermath::outlast;
 use super::promises::TRIED;
 use super::service::lived;
 use super::{Effort, Verdicts};
-use crate::supervised::{Call, Order};
+use crate::call::Call;
+use crate::supervised::Order;
 use crate::{Instance, PATIENCE, Programs};
 
 /// Whose calls fail.

@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 
 use super::shortage::{Counts, Course, Shortage, Tally};
-use crate::supervised::{Call, Order, Supervised};
+use crate::call::Call;
+use crate::supervised::{Order, Supervised};
 use crate::torture::Verdicts;
 use crate::torture::observed::{append_at_once, entries};
 use crate::torture::promises::{KEPT, RESUMES};

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use nix::Error;
 
-use crate::supervised::{Call, Order};
+use crate::call::Call;
+use crate::supervised::Order;
 use crate::torture::Verdicts;
 use crate::torture::aftermath::Until;
 use crate::torture::promises::TRIED;
