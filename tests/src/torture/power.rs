@@ -27,7 +27,7 @@ use crate::power::{Loss, Trace};
 /// Images of one story: in the next one threads take other turns.
 const IMAGES_PER_STORY: usize = 5000;
 /// Images, if there is time for all.
-const IMAGES: usize = 120_000;
+const IMAGES: usize = 140_000;
 /// Times that the power is lost in a row, at most.
 const DEEP: usize = 3;
 
