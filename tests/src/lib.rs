@@ -8,6 +8,7 @@ pub mod call;
 pub mod damage;
 mod example;
 mod mapped;
+pub mod memory_group;
 pub mod oracle;
 pub mod power;
 pub mod process;

@@ -23,21 +23,34 @@ pub(super) enum Until {
     Ended,
 }
 
+/// What a daemon lacks.
+#[derive(Debug)]
+pub(super) struct Lack<B, E, K> {
+    /// How long.
+    pub(super) until: Until,
+    /// Has this process lack it.
+    pub(super) begin: B,
+    /// Has it lack it no longer.
+    pub(super) end: E,
+    /// Whether the kernel has killed it for that.
+    pub(super) may_be_killed: K,
+}
+
 /// Has a daemon that lacks something do everything, then has it lack nothing any more, and
-/// checks that it goes on; and that the next one has everything. `begin` and `end` are told
-/// which process it is, `decide` is asked about each of its system calls.
+/// checks that it goes on; and that the next one has everything. `decide` is asked about
+/// each of its system calls.
 pub(super) fn outlast(
     instance: &mut Instance,
-    begin: impl FnOnce(Pid),
+    lack: Lack<impl FnOnce(Pid), impl Fn(Pid) + Sync, impl Fn() -> bool>,
     decide: impl FnMut(&Call, bool) -> Order,
-    (until, end): (Until, impl Fn(Pid) + Sync),
     verdicts: &mut Verdicts,
     case: &str,
 ) -> Told {
+    let Lack { until, end, .. } = lack;
     let (mut daemon, mut has_served) = (None, false);
     let begin = |pid| {
         daemon = Some(pid);
-        begin(pid);
+        (lack.begin)(pid);
     };
     let mut told = lived(instance, WAIT, begin, decide, |pid, told| {
         if until == Until::Asked {
@@ -54,17 +67,15 @@ pub(super) fn outlast(
     verdicts.count("served_on", has_served.into());
     let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
     verdicts.count("ended_with_an_error", is_error.into());
-    let is_abort = matches!(told.ended, Some(WaitStatus::Signaled(..)));
-    verdicts.count("aborted", is_abort.into());
+    let was_killed = is_signaled(&told, Signal::SIGKILL) && (lack.may_be_killed)();
+    verdicts.count("killed", was_killed.into());
+    verdicts.count("aborted", is_signaled(&told, Signal::SIGABRT).into());
     let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
-    verdicts.check(
-        RESUMES,
-        has_ended_well(&told, has_served) && !has_panicked,
-        || {
-            let last = &told.said[told.said.len().saturating_sub(3)..];
-            format!("{case}: {:?}: {last:?}", told.ended)
-        },
-    );
+    let has_ended_well = was_killed || has_ended_well(&told, has_served);
+    verdicts.check(RESUMES, has_ended_well && !has_panicked, || {
+        let last = &told.said[told.said.len().saturating_sub(3)..];
+        format!("{case}: {:?}: {last:?}", told.ended)
+    });
     instance.start(&ARGS);
     if !has_served {
         go_on(&mut told, verdicts);
@@ -75,6 +86,10 @@ pub(super) fn outlast(
         format!("{case}: the last one: {status}")
     });
     told
+}
+
+fn is_signaled(told: &Told, by: Signal) -> bool {
+    matches!(told.ended, Some(WaitStatus::Signaled(_, signal, _)) if signal == by)
 }
 
 /// As who was told to, or with an error while it lacked something.

@@ -15,10 +15,11 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::Resource;
 
-use super::aftermath::{Until, outlast};
+use super::aftermath::{Lack, Until, outlast};
 use super::promises::TRIED;
 use super::{Effort, Verdicts};
 use crate::call::Call;
+use crate::memory_group::MemoryGroup;
 use crate::process::limit;
 use crate::small_memory::{keep_mounts_here, mount_tmpfs};
 use crate::supervised::Order;
@@ -38,15 +39,18 @@ enum Scarce {
     Descriptors,
     /// Addresses.
     Addresses,
+    /// Memory of any kind, for which it is killed.
+    Resident,
 }
 
 /// The least that is tried of each, the steps, and the first that is enough.
-const RESOURCES: [(Scarce, u64, u64, u64); 4] = [
+const RESOURCES: [(Scarce, u64, u64, u64); 5] = [
     (Scarce::Memory, 4 * KIB, 4 * KIB, 2 * MIB),
     (Scarce::Disk, 4 * KIB, 4 * KIB, 2 * MIB),
     (Scarce::Descriptors, 1, 1, 100),
     // With less the kernel does not get as far as the program.
     (Scarce::Addresses, 16 * MIB, 2 * MIB, 1024 * MIB),
+    (Scarce::Resident, 32 * KIB, 32 * KIB, 16 * MIB),
 ];
 
 impl Scarce {
@@ -55,13 +59,19 @@ impl Scarce {
         match self {
             Scarce::Memory => Some(MEMORY_DIR.into()),
             Scarce::Disk => Some(instance.state_dir()),
-            Scarce::Descriptors | Scarce::Addresses => None,
+            Scarce::Descriptors | Scarce::Addresses | Scarce::Resident => None,
         }
+    }
+
+    /// A group that has that much, if it is that.
+    fn group(self, amount: u64) -> Option<MemoryGroup> {
+        let is_it = matches!(self, Scarce::Resident);
+        is_it.then(|| MemoryGroup::new(amount).expect("there was one"))
     }
 
     fn resource(self) -> Option<Resource> {
         match self {
-            Scarce::Memory | Scarce::Disk => None,
+            Scarce::Memory | Scarce::Disk | Scarce::Resident => None,
             Scarce::Descriptors => Some(Resource::RLIMIT_NOFILE),
             Scarce::Addresses => Some(Resource::RLIMIT_AS),
         }
@@ -89,6 +99,11 @@ pub fn scarce(programs: Programs, effort: &Effort) -> Verdicts {
 fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     let kinds = effort.kinds(&RESOURCES, |(scarce, ..)| format!("{scarce:?}"));
     for ((scarce, least, step, enough), name, effort) in kinds {
+        if let (Scarce::Resident, Err(error)) = (scarce, MemoryGroup::new(enough)) {
+            // Many systems have their groups otherwise, or give them to nobody.
+            eprintln!("scarce: {name}: left out: no group that has only so much: {error}");
+            continue;
+        }
         let began = Instant::now();
         let amounts = (least..enough).step_by(step as usize);
         let both = |amount| [(amount, Until::Asked), (amount, Until::Ended)];
@@ -127,24 +142,40 @@ fn one(
 ) -> bool {
     let mut instance = Instance::new(programs);
     let mounted = scarce.dir(&instance).map(|dir| Mounted::new(dir, amount));
+    let group = scarce.group(amount);
     let limit_to = |pid, most| match scarce.resource() {
         Some(resource) => limit(pid, resource, most),
         None => Ok(()),
     };
-    let begin = |pid| limit_to(pid, amount).expect("it lives");
+    let begin = |pid| {
+        limit_to(pid, amount).expect("it lives");
+        if let Some(group) = &group {
+            group.take(pid).expect("it lives");
+        }
+    };
     let end = |pid| {
         // It may have ended.
         let _ = limit_to(pid, enough);
         if let Some(mounted) = &mounted {
             mounted.resize(enough);
         }
+        if let Some(group) = &group {
+            group.resize(enough).expect("more than it has");
+        }
     };
+    let may_be_killed = || group.as_ref().is_some_and(MemoryGroup::has_killed);
     // It gives itself as many descriptors as it may have.
     let decide = |call: &Call, _| match call.nr == libc::SYS_prlimit64 as u64 {
         true => Order::Fail(Error::EPERM),
         false => Order::Go,
     };
-    outlast(&mut instance, begin, decide, (until, end), verdicts, case).is_through
+    let lack = Lack {
+        until,
+        begin,
+        end,
+        may_be_killed,
+    };
+    outlast(&mut instance, lack, decide, verdicts, case).is_through
 }
 
 /// A file system of a size, as long as it is not dropped.

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use self::client::Client;
 use self::shortage::{Counts, Course, FAULTS, Shortage, Tally};
-use super::aftermath::outlast;
+use super::aftermath::{Lack, outlast};
 use super::promises::TRIED;
 use super::service::lived;
 use super::{Effort, Verdicts};
@@ -113,7 +113,12 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
     };
     let end = |_| is_over.store(true, Ordering::Relaxed);
     let mut instance = Instance::new(programs);
-    let until = (shortage.until, end);
-    outlast(&mut instance, |_| {}, decide, until, verdicts, case);
+    let lack = Lack {
+        until: shortage.until,
+        begin: |_| {},
+        end,
+        may_be_killed: || false,
+    };
+    outlast(&mut instance, lack, decide, verdicts, case);
     course.is_met
 }
