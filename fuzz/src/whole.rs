@@ -9,7 +9,7 @@ use ledger_shm::control::{Facts, Sizes};
 use ledger_shm::entry::Limits;
 use ledger_shm::file::{Head, SectionPlan, SnapshotWriter};
 use ledger_shm::format::{
-    FILE_TRAILER_LEN, FileHeader, FileTrailer, RECORD_HEADER_LEN, RecordHeader,
+    FILE_TRAILER_LEN, FileHeader, FileTrailer, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader,
 };
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::Epoch;
@@ -68,13 +68,14 @@ static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     // The last one ends where the index begins.
     let mut places: Vec<Range<usize>> = Vec::new();
     for record in records.iter().rev() {
-        places.push(end - record.len()..end);
-        end -= record.len();
+        let start = end - record.len().next_multiple_of(RECORD_ALIGN);
         assert_eq!(
-            bytes[end..][..record.len()],
+            bytes[start..][..record.len()],
             record[..],
             "it lies elsewhere"
         );
+        places.push(start..end);
+        end = start;
     }
     places.reverse();
     Whole {
