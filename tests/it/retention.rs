@@ -414,3 +414,55 @@ fn a_snapshot_of_what_is_left_has_the_root_of_all_and_loads() {
     append(&copy, 10_001..=10_002);
     assert_eq!(copy.latest().expect("readable"), 10_002);
 }
+
+#[test]
+fn what_is_loaded_of_what_was_left_is_counted_from_where_it_begins() {
+    let instance = started(&kept(&["--retain-entries", "1000"]));
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    context.wait_durable(5000, PATIENCE).expect("a disk");
+    let snapshot = |last_seq: u64, latest: u64| {
+        until_kept(&instance, &context, 1000);
+        let oldest = check_from_oldest(&instance, latest);
+        let mut bytes = Vec::new();
+        let snapshot = context.snapshot_to(&mut bytes).up_to(last_seq);
+        assert_eq!(snapshot.run().expect("whole").first_seq, oldest);
+        (oldest, bytes)
+    };
+    let (oldest, some) = snapshot(4800, 5000);
+    let (_, all) = snapshot(5000, 5000);
+    append(&context, 5001..=8000);
+    context.wait_durable(8000, PATIENCE).expect("a disk");
+    let (later, rest) = snapshot(8000, 8000);
+    assert!(1 < oldest && oldest < later, "{oldest} {later}");
+
+    // Somewhere where nothing is removed.
+    let other = started(&SMALL);
+    let load = |name: &str, bytes: &[u8]| {
+        let loaded = other.connect().load_from(bytes).name(name).run();
+        loaded.map(|loaded| loaded.new_count)
+    };
+    let first = |name: &str| {
+        let context = other.connect().context(name).open_read_only();
+        context
+            .expect("loaded")
+            .first_available()
+            .expect("readable")
+    };
+    assert_eq!(load("copy", &some).expect("a place"), 4800 - (oldest - 1));
+    assert_eq!(load("copy", &all).expect("it extends that"), 200);
+    assert_eq!(first("copy"), oldest);
+    // A context without an entry begins where the snapshot does.
+    drop(other.context("empty"));
+    assert_eq!(
+        load("empty", &rest).expect("nothing is older"),
+        8000 - (later - 1)
+    );
+    assert_eq!(first("empty"), later);
+    let refused = load("copy", &rest).expect_err("what is older would be gone");
+    let why = format!(
+        "the snapshot begins with entry {later}, the context has older ones from {oldest} on"
+    );
+    assert!(refused.to_string().contains(&why), "{refused}");
+    assert_eq!(first("copy"), oldest);
+}

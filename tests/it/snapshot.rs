@@ -1,23 +1,26 @@
 //! Contexts as one file: written while others append, verified, and loaded wholly or
 //! not at all.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
-use ledger_client::{LoadError, NewEntry, ReadError};
+use ledger_client::{Context, LoadError, NewEntry, ReadError};
+use ledger_shm::file::verify;
 use ledger_shm::format::{ControlHeader, STATE_LOADING};
-use ledger_shm::object::Name;
+use ledger_shm::object::{self, Name};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
-use crate::archive::{SMALL, append, check_all, payload};
+use crate::archive::{SMALL, append, check_all, files, home, payload};
 use crate::disk::mount_small;
 use crate::{PROGRAMS, started};
 
@@ -46,6 +49,16 @@ fn load(instance: &Instance, path: &Path, more: &[&str]) -> serde_json::Value {
 
 fn lines(instance: &Instance, context: &str) -> String {
     instance.printed(&["export", context, "--format", "jsonl"])
+}
+
+/// Its parts that are in memory.
+fn memory(instance: &Instance, context: &Context) -> BTreeSet<u64> {
+    let names = object::list(&instance.objects()).expect("listed");
+    let part = |name| match name {
+        Name::Part(epoch, part) if epoch == context.epoch() => Some(part),
+        _ => None,
+    };
+    names.into_iter().filter_map(part).collect()
 }
 
 /// Its bytes, but for those that say when it was written and check that.
@@ -189,8 +202,15 @@ fn a_context_goes_on_with_a_snapshot_that_proves_to_extend_it() {
             load(&instance, &all, &["--as", "copy"])["new_entries"],
             8000 - 5003
         );
+        let placed = || {
+            let files = fs::read_dir(home(&instance, &copy)).expect("loaded");
+            let inode = |file: std::io::Result<fs::DirEntry>| file.expect("ours").ino();
+            files.map(inode).collect::<BTreeSet<_>>()
+        };
+        let before = placed();
         let again = load(&instance, &all, &["--as", "copy"]);
         assert_eq!(again["new_entries"], 0, "it has all of it");
+        assert!(placed().is_superset(&before), "it has all of it");
         assert_eq!(
             instance.printed(&["append", "copy", "k", "next", "-o", "short"]),
             "8001\n"
@@ -287,6 +307,10 @@ fn a_snapshot_that_does_not_extend_a_context_changes_nothing() {
     );
     // Another history of the same length.
     append(&instance.context("other"), 1..=100);
+    let other = instance.connect();
+    let other = other.context("other").open_read_only().expect("there");
+    let mut watcher = other.watch(101);
+    let part = memory(&instance, &other).into_iter().min();
     let said = instance.complained(&["snapshot", "load", text(&path), "--as", "other"]);
     assert!(
         said.contains("the snapshot's first 100 entries are not those"),
@@ -296,6 +320,10 @@ fn a_snapshot_that_does_not_extend_a_context_changes_nothing() {
         instance.printed(&["append", "other", "k", "on", "-o", "short"]),
         "101\n"
     );
+    let next = watcher.next_timeout(PATIENCE).expect("readable");
+    assert_eq!(next.expect("it comes").payload(), b"on");
+    // Who watches it has what it had.
+    assert!(part.is_some_and(|part| memory(&instance, &other).contains(&part)));
     // Somebody appends.
     let context = instance.context("busy");
     let said = instance.complained(&["snapshot", "load", text(&path), "--as", "busy"]);
@@ -676,7 +704,7 @@ fn it_takes_a_right_to_load_a_snapshot() {
     }
     let mut instance = Instance::new(PROGRAMS);
     let config = instance.configure(
-        "[[rights]]\ncontexts = [\"*\"]\nusers = [1010]\nright = \"append\"\n\
+        "[[rights]]\ncontexts = [\"mine\"]\nusers = [1010]\nright = \"append\"\n\
          [[rights]]\ncontexts = [\"mine\"]\nusers = [1011]\nright = \"admin\"\n",
     );
     instance.start(&["--config", text(&config)]);
@@ -706,4 +734,12 @@ fn it_takes_a_right_to_load_a_snapshot() {
     assert!(is_done, "{said}");
     assert_eq!(lines(&instance, "mine"), lines(&instance, "log"));
     assert_eq!(instance.printed(&["ls", "-o", "raw"]), "log\nmine\n");
+    // Others may write to this one, and it is younger.
+    let mine = instance.connect();
+    let mine = mine.context("mine").open_read_only().expect("loaded");
+    let file = home(&instance, &mine).join(files(&instance, &mine)[0].to_string());
+    let (loaded, _) = verify(&fs::read(file).expect("ours")[..]).expect("whole");
+    let (from, _) = verify(&snapshot[..]).expect("whole");
+    assert!(loaded.facts.has_foreign_writers && !from.facts.has_foreign_writers);
+    assert!(loaded.facts.created_at_ns > from.facts.created_at_ns);
 }
