@@ -27,6 +27,18 @@ pub(crate) const SMALL: [&str; 8] = [
     "64K",
 ];
 
+/// As small, and without files for what leaves it.
+pub(crate) const FORGETFUL: [&str; 8] = [
+    "--durability",
+    "memory",
+    "--window",
+    "64K",
+    "--spare-min",
+    "64K",
+    "--spare-max",
+    "64K",
+];
+
 pub(crate) fn append(context: &Context, seqs: std::ops::RangeInclusive<u64>) {
     let mut appender = context.appender().expect("an appender");
     appender.set_wait(PATIENCE);

@@ -11,7 +11,7 @@ use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
-use crate::archive::{SMALL, append, lose_memory};
+use crate::archive::{FORGETFUL, SMALL, append, lose_memory};
 use crate::commands::{lines, three};
 use crate::disk::mount_small;
 use crate::{PROGRAMS, started};
@@ -246,7 +246,7 @@ fn what_has_left_memory_comes_from_files_or_is_missed() {
     instance.start(&SMALL);
     assert_eq!(exported(&instance, "jsonl", &[]), whole);
 
-    let forgetful = started(&[&["--durability", "memory"][..], &SMALL[2..]].concat());
+    let forgetful = started(&FORGETFUL);
     let context = forgetful.context("log");
     append(&context, 1..=5000);
     eventually("some have left memory", || {

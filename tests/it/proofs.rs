@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::io::Write;
 use tlog_tiles::tlog::{Hash, check_record, check_tree, record_hash};
 
-use crate::archive::{SMALL, append};
+use crate::archive::{FORGETFUL, SMALL, append};
 use crate::started;
 
 fn hash(value: &Value) -> Hash {
@@ -234,16 +234,7 @@ fn a_root_is_the_same_from_memory_and_from_files() {
 
 #[test]
 fn without_the_first_entries_nothing_is_proved_from_memory() {
-    let instance = started(&[
-        "--durability",
-        "memory",
-        "--window",
-        "64K",
-        "--spare-min",
-        "64K",
-        "--spare-max",
-        "64K",
-    ]);
+    let instance = started(&FORGETFUL);
     let context = instance.context("log");
     append(&context, 1..=20_000);
     ledger_tests::eventually("it is evicted", || {

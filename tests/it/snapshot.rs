@@ -20,7 +20,7 @@ use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 
-use crate::archive::{SMALL, append, check_all, files, home, payload};
+use crate::archive::{FORGETFUL, SMALL, append, check_all, files, home, payload};
 use crate::disk::mount_small;
 use crate::{PROGRAMS, started};
 
@@ -638,16 +638,7 @@ fn a_full_disk_is_named_by_export_and_by_load() {
 
 #[test]
 fn a_snapshot_of_what_was_evicted_says_what_is_missing() {
-    let instance = started(&[
-        "--durability",
-        "memory",
-        "--window",
-        "64K",
-        "--spare-min",
-        "64K",
-        "--spare-max",
-        "64K",
-    ]);
+    let instance = started(&FORGETFUL);
     let context = instance.context("log");
     append(&context, 1..=20_000);
     let first = eventually("it is evicted", || {

@@ -9,6 +9,7 @@ use ledger_client::NewEntry;
 use ledger_tests::process::{Lines, Process};
 use ledger_tests::{Instance, eventually};
 
+use crate::archive::FORGETFUL;
 use crate::commands::{lines, three};
 use crate::{IN_MEMORY, started};
 
@@ -158,16 +159,7 @@ fn a_follower_that_prints_nothing_ends_though_the_log_never_pauses() {
 
 #[test]
 fn a_cursor_file_whose_place_has_left_memory_is_named() {
-    let instance = started(&[
-        "--durability",
-        "memory",
-        "--window",
-        "64K",
-        "--spare-min",
-        "64K",
-        "--spare-max",
-        "64K",
-    ]);
+    let instance = started(&FORGETFUL);
     let mut writer = instance.peer();
     writer.must("open log");
     writer.must("fill 10 100");
