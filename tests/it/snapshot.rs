@@ -733,4 +733,5 @@ fn it_takes_a_right_to_load_a_snapshot() {
     let (from, _) = verify(&snapshot[..]).expect("whole");
     assert!(loaded.facts.has_foreign_writers && !from.facts.has_foreign_writers);
     assert!(loaded.facts.created_at_ns > from.facts.created_at_ns);
+    assert!(loaded.begun_at_ns > from.begun_at_ns && loaded.snapshot.is_none());
 }
