@@ -5,6 +5,8 @@
 //! A peer marks where something begins and ends by asking for its parent's pid,
 //! which nothing else in it does.
 
+use std::time::Duration;
+
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -133,6 +135,18 @@ impl Traced {
         wait_for_state(self.pid, &['S']);
         meanwhile();
         self.wait();
+    }
+
+    /// How long the sleep lasts at most that it is about to begin; none if for ever.
+    pub fn sleep_len(&self) -> Option<Duration> {
+        let call = self.entered().filter(|_| self.is_about_to_sleep());
+        let timeout_at = call.expect("about to sleep").args[3];
+        let word = |at: u64| ptrace::read(self.pid, at as ptrace::AddressType).expect("its own");
+        // A timespec is two words: seconds, and what is left of one.
+        (timeout_at != 0).then(|| {
+            let (seconds, rest) = (word(timeout_at), word(timeout_at + 8));
+            Duration::new(seconds as u64, rest as u32)
+        })
     }
 
     /// Lets one that is about to sleep do so.

@@ -1,11 +1,13 @@
 //! What others see of a log in which somebody was stopped.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, Context, NewEntry, Watcher};
+use ledger_shm::Control;
 use ledger_shm::object::{self, Instance, Name};
 use ledger_shm::record::crc32c;
 
@@ -98,9 +100,18 @@ pub(super) fn leave_behind(instance: &Instance, other: &mut Appender) -> u64 {
     }
     let latest = context.latest().expect("readable");
     context.wait_durable(latest, PATIENCE).expect("a disk");
-    eventually("its part has left memory", || {
-        (!parts(instance, &context).contains(&part)).then_some(())
-    });
+    let has_left = || (!parts(instance, &context).contains(&part)).then_some(());
+    let outcome = catch_unwind(AssertUnwindSafe(|| eventually("it has left", has_left)));
+    if outcome.is_err() {
+        let control = Control::open(instance, context.epoch(), false).expect("it is there");
+        panic!(
+            "part {part} stays in memory: {:?}, first {}, log up to {latest}, archived {}, durable {}",
+            parts(instance, &context),
+            control.first_part(),
+            control.archived_seq(),
+            control.durable_seq()
+        );
+    }
     count
 }
 
