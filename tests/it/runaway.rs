@@ -5,9 +5,8 @@ use std::process::Stdio;
 
 use ledger_client::NewEntry;
 use ledger_client::converge::history::timeline;
-use ledger_shm::object::{self, Name};
 use ledger_tests::supervised::{Order, Supervised};
-use ledger_tests::{Instance, eventually};
+use ledger_tests::{Instance, eventually, parts_in_memory};
 use nix::sys::wait::WaitStatus;
 
 use crate::archive::SMALL;
@@ -19,28 +18,17 @@ fn small() -> Instance {
     started(&[&SMALL[..], &["--archive-file", "64K"]].concat())
 }
 
-/// The numbers of the parts that are in memory.
-fn parts(instance: &Instance) -> Vec<u64> {
-    let names = object::list(&instance.objects())
-        .expect("listed")
-        .into_iter();
-    let part = |name| match name {
-        Name::Part(_, part) => Some(part),
-        _ => None,
-    };
-    names.filter_map(part).collect()
-}
-
 /// Appends until none of the parts that are in memory now is.
 fn run_away(instance: &Instance) {
     let context = instance.context("log");
     let mut appender = context.appender().expect("a daemon");
-    let before = parts(instance);
+    let parts = || parts_in_memory(&instance.objects(), context.epoch());
+    let before = parts();
     let payload = [0; 8 << 10];
     eventually("nothing is left of what was in memory", || {
         let entry = NewEntry::new("more", &payload);
         appender.append(&entry).expect("room");
-        let left = parts(instance);
+        let left = parts();
         before.iter().all(|part| !left.contains(part)).then_some(())
     });
 }

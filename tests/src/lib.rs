@@ -39,7 +39,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_client::{Context, Ledger, place};
-use ledger_shm::object;
+use ledger_shm::object::{self, Epoch, Name};
 use ledgerd::Options;
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
@@ -457,6 +457,20 @@ pub fn may_be_others() -> bool {
         skip("only root can be somebody else");
     }
     is_root
+}
+
+/// The numbers of the parts of a context that are in memory, spares among them.
+///
+/// # Panics
+///
+/// If that cannot be looked at.
+pub fn parts_in_memory(objects: &object::Instance, epoch: Epoch) -> Vec<u64> {
+    let names = object::list(objects).expect("listed").into_iter();
+    let part = |name| match name {
+        Name::Part(of, part) if of == epoch => Some(part),
+        _ => None,
+    };
+    names.filter_map(part).collect()
 }
 
 /// Waits until something holds, looking often.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, Context, NewEntry, Watcher};
 use ledger_shm::Control;
-use ledger_shm::object::{self, Instance, Name};
+use ledger_shm::object::Instance;
 use ledger_shm::record::crc32c;
 
 use super::Verdicts;
 use super::frontier::Frontier;
 use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED, WOKEN};
-use crate::{PATIENCE, Peer, eventually};
+use crate::{PATIENCE, Peer, eventually, parts_in_memory};
 
 /// Every entry of a log from its first, each whole: its checksum holds, and its payload
 /// is of one letter, the one of whoever appended it.
@@ -100,29 +100,20 @@ pub(super) fn leave_behind(instance: &Instance, other: &mut Appender) -> u64 {
     }
     let latest = context.latest().expect("readable");
     context.wait_durable(latest, PATIENCE).expect("a disk");
-    let has_left = || (!parts(instance, &context).contains(&part)).then_some(());
+    let parts = || parts_in_memory(instance, context.epoch());
+    let has_left = || (!parts().contains(&part)).then_some(());
     let outcome = catch_unwind(AssertUnwindSafe(|| eventually("it has left", has_left)));
     if outcome.is_err() {
         let control = Control::open(instance, context.epoch(), false).expect("it is there");
         panic!(
             "part {part} stays in memory: {:?}, first {}, log up to {latest}, archived {}, durable {}",
-            parts(instance, &context),
+            parts(),
             control.first_part(),
             control.archived_seq(),
             control.durable_seq()
         );
     }
     count
-}
-
-/// The parts of a context that are in memory.
-fn parts(instance: &Instance, context: &Context) -> Vec<u64> {
-    let names = object::list(instance).expect("listed").into_iter();
-    let part = |name| match name {
-        Name::Part(of, part) if of == context.epoch() => Some(part),
-        _ => None,
-    };
-    names.filter_map(part).collect()
 }
 
 /// A watcher that slept has seen this entry, which was there by this time; and soon enough
