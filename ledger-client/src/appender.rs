@@ -383,9 +383,7 @@ impl Appender {
         let limits = self.context.shared().control.limits();
         match self.tail.try_here(entry, &limits, &mut self.clock) {
             Ok(appended) => {
-                if self.tail.take_wants_spare() {
-                    self.context.shared().want(0);
-                }
+                self.ask_ahead();
                 tell(self);
                 Ok(appended)
             }
@@ -407,17 +405,20 @@ impl Appender {
     ) -> Result<Appended, AppendError> {
         let shared: &Shared = self.context.shared();
         let limits = shared.control.limits();
-        match self
+        let outcome = self
             .tail
-            .try_elsewhere(stop, entry, &limits, &shared.parts, &mut self.clock)
-        {
-            Ok(appended) => {
-                if self.tail.take_wants_spare() {
-                    shared.want(0);
-                }
-                Ok(appended)
-            }
-            Err(refused) => self.publish_refused(entry, refused),
+            .try_elsewhere(stop, entry, &limits, &shared.parts, &mut self.clock);
+        let outcome = outcome.or_else(|refused| self.publish_refused(entry, refused));
+        // Wherever it went on.
+        self.ask_ahead();
+        outcome
+    }
+
+    /// Has the next part made, if this one is coming to its end.
+    #[inline]
+    fn ask_ahead(&mut self) {
+        if self.tail.take_wants_spare() {
+            self.context.shared().want(0);
         }
     }
 

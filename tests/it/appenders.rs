@@ -6,13 +6,17 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::NewEntry;
+use ledger_tests::{PATIENCE, eventually, parts_in_memory};
 use nix::sys::signal::Signal;
 
+use crate::archive::SMALL;
 use crate::started;
 
 /// How often an appender has to find that the other came in between before it
 /// is believed that both ran at once.
 const OVERTAKEN: u32 = 100;
+/// How often one who appends comes to where another has gone on.
+const ROUNDS: usize = 50;
 /// Somebody who has appended so much is alone.
 const ALONE: u32 = 1_000_000;
 
@@ -171,6 +175,34 @@ fn a_stopped_appender_delays_nobody_and_goes_on_with_fresh_numbers() {
     let digest = other.must("digest");
     assert!(digest.starts_with("6000 "), "{digest}");
     assert_eq!(sleeper.must("digest"), digest);
+}
+
+#[test]
+fn who_ends_a_part_where_others_have_gone_on_has_memory_made_for_the_next() {
+    let instance = started(&SMALL);
+    let context = instance.context("log");
+    let mut behind = context.appender().expect("an appender");
+    // One to a part.
+    let large = [0; 30 << 10];
+    let large = NewEntry::new("k", &large);
+    // Its background thread may have asked for something else just before.
+    for _ in 0..ROUNDS {
+        // Over another connection, so that it does not know what is mapped there.
+        let elsewhere = instance.context("log");
+        let mut ahead = elsewhere.appender().expect("an appender");
+        for _ in 0..4 {
+            ahead.append(&large).expect("room");
+        }
+        drop((ahead, elsewhere));
+        // It maps the part where the log ends, and lets go of what came before.
+        assert!(behind.wait_ready(PATIENCE));
+        let parts = || parts_in_memory(&instance.objects(), context.epoch());
+        let made = parts().into_iter().max().expect("spares");
+        behind.try_append(&large).expect("a spare");
+        eventually("another spare is made", || {
+            parts().iter().any(|part| *part > made).then_some(())
+        });
+    }
 }
 
 #[test]
