@@ -199,6 +199,8 @@ impl Registry {
                     let context = over.context;
                     tracing::info!(context, %epoch, "nothing keeps the context from being archived any more");
                 }
+                // What was to be finished meanwhile was not.
+                self.keep_window(epoch);
             }
         }
     }
