@@ -281,9 +281,17 @@ impl Instance {
     }
 
     /// Kills the daemon with SIGKILL, and returns what it has said in its log.
+    ///
+    /// # Panics
+    ///
+    /// If it had ended by itself.
     pub fn kill_daemon(&mut self) -> Vec<String> {
-        drop(self.daemon.take().expect("a daemon"));
-        self.check_heard()
+        let mut daemon = self.daemon.take().expect("a daemon");
+        let ended = daemon.try_wait().expect("our child");
+        drop(daemon);
+        let heard = self.check_heard();
+        assert!(ended.is_none(), "the daemon ended by itself: {ended:?}");
+        heard
     }
 
     /// Stops the daemon with SIGTERM, and returns how it ended.
@@ -405,9 +413,12 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         // Before its objects, so that it makes no more of them.
-        self.daemon = None;
+        let had_daemon = self.daemon.take().is_some();
         sweep::remove_objects(&self.objects());
         let _ = std::fs::remove_dir_all(&self.runtime_dir);
+        if had_daemon && !std::thread::panicking() {
+            self.check_heard();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::promises::TRIED;
+use super::promises::{NO_PANIC, TRIED};
 use super::{Effort, Verdicts};
 use crate::process::Process;
 use crate::{Instance, Programs};
@@ -135,7 +135,7 @@ fn round(
             }
         }
         if n % LOOKED_AT_EVERY == 0 || n == blows {
-            crew.check_goes_on(verdicts, case);
+            crew.check_goes_on(&instance, verdicts, case);
         }
         dealt = n;
     }
@@ -153,16 +153,20 @@ fn kill_daemon(
 ) {
     pause(rng, Duration::from_millis(30));
     instance.kill_daemon();
-    verdicts.count("daemons_killed", 1);
+    verdicts.count("serving_daemons_killed", 1);
     if rng.u8(..10) == 0 {
         crew.replace(instance, rng.usize(..CREW), rng, verdicts, case);
     }
     for _ in 0..rng.usize(..3) {
         let mut command = instance.ledgerd(&["run"]);
-        let starting = Process::start(command.args(ARGS).stderr(Stdio::null()));
+        let mut starting = Process::start(command.args(ARGS).stderr(Stdio::null()));
         pause(rng, Duration::from_millis(10));
+        let ended = starting.try_wait().expect("our child");
+        verdicts.check(NO_PANIC, ended.is_none(), || {
+            format!("{case}: a daemon ended by itself: {ended:?}")
+        });
         drop(starting);
-        verdicts.count("daemons_killed", 1);
+        verdicts.count("starting_daemons_killed", 1);
     }
     instance.start(&ARGS);
 }

@@ -164,13 +164,18 @@ impl Crew {
         }
     }
 
-    /// Whoever is neither dead nor stopped goes on, while there is a daemon.
-    pub(super) fn check_goes_on(&self, verdicts: &mut Verdicts, case: &str) {
-        if self.daemon_is_stopped {
-            return;
+    /// Whoever is neither dead nor stopped goes on, now that there is a daemon.
+    pub(super) fn check_goes_on(
+        &mut self,
+        instance: &Instance,
+        verdicts: &mut Verdicts,
+        case: &str,
+    ) {
+        if std::mem::take(&mut self.daemon_is_stopped) {
+            instance.resume_daemon();
         }
         let is_at_work = |n: &usize| !self.stopped.contains(n);
-        for n in (0..APPENDERS).filter(is_at_work) {
+        for n in (0..CREW).filter(is_at_work) {
             let told = || self.workers[n].told_last().ok().flatten();
             let before = told();
             let deadline = Instant::now() + PATIENCE;
