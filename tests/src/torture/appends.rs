@@ -14,13 +14,14 @@ use super::promises::TRIED;
 use super::{Effort, Verdicts};
 use crate::Programs;
 
-/// Does something with a victim that stands at a place, for places of every path.
+/// Does something with a victim that is to stand at a place, for places of every path.
+/// `case` says whether it stood there.
 pub(super) fn everywhere(
     torture: &'static str,
     programs: Programs,
     effort: &Effort,
     args: &[&'static str],
-    mut case: impl FnMut(&mut Stage, Place, Option<&Lateness>, &mut Verdicts, &str),
+    case: impl Fn(&mut Stage, Place, Option<&Lateness>, &mut Verdicts, &str) -> bool,
 ) -> Verdicts {
     let mut verdicts = Verdicts::new(torture, effort);
     // A suite has more to do at the same time than a machine can be on time for.
@@ -33,22 +34,22 @@ pub(super) fn everywhere(
         let mut stage = Stage::set(programs, path, args);
         let places = stage.places(&effort);
         let has_time = |_: &&Place| effort.has_time();
-        let elsewhere_before = verdicts.counted("stopped_elsewhere");
         let mut tried = 0;
         for place in places.iter().take_while(has_time) {
             tried += 1;
             let name = format!("{of}, at {place:?} of {}", stage.length());
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                case(&mut stage, *place, lateness.as_ref(), &mut verdicts, &name);
-            }));
-            verdicts.check(TRIED, outcome.is_ok(), || name);
+            verdicts.meet(&name, |verdicts| {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    case(&mut stage, *place, lateness.as_ref(), verdicts, &name)
+                }));
+                verdicts.check(TRIED, outcome.is_ok(), || name.clone());
+                outcome.unwrap_or(true)
+            });
         }
-        verdicts.count("cases", tried);
-        let elsewhere = verdicts.counted("stopped_elsewhere") - elsewhere_before;
-        verdicts.check_places(tried, elsewhere, &of);
+        let not_met = verdicts.check_met(&of, tried);
         let seconds = began.elapsed().as_secs_f64();
         eprintln!(
-            "{torture}: {of}: {} instructions, the log changes after {:?}: {tried} of {} places, {elsewhere} of them not met, in {seconds:.1} s",
+            "{torture}: {of}: {} instructions, the log changes after {:?}: {tried} of {} places, {not_met} of them not met, in {seconds:.1} s",
             stage.length(),
             stage.changed_at(),
             places.len(),

@@ -1,6 +1,7 @@
 //! A daemon that is killed before each of its system calls while it has everything to do
 //! that a daemon does; and the next ones, while they recover.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -30,6 +31,7 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
     let mut rng = effort.rng("deep");
     let cases = effort.cases(made.calls, "calls");
     let has_time = |_: &&usize| effort.has_time();
+    let mut struck = BTreeSet::new();
     for case in cases.iter().take_while(has_time) {
         let deep = rng.usize(0..=DEEP);
         let drawn = (0..deep).map(|_| rng.usize(0..made.recovering));
@@ -38,18 +40,29 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
             "killed before {case} of {} calls, then {recovering:?}",
             made.calls
         );
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            one(programs, *case, &recovering, &mut verdicts, &name);
-        }));
-        verdicts.count("to_be_killed", 1 + deep as u64);
-        verdicts.check(TRIED, outcome.is_ok(), || name);
+        verdicts.meet(&name, |verdicts| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                one(programs, *case, &recovering, verdicts, &name)
+            }));
+            verdicts.check(TRIED, outcome.is_ok(), || name.clone());
+            let before = outcome.unwrap_or_default();
+            struck.extend(before);
+            before.is_some()
+        });
     }
+    let tried = verdicts.counted("cases");
+    let not_met = verdicts.check_met("calls", tried);
+    verdicts.fact("kinds_of_calls", made.kinds.len());
+    verdicts.fact(
+        "killed_before_kinds",
+        made.kinds.intersection(&struck).count(),
+    );
     eprintln!(
-        "daemon: {} system calls, {} of the next one until it listens: {} of {} daemons killed in {:.1} s",
+        "daemon: {} system calls, {} of the next one until it listens: {} killed, {not_met} of {tried} not met, and {} that recovered, in {:.1} s",
         made.calls,
         made.recovering,
         verdicts.counted("killed"),
-        verdicts.counted("to_be_killed"),
+        verdicts.counted("killed_recovering"),
         began.elapsed().as_secs_f64()
     );
     verdicts
@@ -59,17 +72,25 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
 struct Made {
     /// In a whole life.
     calls: usize,
+    /// Of those, which ones there are.
+    kinds: BTreeSet<u64>,
     /// Of one that finds all that was left by a death, until it listens.
     recovering: usize,
 }
 
 fn lives(programs: Programs) -> Made {
     let instance = Instance::new(programs);
-    let whole = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, kill_it);
+    let mut kinds = BTreeSet::new();
+    let look = |call: &Call, _| {
+        kinds.insert(call.nr);
+        Order::Go
+    };
+    let whole = lived(&instance, PATIENCE, |_| {}, look, kill_it);
     assert!(whole.is_through, "{whole:?}");
     let next = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, |_, _| {});
     Made {
         calls: whole.calls,
+        kinds,
         recovering: next.ready_after,
     }
 }
@@ -78,21 +99,30 @@ fn kill_it(pid: Pid, _: &mut Told) {
     kill(pid, Signal::SIGKILL).expect("it lives");
 }
 
-fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdicts, case: &str) {
+/// Before which call it was killed; none if it made fewer, as threads take turns otherwise.
+fn one(
+    programs: Programs,
+    at: usize,
+    recovering: &[usize],
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> Option<u64> {
     let mut instance = Instance::new(programs);
     let mut left = Left::new(at);
-    let mut told = lived(&instance, WAIT, |_| {}, |_, _| left.order(), |_, _| {});
-    // Threads take turns otherwise, and make fewer calls then.
-    verdicts.count("killed", left.is_killed.into());
+    let decide = |call: &Call, _| left.order(call);
+    let mut told = lived(&instance, WAIT, |_| {}, decide, |_, _| {});
+    let killed_before = left.killed_before;
+    verdicts.count("killed", killed_before.is_some().into());
     for at in recovering {
         let mut left = Left::new(*at);
         // What finds less to recover may be through before.
-        let decide = |_: &Call, listens| match listens {
+        let decide = |call: &Call, listens| match listens {
             true => Order::Kill,
-            false => left.order(),
+            false => left.order(call),
         };
         lived(&instance, WAIT, |_| {}, decide, |_, _| {});
-        verdicts.count("killed", left.is_killed.into());
+        let is_killed = left.killed_before.is_some();
+        verdicts.count("killed_recovering", is_killed.into());
     }
     instance.start(&ARGS);
     check_kept(&instance, &mut told, verdicts, case);
@@ -100,29 +130,30 @@ fn one(programs: Programs, at: usize, recovering: &[usize], verdicts: &mut Verdi
     verdicts.check(TRIED, status.success(), || {
         format!("{case}: the last one: {status}")
     });
+    killed_before
 }
 
 /// The calls that are left to a daemon that is to be killed.
 struct Left {
     count: usize,
-    is_killed: bool,
+    killed_before: Option<u64>,
 }
 
 impl Left {
     fn new(count: usize) -> Left {
         Left {
             count,
-            is_killed: false,
+            killed_before: None,
         }
     }
 
     /// What becomes of the next one.
-    fn order(&mut self) -> Order {
-        self.is_killed |= self.count == 0;
-        self.count = self.count.saturating_sub(1);
-        match self.is_killed {
-            true => Order::Kill,
-            false => Order::Go,
+    fn order(&mut self, call: &Call) -> Order {
+        if self.count == 0 {
+            self.killed_before.get_or_insert(call.nr);
+            return Order::Kill;
         }
+        self.count -= 1;
+        Order::Go
     }
 }

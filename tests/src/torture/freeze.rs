@@ -6,18 +6,21 @@ use ledger_client::NewEntry;
 use super::appends::{Stage, everywhere};
 use super::course::Place;
 use super::observed::{
-    Lateness, append_at_once, caught_up, check_drained, check_whole, check_woken, entries,
+    Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken, entries,
     leave_behind,
 };
-use super::promises::{DENSE, FENCED, KEPT, UNCHANGED, WATCHED};
+use super::promises::{DENSE, FENCED, KEPT, NO_WAITING, UNCHANGED, WATCHED};
 use super::{Effort, Verdicts};
-use crate::{Programs, now_ns};
+use crate::{PATIENCE, Programs, now_ns};
 
 /// Entries that each of two others appends meanwhile: small, so that two spares hold those
 /// of one while the daemon is dead.
 const MEANWHILE: u64 = 1000;
 /// Of those, how many do not wait for more memory.
 const AT_ONCE: u64 = 3;
+/// Of which a spare of the usual length holds one: the second one of them ends a part.
+static LARGE: [u8; 40_000] = [b'o'; 40_000];
+const LARGE_ONES: u64 = 2;
 /// Entries that it appends when it is through.
 const AFTERWARDS: u64 = 3;
 
@@ -33,13 +36,13 @@ fn one(
     lateness: Option<&Lateness>,
     verdicts: &mut Verdicts,
     case: &str,
-) {
+) -> bool {
     let mut scene = stage.scene();
     let context = scene.context().clone();
     let mut watcher = context.watch(1);
     scene.begin();
     let begun_ns = now_ns().expect("a clock");
-    scene.run_to(stage, place, verdicts);
+    let is_there = scene.run_to(stage, place);
     scene.freeze();
     stage.recover();
 
@@ -48,10 +51,20 @@ fn one(
     stage.have_room(&scene.other);
     let others_began_ns = now_ns().expect("a clock");
     for seq in first..first + AT_ONCE {
-        append_at_once(&mut scene.other, seq, verdicts, case);
+        append_at_once(&mut scene.other, &another(), seq, lateness, verdicts, case);
+    }
+    let mut next = first + AT_ONCE;
+    // Without a daemon there is no room for that.
+    while !stage.is_daemon_dead() && next < first + AT_ONCE + LARGE_ONES {
+        let large = NewEntry::new("other", &LARGE);
+        verdicts.check(NO_WAITING, scene.other.wait_ready(PATIENCE), || {
+            format!("{case}: no memory")
+        });
+        append_at_once(&mut scene.other, &large, next, lateness, verdicts, case);
+        next += 1;
     }
     let small = NewEntry::new("other", b"o");
-    for seq in first + AT_ONCE..first + MEANWHILE {
+    for seq in next..first + MEANWHILE {
         let got = scene.other.append(&small).map(|appended| appended.seq);
         verdicts.check(DENSE, got == Ok(seq), || {
             format!("{case}: {got:?}, not {seq}")
@@ -96,13 +109,8 @@ fn one(
             verdicts.check(UNCHANGED, is_same, || format!("{case}: {answer}"));
             let by_victim = after.len() as u64 - scene.filled - others;
             let late = (after.len() - before.len()) as u64;
-            let is_all = by_victim == stage.wanted();
-            let is_clean = if answer.starts_with("ok") {
-                is_all
-            } else {
-                answer.contains("no room") && !is_all
-            };
-            verdicts.check(FENCED, is_clean, || {
+            let is_so = stage.is_told(&answer, by_victim, after);
+            verdicts.check(FENCED, is_so, || {
                 format!("{case}: {by_victim} of it, {late} of them after it went on: {answer}")
             });
             verdicts.count("appended_before", (by_victim - late).min(1));
@@ -117,4 +125,5 @@ fn one(
         format!("{case}: {more} of {total}")
     });
     check_whole(&context, &mut watcher, total, verdicts, case);
+    is_there
 }

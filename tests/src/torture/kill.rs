@@ -3,7 +3,7 @@
 use super::appends::{Stage, Survivors, everywhere};
 use super::course::Place;
 use super::observed::{
-    Lateness, append_at_once, caught_up, check_drained, check_whole, check_woken,
+    Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken,
 };
 use super::promises::{WATCHED, WHOLE};
 use super::{Effort, Verdicts};
@@ -24,7 +24,7 @@ fn one(
     lateness: Option<&Lateness>,
     verdicts: &mut Verdicts,
     case: &str,
-) {
+) -> bool {
     let mut scene = stage.scene();
     let mut watcher = scene.context().watch(1);
     let seen = caught_up(&mut watcher);
@@ -36,7 +36,7 @@ fn one(
     reader.must("watch 1");
     scene.begin();
     let begun_ns = now_ns().expect("a clock");
-    let is_there = scene.run_to(stage, place, verdicts);
+    let is_there = scene.run_to(stage, place);
     let Survivors {
         mut other,
         mut sleeper,
@@ -60,7 +60,7 @@ fn one(
     let total = latest + AFTERWARDS;
     stage.have_room(&other);
     for seq in latest + 1..=total {
-        append_at_once(&mut other, seq, verdicts, case);
+        append_at_once(&mut other, &another(), seq, lateness, verdicts, case);
     }
     check_whole(&context, &mut watcher, total, verdicts, case);
 
@@ -81,4 +81,5 @@ fn one(
     let is_all = digest.starts_with(&format!("{total} "));
     verdicts.check(WATCHED, is_all, || format!("{case}: {digest}"));
     stage.return_reader(reader);
+    is_there
 }

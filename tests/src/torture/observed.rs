@@ -1,10 +1,10 @@
 //! What others see of a log in which somebody was stopped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger_client::{Appender, Context, NewEntry, Watcher};
 use ledger_shm::Control;
@@ -14,11 +14,20 @@ use ledger_shm::record::crc32c;
 use super::Verdicts;
 use super::frontier::Frontier;
 use super::promises::{DENSE, KEPT, NO_WAITING, WATCHED, WOKEN};
-use crate::{PATIENCE, Peer, eventually, parts_in_memory};
+use crate::{PATIENCE, Peer, eventually, now_ns, parts_in_memory};
+
+/// An entry that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Of its bytes.
+    crc: u32,
+    /// The victim appended it.
+    pub(super) is_marked: bool,
+}
 
 /// Every entry of a log from its first, each whole: its checksum holds, and its payload
 /// is of one letter, the one of whoever appended it.
-pub(super) fn entries(context: &Context) -> Result<Vec<u32>, String> {
+pub(super) fn entries(context: &Context) -> Result<Vec<Found>, String> {
     let mut range = context.range(1);
     let mut seen = Vec::new();
     while let Some(entry) = range.next_entry().map_err(|error| error.to_string())? {
@@ -36,7 +45,10 @@ pub(super) fn entries(context: &Context) -> Result<Vec<u32>, String> {
         if entry.payload().iter().any(|byte| *byte != letter) {
             return Err(format!("{seq}: not what was appended"));
         }
-        seen.push(crc32c(entry.record_bytes()));
+        seen.push(Found {
+            crc: crc32c(entry.record_bytes()),
+            is_marked: letter == b'm',
+        });
     }
     Ok(seen)
 }
@@ -54,14 +66,24 @@ pub(super) fn caught_up(watcher: &mut Watcher) -> Result<u64, String> {
     }
 }
 
-/// Has another appender append at once, and get this seq.
-pub(super) fn append_at_once(other: &mut Appender, seq: u64, verdicts: &mut Verdicts, case: &str) {
-    let began = Instant::now();
-    let appended = other.try_append(&another());
-    let took_us = began.elapsed().as_micros() as u64;
+/// Has another appender append something at once, and get this seq; and soon, where it is
+/// known how late the machine is.
+pub(super) fn append_at_once(
+    other: &mut Appender,
+    entry: &NewEntry<'_>,
+    seq: u64,
+    lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let since_ns = now_ns().expect("a clock");
+    let appended = other.try_append(entry);
+    let until_ns = now_ns().expect("a clock");
+    let took_us = (until_ns - since_ns) / 1000;
     verdicts.largest("longest_append_of_another_us", took_us);
-    verdicts.check(NO_WAITING, appended.is_ok(), || {
-        format!("{case}: {appended:?}")
+    let is_soon = lateness.is_none_or(|lateness| lateness.allows(since_ns, until_ns));
+    verdicts.check(NO_WAITING, appended.is_ok() && is_soon, || {
+        format!("{case}: {appended:?} after {took_us} µs")
     });
     let got = appended.map(|appended| appended.seq);
     verdicts.check(DENSE, got == Ok(seq), || {
@@ -132,8 +154,7 @@ pub(super) fn check_woken(
     let is_it = seen == Some(Ok(seq)) && matches!(woken_ns, Some(Ok(_)));
     verdicts.check(WATCHED, is_it, || format!("{case}: {answer}, not {seq}"));
     if let (Some(lateness), Some(Ok(woken_ns))) = (lateness, woken_ns) {
-        let late_ns = woken_ns.saturating_sub(since_ns);
-        lateness.check(late_ns, verdicts, case);
+        lateness.check_woken(since_ns, woken_ns, verdicts, case);
     }
 }
 
@@ -150,62 +171,103 @@ pub(super) fn another() -> NewEntry<'static> {
     NewEntry::new("other", &[b'o'; 200])
 }
 
-/// How late this machine is: the longest that a sleep of 40 ms took beyond that.
+/// How late this machine is, and when: how much longer sleeps of 40 ms take.
 #[derive(Debug)]
 pub(super) struct Lateness {
-    longest_ns: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
+    sleeps: Arc<Sleeps>,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Debug, Default)]
+struct Sleeps {
+    /// When each began, and when it was over.
+    over: Mutex<Vec<(u64, u64)>>,
+    is_another_over: Condvar,
+    is_enough: AtomicBool,
+}
+
 const SLEEP: Duration = Duration::from_millis(40);
-/// How late an entry may be seen.
-const SEEN_WITHIN: Duration = Duration::from_millis(50);
+/// How late an entry may be seen, and how long an append may take, on a machine that is on
+/// time.
+const SOON: Duration = Duration::from_millis(50);
 
 impl Lateness {
     pub(super) fn watched() -> Lateness {
-        let longest_ns = Arc::new(AtomicU64::new(0));
-        let is_over = Arc::new(AtomicBool::new(false));
+        let sleeps = Arc::new(Sleeps::default());
         let thread = {
-            let (longest_ns, is_over) = (Arc::clone(&longest_ns), Arc::clone(&is_over));
+            let sleeps = Arc::clone(&sleeps);
             std::thread::spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let began = Instant::now();
+                while !sleeps.is_enough.load(Ordering::Relaxed) {
+                    let began_ns = now_ns().expect("a clock");
                     std::thread::sleep(SLEEP);
-                    let late = began.elapsed().saturating_sub(SLEEP).as_nanos() as u64;
-                    longest_ns.fetch_max(late, Ordering::Relaxed);
+                    let ended_ns = now_ns().expect("a clock");
+                    sleeps.over().push((began_ns, ended_ns));
+                    sleeps.is_another_over.notify_all();
                 }
             })
         };
         Lateness {
-            longest_ns,
-            is_over,
+            sleeps,
             thread: Some(thread),
         }
     }
 
-    /// An entry was seen so late; with a machine that is on time it is soon enough.
-    pub(super) fn check(&self, late_ns: u64, verdicts: &mut Verdicts, case: &str) {
+    /// An entry that was there from one time on was seen at another: soon enough.
+    pub(super) fn check_woken(
+        &self,
+        since_ns: u64,
+        woken_ns: u64,
+        verdicts: &mut Verdicts,
+        case: &str,
+    ) {
+        let late_ns = woken_ns.saturating_sub(since_ns);
         verdicts.largest("longest_until_woken_us", late_ns / 1000);
-        let allowed_ns = SEEN_WITHIN.as_nanos() as u64 + self.longest_ns();
-        verdicts.check(WOKEN, late_ns <= allowed_ns, || {
-            format!("{case}: {late_ns} ns")
-        });
+        let is_soon = self.allows(since_ns, woken_ns);
+        verdicts.check(WOKEN, is_soon, || format!("{case}: {late_ns} ns"));
+    }
+
+    /// Whether what took from one time to another was soon, but for how late the machine
+    /// was meanwhile.
+    pub(super) fn allows(&self, since_ns: u64, until_ns: u64) -> bool {
+        let took_ns = until_ns.saturating_sub(since_ns);
+        let soon_ns = SOON.as_nanos() as u64;
+        took_ns <= soon_ns || took_ns <= soon_ns + self.sleeps.late_between(since_ns, until_ns)
     }
 
     pub(super) fn tell(&self, verdicts: &mut Verdicts) {
-        let longest_us = self.longest_ns() / 1000;
+        let longest_us = self.sleeps.over().iter().map(late_ns).max().unwrap_or(0) / 1000;
         verdicts.largest("longest_lateness_of_a_40_ms_sleep_us", longest_us);
     }
+}
 
-    fn longest_ns(&self) -> u64 {
-        self.longest_ns.load(Ordering::Relaxed)
+impl Sleeps {
+    fn over(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// By how much one was late at most, of those that were under way between these times.
+    fn late_between(&self, since_ns: u64, until_ns: u64) -> u64 {
+        let last_began = |over: &[(u64, u64)]| over.last().map_or(0, |(began_ns, _)| *began_ns);
+        // One of them may be under way yet.
+        let over = self
+            .is_another_over
+            .wait_while(self.over(), |over| last_began(over) < until_ns)
+            .unwrap_or_else(PoisonError::into_inner);
+        let recent = over.iter().rev();
+        let recent = recent.take_while(|(_, ended_ns)| *ended_ns >= since_ns);
+        let meanwhile = recent.filter(|(began_ns, _)| *began_ns <= until_ns);
+        meanwhile.map(late_ns).max().unwrap_or(0)
+    }
+}
+
+/// By how much a sleep was late.
+fn late_ns((began_ns, ended_ns): &(u64, u64)) -> u64 {
+    (ended_ns - began_ns).saturating_sub(SLEEP.as_nanos() as u64)
 }
 
 impl Drop for Lateness {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.sleeps.is_enough.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -127,6 +127,8 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
     let ledger = instance.builder().connect().ok()?;
     // Create, provision, roll, archive, finish files, retire.
     let context = ledger.context("log").open_or_create().ok()?;
+    let control = Control::open(&instance.objects(), context.epoch(), false).ok()?;
+    let first_part = control.first_part();
     let mut appender = context.appender().ok()?;
     appender.set_wait(wait);
     let large = NewEntry::new("other", &[b'o'; 2000]);
@@ -136,6 +138,7 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
         told.appended.insert("log", seq);
     }
     context.wait_durable(100, wait).ok()?;
+    comes_true(wait, || control.first_part() != first_part)?;
     // Snapshot, load, drop, and load what a context goes on with.
     load(&ledger, &context, "copy", told)?;
     load(&ledger, &context, "gone", told)?;
@@ -158,18 +161,26 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
     // Looked at without the daemon, for which whoever asks is not idle.
     let control = Control::open(&instance.objects(), context.epoch(), false).ok()?;
     drop((context, idle));
-    let deadline = Instant::now() + 10 * wait;
-    while !matches!(control.state(), Ok(State::Idle | State::Archived)) {
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::yield_now();
-    }
+    comes_true(10 * wait, || {
+        matches!(control.state(), Ok(State::Idle | State::Archived))
+    })?;
     let context = ledger.context("idle").open_or_create().ok()?;
     let mut appender = context.appender().ok()?;
     appender.set_wait(wait);
     told.appended
         .insert("idle", appender.append(&another()).ok()?.seq);
+    Some(())
+}
+
+/// Waits until something holds; none if the daemon may be dead.
+fn comes_true(wait: Duration, mut look: impl FnMut() -> bool) -> Option<()> {
+    let deadline = Instant::now() + wait;
+    while !look() {
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::yield_now();
+    }
     Some(())
 }
 

@@ -110,6 +110,8 @@ pub struct Verdicts {
     checked: BTreeMap<Promise, Checked>,
     /// What was tried, and what was measured.
     facts: BTreeMap<String, Value>,
+    /// Cases that went another way each time.
+    not_met: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +129,7 @@ impl Verdicts {
             began: Instant::now(),
             checked: BTreeMap::new(),
             facts: BTreeMap::new(),
+            not_met: Vec::new(),
         }
     }
 
@@ -159,13 +162,34 @@ impl Verdicts {
         self.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
     }
 
-    /// Of so many cases some went another way than was looked through before: few, or there
-    /// is something that nobody has looked at.
-    pub fn check_places(&mut self, tried: u64, elsewhere: u64, of: &str) {
-        let are_few = elsewhere * 10 <= tried.max(100);
-        self.check(TRIED, are_few, || {
-            format!("{of}: {elsewhere} of {tried} went another way")
+    /// Tries a case of this name again, until it takes the way that was looked through
+    /// before; not for ever. `case` says whether it has.
+    pub fn meet(&mut self, name: &str, mut case: impl FnMut(&mut Verdicts) -> bool) {
+        let is_met = (0..TRIES_MAX).any(|_| {
+            self.count("tries", 1);
+            case(self)
         });
+        self.count("cases", 1);
+        if !is_met {
+            self.not_met.push(name.to_owned());
+        }
+    }
+
+    /// So much of a kind was tried since this was last asked, and nearly all of it was met:
+    /// otherwise there is something that nobody has looked at. How much was not.
+    pub fn check_met(&mut self, of: &str, tried: u64) -> usize {
+        let not_met = std::mem::take(&mut self.not_met);
+        self.count("not_met", not_met.len() as u64);
+        self.check(TRIED, tried > 0, || format!("{of}: no time for any"));
+        let are_few = not_met.len() as u64 * 20 <= tried.max(20);
+        self.check(TRIED, are_few, || {
+            let some = &not_met[..not_met.len().min(BROKEN_SHOWN_MAX)];
+            format!(
+                "{of}: {} of {tried} went another way each time, as {some:?}",
+                not_met.len()
+            )
+        });
+        not_met.len()
     }
 
     /// Whether every promise holds that was looked at, and at least one was.
@@ -210,5 +234,7 @@ impl Verdicts {
     }
 }
 
+/// How often a case is tried that goes another way than was looked through before.
+const TRIES_MAX: usize = 4;
 /// Of what is broken a hundred times, a few examples are enough.
 const BROKEN_SHOWN_MAX: usize = 5;

@@ -236,7 +236,7 @@ fn check_sound(
     let context: Context = appender.context().clone();
     let latest = context.latest().expect("readable");
     appender.wait_ready(PATIENCE);
-    append_at_once(appender, latest + 1, verdicts, case);
+    append_at_once(appender, &another(), latest + 1, None, verdicts, case);
     let durable = context.wait_durable(latest + 1, PATIENCE);
     verdicts.check(CONTAINED, durable.is_ok(), || {
         format!("{case}: {durable:?}")

@@ -79,6 +79,19 @@ impl Path {
         matches!(self, Path::DaemonDead | Path::ParkedDaemonDead)
     }
 
+    /// Whether the part in which the log ends is another one afterwards.
+    pub(super) fn ends_part(self) -> bool {
+        matches!(
+            self,
+            Path::IndexFull
+                | Path::DataFull
+                | Path::SealLost
+                | Path::Batch
+                | Path::ParkedBatch
+                | Path::DaemonDead
+        )
+    }
+
     /// Entries that the victim is to append.
     pub(super) fn wanted(self) -> u64 {
         match self {

@@ -4,10 +4,11 @@ use ledger_client::{Appender, Context, NewEntry};
 use ledger_shm::segment::Geometry;
 
 use super::path::{ALMOST_ALL, FIRST_LEN, LARGE, Path, SMALL};
+use crate::torture::Effort;
 use crate::torture::course::{Course, Place};
 use crate::torture::frontier::Frontier;
+use crate::torture::observed::Found;
 use crate::torture::victim::Victim;
-use crate::torture::{Effort, Verdicts};
 use crate::traced::{Traced, TracedThread};
 use crate::{Instance, PATIENCE, Peer, Programs, eventually};
 
@@ -110,6 +111,24 @@ impl Stage {
         self.path.wanted()
     }
 
+    /// Whether a victim that appended so many of these entries was told what is so: the seq
+    /// of its last one, or how many of a batch are there.
+    pub(in crate::torture) fn is_told(&self, answer: &str, count: u64, there: &[Found]) -> bool {
+        let is_last = |seq: usize| {
+            let last = there.iter().rposition(|entry| entry.is_marked);
+            last.is_some_and(|last| last + 1 == seq)
+        };
+        match (answer.strip_prefix("ok "), self.wanted()) {
+            (Some(told), 1) => count == 1 && told.parse().is_ok_and(is_last),
+            (Some(told), wanted) => count == wanted && told.parse() == Ok(wanted),
+            (None, 1) => count == 0 && answer.contains("no room"),
+            (None, wanted) => {
+                let is_count = answer.contains(&format!(" {count} entries of the batch"));
+                count < wanted && is_count && answer.contains("no room")
+            }
+        }
+    }
+
     /// Whether the daemon is dead when the victim appends.
     pub fn is_daemon_dead(&self) -> bool {
         self.path.is_daemon_dead()
@@ -153,7 +172,8 @@ impl Stage {
             self.instance = Instance::started(self.programs, &self.args);
         }
         self.count += 1;
-        let name = format!("{path:?}-{}", self.count);
+        // As long each time, since what is done with it depends on that.
+        let name = format!("{path:?}-{:08}", self.count);
         let instance = &mut self.instance;
         let context = instance.context(&name);
         let mut other = context.appender().expect("an appender");
@@ -292,6 +312,13 @@ impl Stage {
             false
         };
         let course = Course::look(scene.victim.traced(), look);
+        let part = Frontier::of(&self.instance.objects(), &context).part();
+        assert_eq!(
+            self.path.ends_part(),
+            part != frontier.part(),
+            "{:?}",
+            self.path
+        );
         match self.path {
             Path::Plain => assert_eq!(frontier.data_taken(), taken, "it has a block"),
             Path::NewBlock => assert!(frontier.data_taken() > taken, "it takes a block"),
@@ -338,7 +365,7 @@ impl Scene {
 
     /// Runs it to a place, and says whether it is there: it is somewhere near if it takes
     /// another way this time.
-    pub fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) -> bool {
+    pub fn run_to(&mut self, stage: &Stage, place: Place) -> bool {
         let (mut from, mut is_there) = (0, true);
         if let Some(interfered_at) = stage.turns.interfered_at {
             is_there = stage.course.run(self.victim.traced(), 0..=interfered_at);
@@ -348,7 +375,6 @@ impl Scene {
         is_there &= stage
             .course
             .run(self.victim.traced(), from..=place.instruction);
-        verdicts.count("stopped_elsewhere", (!is_there).into());
         self.victim.traced().step(place.copied);
         is_there
     }

@@ -12,7 +12,7 @@ use super::shortage::{Counts, Course, Shortage, Tally};
 use crate::call::Call;
 use crate::supervised::{Order, Supervised};
 use crate::torture::Verdicts;
-use crate::torture::observed::{append_at_once, entries};
+use crate::torture::observed::{another, append_at_once, entries};
 use crate::torture::promises::{KEPT, RESUMES};
 use crate::torture::service::ARGS;
 use crate::{Instance, PATIENCE, Programs};
@@ -172,7 +172,14 @@ pub(super) fn one(
     // Others have noticed nothing, and what it was told is so.
     let context = scene.other.context().clone();
     let latest = context.latest().expect("readable");
-    append_at_once(&mut scene.other, latest + 1, verdicts, case);
+    append_at_once(
+        &mut scene.other,
+        &another(),
+        latest + 1,
+        None,
+        verdicts,
+        case,
+    );
     let there = entries(&context).map(|entries| entries.len() as u64);
     verdicts.check(KEPT, there == Ok(latest + 1), || {
         format!("{case}: {there:?} of {}", latest + 1)

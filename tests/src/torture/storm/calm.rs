@@ -40,7 +40,7 @@ pub(super) fn check(
         });
         let seen_ns = check_seen(&crew, seq, verdicts, case);
         if let Some(lateness) = &lateness {
-            lateness.check(seen_ns.saturating_sub(since_ns), verdicts, case);
+            lateness.check_woken(since_ns, seen_ns, verdicts, case);
         }
     }
     if let Some(lateness) = &lateness {

@@ -1,11 +1,11 @@
 //! Everything ready for a watcher that takes a path.
 
-use ledger_client::{Appender, NewEntry};
+use ledger_client::{Appender, NewEntry, Watcher};
 
+use crate::torture::Effort;
 use crate::torture::course::{Course, Place};
-use crate::torture::observed::{another, leave_behind};
+use crate::torture::observed::{another, caught_up, leave_behind};
 use crate::torture::victim::Victim;
-use crate::torture::{Effort, Verdicts};
 use crate::traced::Traced;
 use crate::{Instance, PATIENCE, Peer, Programs, now_ns};
 
@@ -24,6 +24,9 @@ pub enum Path {
     FallsBack,
 }
 
+/// Two parts hold little, so that little is enough to leave them behind.
+const ARGS: [&str; 5] = ["--spare-min", "64K", "--spare-max", "64K", "--window"];
+
 impl Path {
     /// All of them.
     pub const ALL: [Path; 5] = [
@@ -33,10 +36,18 @@ impl Path {
         Path::Rolls,
         Path::FallsBack,
     ];
+
+    /// An instance on which this one is taken.
+    fn instance(self, programs: Programs) -> Instance {
+        // While it rolls, what it leaves stays in memory, however slowly it goes.
+        let window = match self {
+            Path::Rolls => "32K",
+            _ => "8K",
+        };
+        Instance::started(programs, &[&ARGS[..], &[window]].concat())
+    }
 }
 
-/// Two parts hold little, so that little is enough to leave them behind.
-const ARGS: [&str; 6] = ["--spare-min", "64K", "--spare-max", "64K", "--window", "8K"];
 /// Entries that are there before.
 const BEFORE: u64 = 5;
 /// Cases whose contexts may be in memory at once.
@@ -70,6 +81,8 @@ pub(super) struct Scene {
     pub(super) other: Appender,
     /// Another watcher, which went to sleep after it.
     pub(super) sleeper: Option<Sleeper>,
+    /// Another one, in this process, that has seen what was there before.
+    pub(super) standing: Watcher,
     /// The last entry.
     pub(super) latest: u64,
     /// What it answers when it is through.
@@ -82,7 +95,7 @@ impl Stage {
         let mut stage = Stage {
             programs,
             path,
-            instance: Instance::started(programs, &ARGS),
+            instance: path.instance(programs),
             count: 0,
             course: Course::default(),
             slept_at: None,
@@ -117,10 +130,11 @@ impl Stage {
     /// beginning.
     pub(super) fn scene(&mut self) -> Scene {
         if self.count > 0 && self.count.is_multiple_of(CASES_PER_INSTANCE) {
-            self.instance = Instance::started(self.programs, &ARGS);
+            self.instance = self.path.instance(self.programs);
         }
         self.count += 1;
-        let name = format!("{:?}-{}", self.path, self.count);
+        // As long each time, since what is done with it depends on that.
+        let name = format!("{:?}-{:08}", self.path, self.count);
         let context = self.instance.context(&name);
         let mut other = context.appender().expect("an appender");
         other.set_wait(PATIENCE);
@@ -167,10 +181,13 @@ impl Stage {
             }
         };
         let mut victim = Victim::new(victim);
+        let mut standing = context.watch(1);
+        caught_up(&mut standing).expect("no hole");
         victim.begin(&command);
         Scene {
             victim,
             sleeper: None,
+            standing,
             latest: context.latest().expect("readable"),
             other,
             answer,
@@ -219,23 +236,22 @@ fn wake(instance: &Instance, traced: &Traced, other: &mut Appender, latest: u64)
 }
 
 impl Scene {
-    /// Runs it to a place. It is somewhere near if it takes another way this time.
-    pub(super) fn run_to(&mut self, stage: &Stage, place: Place, verdicts: &mut Verdicts) {
-        let mut from = 0;
-        let slept_at = stage.slept_at.filter(|at| *at < place.instruction);
-        if let Some(slept_at) = slept_at
-            && stage.course.run(self.victim.traced(), 0..=slept_at)
-        {
+    /// Runs it to a place, and says whether it is there: it is somewhere near if it takes
+    /// another way this time.
+    pub(super) fn run_to(&mut self, stage: &Stage, place: Place) -> bool {
+        let (mut from, mut is_there) = (0, true);
+        if let Some(slept_at) = stage.slept_at.filter(|at| *at < place.instruction) {
             let traced = self.victim.traced();
+            is_there = stage.course.run(traced, 0..=slept_at);
             let (sleeper, seq) = wake(&stage.instance, traced, &mut self.other, self.latest);
             (self.sleeper, self.latest) = (Some(sleeper), seq);
             from = slept_at + 1;
         }
-        let is_there = stage
+        is_there &= stage
             .course
             .run(self.victim.traced(), from..=place.instruction);
-        verdicts.count("stopped_elsewhere", (!is_there).into());
         self.victim.traced().step(place.copied);
+        is_there
     }
 
     /// Runs it to its end, and says whether it slept on the way until nobody woke it.
