@@ -59,6 +59,9 @@ struct Peer {
     attacker: Option<Attacker>,
 }
 
+/// As what a program ends with whose main thread panics.
+const PANICKED: i32 = 101;
+
 /// The instance, and its socket.
 fn place() -> Result<(object::Instance, PathBuf), Box<dyn Error>> {
     let instance = object::Instance::new(owner()?, &place::instance_name()?)?;
@@ -337,6 +340,12 @@ impl Peer {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // A thread that panics ends all of it: nobody would notice otherwise.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
     let mut args = std::env::args_os().skip(1);
     let way = args.next();
     match way.as_ref().and_then(|way| way.to_str()) {

@@ -1,10 +1,12 @@
 //! A client whose system calls fail while it does what clients do.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 
-use ledger_client::{Appender, NewEntry};
+use ledger_client::{Appender, NewEntry, OpenError};
+use ledger_shm::file::verify;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 
@@ -13,7 +15,7 @@ use crate::call::Call;
 use crate::supervised::{Order, Supervised};
 use crate::torture::Verdicts;
 use crate::torture::observed::{another, append_at_once, entries};
-use crate::torture::promises::{KEPT, RESUMES};
+use crate::torture::promises::{KEPT, LOADED, RESUMES};
 use crate::torture::service::ARGS;
 use crate::{Instance, PATIENCE, Programs};
 
@@ -103,6 +105,30 @@ impl Scene {
         }
     }
 
+    /// A snapshot, or a context that one is loaded into, is there wholly or not at all;
+    /// wholly if that is what the client has said.
+    fn check_whole(&self, is_done: bool, verdicts: &mut Verdicts, case: &str) {
+        let there = match self.client {
+            Client::Appends => return,
+            Client::Exports => match File::open(path(&self.instance, "snapshot")) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+                Err(error) => Err(error.to_string()),
+                Ok(file) => verify(&file)
+                    .map(|(_, trailer)| trailer.count)
+                    .map_err(|damage| damage.to_string()),
+            },
+            Client::Loads => match self.instance.connect().context("copy").open_read_only() {
+                Err(OpenError::Unknown { .. }) => Ok(0),
+                Err(error) => Err(error.to_string()),
+                Ok(context) => entries(&context).map(|entries| entries.len() as u64),
+            },
+        };
+        let is_whole = there == Ok(BEFORE) || (!is_done && there == Ok(0));
+        verdicts.check(LOADED, is_whole, || {
+            format!("{case}: {there:?} of {BEFORE}")
+        });
+    }
+
     /// Has it done, with what is decided about each call.
     fn run(&self, decide: impl FnMut(&Call) -> Order) -> Outcome {
         let said = path(&self.instance, "said");
@@ -169,6 +195,8 @@ pub(super) fn one(
     verdicts.check(RESUMES, has_ended && !said.contains("panicked"), || {
         format!("{case}: {ended:?}: {said}")
     });
+    let is_done = matches!(ended, Some(WaitStatus::Exited(_, 0)));
+    scene.check_whole(is_done, verdicts, case);
     // Others have noticed nothing, and what it was told is so.
     let context = scene.other.context().clone();
     let latest = context.latest().expect("readable");
