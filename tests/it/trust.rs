@@ -3,10 +3,13 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use ledger_client::ConnectError;
+use ledger_shm::object::list;
 use ledger_tests::process::Process;
-use ledger_tests::{Instance, eventually, may_be_others};
+use ledger_tests::{Instance, Peer, eventually, may_be_others};
 
 use crate::PROGRAMS;
 
@@ -61,6 +64,78 @@ fn made(instance: &Instance, name: &str) {
     owner.must("fill 10 100");
 }
 
+/// What the kernel refuses whoever is not the owner, though it may read or append: nothing
+/// can be had for writing by its name or by what was given for reading, and what is shared
+/// can be neither made shorter nor longer, sealed, nor removed.
+const REFUSED: [(&str, &str); 42] = [
+    ("reopen-part", "EACCES"),
+    ("reopen-control", "EACCES"),
+    ("map-part", "EACCES"),
+    ("map-control", "EACCES"),
+    ("mprotect-part", "EACCES"),
+    ("mprotect-control", "EACCES"),
+    ("truncate-part", "EINVAL"),
+    ("truncate-control", "EINVAL"),
+    ("grow-part", "EINVAL"),
+    ("grow-control", "EINVAL"),
+    ("cut-part", "EACCES"),
+    ("cut-control", "EACCES"),
+    ("truncate-bell", "EPERM"),
+    ("grow-bell", "EPERM"),
+    ("cut-bell", "EPERM"),
+    ("seal-part", "EPERM"),
+    ("seal-control", "EPERM"),
+    ("seal-bell", "EPERM"),
+    ("punch-part", "EBADF"),
+    ("punch-control", "EBADF"),
+    ("chmod-part", "EPERM"),
+    ("chmod-control", "EPERM"),
+    ("chmod-bell", "EPERM"),
+    ("lease-part", "EACCES"),
+    ("lease-control", "EACCES"),
+    ("lease-bell", "EACCES"),
+    ("reopen-file", "EACCES"),
+    ("map-file", "EACCES"),
+    ("mprotect-file", "EACCES"),
+    ("truncate-file", "EINVAL"),
+    ("grow-file", "EINVAL"),
+    ("cut-file", "EACCES"),
+    ("seal-file", "EPERM"),
+    ("punch-file", "EBADF"),
+    ("chmod-file", "EPERM"),
+    ("lease-file", "EACCES"),
+    ("name-part", "EACCES"),
+    ("name-control", "EACCES"),
+    ("name-lock", "EACCES"),
+    ("unlink-part", "EACCES"),
+    ("unlink-control", "EACCES"),
+    // The kernel says EPERM, shm_unlink(3) this.
+    ("unlink-lock", "EACCES"),
+];
+
+/// Who has invaded a context tries all that the kernel refuses, and this; and nothing
+/// changes.
+fn attack(
+    instance: &Instance,
+    attacker: &mut Peer,
+    context: &str,
+    refused_by_the_daemon: &[(&str, &str)],
+) {
+    let mut owner = instance.peer_as(OWNER);
+    owner.must(&format!("open {context}"));
+    owner.must("fill 1000 100");
+    let digest = owner.must("digest");
+    attacker.must(&format!("invade {context}"));
+    eventually("a file is finished", || {
+        (attacker.ask("attack reopen-file") == "ok EACCES").then_some(())
+    });
+    for (attack, outcome) in REFUSED.iter().chain(refused_by_the_daemon) {
+        let said = attacker.must(&format!("attack {attack}"));
+        assert_eq!(said, *outcome, "{attack}");
+    }
+    assert_eq!(owner.must("digest"), digest);
+}
+
 #[test]
 fn a_reader_can_do_nothing_to_what_it_reads() {
     if !may_be_others() {
@@ -69,59 +144,8 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
     let instance = shared("", &SMALL_FILES);
     made(&instance, "read");
     made(&instance, "private");
-    let mut owner = instance.peer_as(OWNER);
-    owner.must("open read");
-    owner.must("fill 1000 100");
-    let digest = owner.must("digest");
     let mut reader = instance.peer_as(READER);
-    reader.must("invade read");
-    eventually("a file is finished", || {
-        (reader.ask("attack reopen-file") == "ok EACCES").then_some(())
-    });
-    for (attack, outcome) in [
-        ("reopen-part", "EACCES"),
-        ("reopen-control", "EACCES"),
-        ("map-part", "EACCES"),
-        ("map-control", "EACCES"),
-        ("mprotect-part", "EACCES"),
-        ("mprotect-control", "EACCES"),
-        ("truncate-part", "EINVAL"),
-        ("truncate-control", "EINVAL"),
-        ("grow-part", "EINVAL"),
-        ("grow-control", "EINVAL"),
-        ("cut-part", "EACCES"),
-        ("cut-control", "EACCES"),
-        ("truncate-bell", "EPERM"),
-        ("grow-bell", "EPERM"),
-        ("cut-bell", "EPERM"),
-        ("seal-part", "EPERM"),
-        ("seal-control", "EPERM"),
-        ("seal-bell", "EPERM"),
-        ("punch-part", "EBADF"),
-        ("punch-control", "EBADF"),
-        ("chmod-part", "EPERM"),
-        ("chmod-control", "EPERM"),
-        ("chmod-bell", "EPERM"),
-        ("lease-part", "EACCES"),
-        ("lease-control", "EACCES"),
-        ("lease-bell", "EACCES"),
-        ("reopen-file", "EACCES"),
-        ("map-file", "EACCES"),
-        ("mprotect-file", "EACCES"),
-        ("truncate-file", "EINVAL"),
-        ("grow-file", "EINVAL"),
-        ("cut-file", "EACCES"),
-        ("seal-file", "EPERM"),
-        ("punch-file", "EBADF"),
-        ("chmod-file", "EPERM"),
-        ("lease-file", "EACCES"),
-        ("name-part", "EACCES"),
-        ("name-control", "EACCES"),
-        ("name-lock", "EACCES"),
-        ("unlink-part", "EACCES"),
-        ("unlink-control", "EACCES"),
-        // The kernel says EPERM, shm_unlink(3) this.
-        ("unlink-lock", "EACCES"),
+    let refused = [
         ("append", "NotAllowed { uid: 61002, right: \"append to\" }"),
         ("create", "NotAllowed { uid: 61002, right: \"append to\" }"),
         ("read-private", "NotAllowed { uid: 61002, right: \"read\" }"),
@@ -131,11 +155,8 @@ fn a_reader_can_do_nothing_to_what_it_reads() {
         ("write", "UnknownContext"),
         ("spares", "UnknownContext"),
         ("foretell", "UnknownPart"),
-    ] {
-        let said = reader.must(&format!("attack {attack}"));
-        assert_eq!(said, outcome, "{attack}");
-    }
-    assert_eq!(owner.must("digest"), digest);
+    ];
+    attack(&instance, &mut reader, "read", &refused);
 }
 
 #[test]
@@ -143,46 +164,64 @@ fn an_appender_can_do_nothing_beside_appending() {
     if !may_be_others() {
         return;
     }
-    let instance = shared("", &[]);
+    let instance = shared("", &SMALL_FILES);
     made(&instance, "shared");
     made(&instance, "private");
     let mut appender = instance.peer_as(APPENDER);
     appender.must("open shared");
-    appender.must("invade shared");
-    for (attack, outcome) in [
-        ("reopen-part", "EACCES"),
-        ("reopen-control", "EACCES"),
-        ("map-control", "EACCES"),
-        ("mprotect-control", "EACCES"),
-        ("truncate-control", "EINVAL"),
-        ("grow-control", "EINVAL"),
-        ("cut-control", "EACCES"),
-        ("seal-control", "EPERM"),
-        ("punch-control", "EBADF"),
-        ("chmod-control", "EPERM"),
-        ("lease-control", "EACCES"),
-        ("truncate-bell", "EPERM"),
-        ("grow-bell", "EPERM"),
-        ("chmod-bell", "EPERM"),
-        ("name-part", "EACCES"),
-        ("name-control", "EACCES"),
-        ("name-lock", "EACCES"),
-        ("unlink-part", "EACCES"),
-        ("unlink-control", "EACCES"),
-        ("unlink-lock", "EACCES"),
+    let refused = [
         ("create", "NotAllowed { uid: 61003, right: \"append to\" }"),
         ("read-private", "NotAllowed { uid: 61003, right: \"read\" }"),
         ("read-unknown", "NotAllowed { uid: 61003, right: \"read\" }"),
         ("drop", "NotAllowed { uid: 61003, right: \"administer\" }"),
         ("load", "NotAllowed { uid: 61003, right: \"administer\" }"),
         ("foretell", "UnknownPart"),
-    ] {
-        let said = appender.must(&format!("attack {attack}"));
-        assert_eq!(said, outcome, "{attack}");
+    ];
+    attack(&instance, &mut appender, "shared", &refused);
+    assert_eq!(appender.must("append k v"), "1011");
+}
+
+#[test]
+fn everyone_else_can_do_nothing_at_all() {
+    if !may_be_others() {
+        return;
     }
-    let stranger = instance.peer_as(STRANGER).ask("invade shared");
-    let refused = "NotAllowed { uid: 61004, right: \"read\" }";
-    assert!(stranger.contains(refused), "{stranger}");
+    let instance = shared("", &[]);
+    made(&instance, "shared");
+    let names = list(&instance.objects()).expect("listed");
+    let mut stranger = instance.peer_as(STRANGER);
+    for (attempt, refused) in [
+        ("open shared", "may not append to this context"),
+        ("open none", "may not append to this context"),
+        ("read shared", "may not read this context"),
+        ("read none", "may not read this context"),
+        ("drop shared", "may not administer this context"),
+        (
+            "invade shared",
+            "NotAllowed { uid: 61004, right: \"read\" }",
+        ),
+    ] {
+        let said = stranger.ask(attempt);
+        assert!(said.starts_with("error "), "{attempt}: {said}");
+        assert!(said.contains(refused), "{attempt}: {said}");
+    }
+    // Nor by their names, which it may guess.
+    for name in &names {
+        let path = format!("/dev/shm/{}", name.in_instance(&instance.objects()));
+        for program in ["rm", "cat"] {
+            let mut command = Command::new(program);
+            command.arg(&path).uid(STRANGER).gid(STRANGER);
+            let output = Process::start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
+            let output = output.output();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                said.contains("denied") || said.contains("permitted"),
+                "{said}"
+            );
+        }
+    }
+    assert_eq!(list(&instance.objects()).expect("listed"), names);
+    assert!(instance.printed(&["ls", "-o", "raw"]).contains("shared"));
 }
 
 #[test]
