@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::{DirEntryExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -18,7 +18,7 @@ use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
-use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
+use ledger_tests::{Instance, PATIENCE, eventually, may_be_others, parts_in_memory};
 
 use crate::archive::{FORGETFUL, SMALL, append, check_all, files, home, payload};
 use crate::disk::mount_small;
@@ -491,6 +491,35 @@ fn a_load_that_is_killed_at_its_end_is_there_wholly_or_not_at_all() {
         load(&instance, &all, &["--as", target]);
         assert_eq!(lines(&instance, target), lines(&instance, "log"));
     }
+}
+
+#[test]
+fn what_cannot_be_closed_is_not_loaded_into() {
+    let instance = started(&SMALL);
+    append(&instance.context("log"), 1..=3000);
+    let some = export(&instance, "log", "some", &["--to", "1000"]);
+    let all = export(&instance, "log", "all", &[]);
+    load(&instance, &some, &["--as", "copy"]);
+    // Whoever appends has spares made; they stay for a while.
+    let copy = instance.context("copy");
+    let epoch = copy.epoch();
+    let parts = || parts_in_memory(&instance.objects(), epoch);
+    eventually("two spares", || (parts().len() == 3).then_some(()));
+    drop(copy);
+    // A spare that the daemon takes for somebody else's cannot be withdrawn.
+    let spare = Name::Part(epoch, parts().into_iter().max().expect("three"));
+    let spare = spare.path_in(&instance.objects());
+    let allow = |mode| fs::set_permissions(&spare, fs::Permissions::from_mode(mode));
+    allow(0o666).expect("our file");
+    eventually("it is refused for that, once nobody has it open", || {
+        let refused = instance.complained(&["snapshot", "load", text(&all), "--as", "copy"]);
+        let is_closing = refused.contains("cannot be closed now") && refused.contains("try again");
+        is_closing.then_some(())
+    });
+    assert_eq!(lines(&instance, "copy").lines().count(), 1000);
+    allow(0o600).expect("our file");
+    load(&instance, &all, &["--as", "copy"]);
+    assert_eq!(lines(&instance, "copy"), lines(&instance, "log"));
 }
 
 #[test]

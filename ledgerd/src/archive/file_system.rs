@@ -9,8 +9,8 @@ use std::path::Path;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// All that an archive changes on a file system, one operation each. What it reads it
-/// reads by itself, for it maps its files.
+/// All that an archive changes below its directory, one operation each; that directory and
+/// its lock are made before. What it reads it reads by itself, for it maps its files.
 ///
 /// Every operation is the kernel's unless it is said otherwise, which is for tests: of what
 /// is there after a loss of power, of disks that are full or fail.

@@ -26,8 +26,9 @@ use crate::power::{Loss, Trace};
 
 /// Images of one story: in the next one threads take other turns.
 const IMAGES_PER_STORY: usize = 5000;
-/// Images, if there is time for all.
+/// Images, if there is time for all; and at least how many of them differ then.
 const IMAGES: usize = 140_000;
+const DIFFERENT: usize = 100_000;
 /// Times that the power is lost in a row, at most.
 const DEEP: usize = 3;
 
@@ -58,6 +59,12 @@ pub fn power(programs: Programs, effort: &Effort) -> Verdicts {
     }
     let mut verdicts = losses.verdicts;
     verdicts.fact("different_images", losses.seen.len());
+    if effort.is_all() && effort.ends.is_none() {
+        let different = losses.seen.len();
+        verdicts.check(TRIED, different >= DIFFERENT, || {
+            format!("{different} images differ, not {DIFFERENT}")
+        });
+    }
     eprintln!(
         "power: lost {} times, {} images differ, of up to {} operations, in {:.1} s",
         verdicts.counted("images"),
