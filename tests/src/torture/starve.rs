@@ -56,27 +56,26 @@ pub fn starve(programs: Programs, effort: &Effort) -> Verdicts {
         made.extend(counts.keys().copied());
         let shortages = Shortage::all(&counts);
         let cases = effort.cases(shortages.len(), &name);
-        let [mut tried, mut met] = [0_u64; 2];
+        let mut tried = 0;
         for case in cases.iter().take_while(|_| effort.has_time()) {
             let shortage = &shortages[*case];
             let case = format!("{name}: {shortage:?}");
-            let outcome = catch_unwind(AssertUnwindSafe(|| match whose {
-                Whose::Daemon => one(programs, shortage, &mut verdicts, &case),
-                Whose::Client(client) => {
-                    client::one(programs, client, shortage, &mut verdicts, &case)
-                }
-            }));
             tried += 1;
-            met += u64::from(*outcome.as_ref().unwrap_or(&true));
-            verdicts.check(TRIED, outcome.is_ok(), || case);
+            // Threads take turns otherwise, and make fewer calls of some kinds then.
+            verdicts.meet(&case, |verdicts| {
+                let outcome = catch_unwind(AssertUnwindSafe(|| match whose {
+                    Whose::Daemon => one(programs, shortage, verdicts, &case),
+                    Whose::Client(client) => {
+                        client::one(programs, client, shortage, verdicts, &case)
+                    }
+                }));
+                verdicts.check(TRIED, outcome.is_ok(), || case.clone());
+                outcome.unwrap_or(true)
+            });
         }
-        // Threads take turns otherwise, and make fewer calls of some kinds then.
-        let are_most = tried < 100 || met * 20 >= tried * 19;
-        verdicts.check(TRIED, are_most, || format!("{name}: {met} of {tried} met"));
-        verdicts.count("starved", tried);
-        verdicts.count("met", met);
+        let not_met = verdicts.check_met(&name, tried);
         eprintln!(
-            "starve: {name}: {tried} of {} shortages, {met} of them met, in {:.1} s",
+            "starve: {name}: {tried} of {} shortages, {not_met} of them not met, in {:.1} s",
             shortages.len(),
             began.elapsed().as_secs_f64()
         );
