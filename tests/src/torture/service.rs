@@ -1,6 +1,7 @@
 //! Everything that clients have a daemon do, with each of its system calls seen.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) struct Told {
     pub(super) whole: BTreeMap<&'static str, [u64; 2]>,
     /// All of it was done.
     pub(super) is_through: bool,
+    /// What a client was told of why not.
+    pub(super) error: Option<String>,
     /// An appender that is still attached.
     pub(super) appender: Option<Appender>,
     /// System calls until it listened.
@@ -93,7 +96,9 @@ pub(super) fn lived(
             while let Ok(line) = lines.line() {
                 if line.contains(" listens at ") {
                     listens.store(true, Ordering::Relaxed);
-                    told.is_through = live(instance, wait, &mut told).is_some();
+                    let outcome = live(instance, wait, &mut told);
+                    told.error = outcome.err().map(|error| error.to_string());
+                    told.is_through = told.error.is_none();
                     if let Some(afterwards) = afterwards.take() {
                         afterwards(pid, &mut told);
                     }
@@ -122,80 +127,80 @@ pub(super) fn lived(
     }
 }
 
-/// All that clients have a daemon do; none if it does not, because it is dead.
-fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Option<()> {
-    let ledger = instance.builder().connect().ok()?;
+/// All that clients have a daemon do, or why it does not: it may be dead.
+fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Result<(), Box<dyn Error>> {
+    let ledger = instance.builder().connect()?;
     // Create, provision, roll, archive, finish files, retire.
-    let context = ledger.context("log").open_or_create().ok()?;
-    let control = Control::open(&instance.objects(), context.epoch(), false).ok()?;
+    let context = ledger.context("log").open_or_create()?;
+    let control = Control::open(&instance.objects(), context.epoch(), false)?;
     let first_part = control.first_part();
-    let mut appender = context.appender().ok()?;
+    let mut appender = context.appender()?;
     appender.set_wait(wait);
     let large = NewEntry::new("other", &[b'o'; 2000]);
     let appender = told.appender.insert(appender);
     for _ in 0..100 {
-        let seq = appender.append(&large).ok()?.seq;
+        let seq = appender.append(&large)?.seq;
         told.appended.insert("log", seq);
     }
-    context.wait_durable(100, wait).ok()?;
+    context.wait_durable(100, wait)?;
     comes_true(wait, || control.first_part() != first_part)?;
     // Snapshot, load, drop, and load what a context goes on with.
     load(&ledger, &context, "copy", told)?;
     load(&ledger, &context, "gone", told)?;
     told.appended.remove("gone");
     told.whole.insert("gone", [100, 0]);
-    drop_context(&ledger, "gone").ok()?;
+    drop_context(&ledger, "gone")?;
     told.whole.insert("gone", [0, 0]);
     for _ in 0..20 {
-        let seq = told.appender.as_mut()?.append(&large).ok()?.seq;
+        let appender = told.appender.as_mut().expect("inserted above");
+        let seq = appender.append(&large)?.seq;
         told.appended.insert("log", seq);
     }
     load(&ledger, &context, "copy", told)?;
     // Close, give memory up, come back.
-    let idle = instance.builder().connect().ok()?;
-    let context = idle.context("idle").open_or_create().ok()?;
-    told.appended.insert(
-        "idle",
-        context.appender().ok()?.append(&another()).ok()?.seq,
-    );
+    let idle = instance.builder().connect()?;
+    let context = idle.context("idle").open_or_create()?;
+    told.appended
+        .insert("idle", context.appender()?.append(&another())?.seq);
     // Looked at without the daemon, for which whoever asks is not idle.
-    let control = Control::open(&instance.objects(), context.epoch(), false).ok()?;
+    let control = Control::open(&instance.objects(), context.epoch(), false)?;
     drop((context, idle));
     comes_true(10 * wait, || {
         matches!(control.state(), Ok(State::Idle | State::Archived))
     })?;
-    let context = ledger.context("idle").open_or_create().ok()?;
-    let mut appender = context.appender().ok()?;
+    let context = ledger.context("idle").open_or_create()?;
+    let mut appender = context.appender()?;
     appender.set_wait(wait);
     told.appended
-        .insert("idle", appender.append(&another()).ok()?.seq);
-    Some(())
+        .insert("idle", appender.append(&another())?.seq);
+    Ok(())
 }
 
-/// Waits until something holds; none if the daemon may be dead.
-fn comes_true(wait: Duration, mut look: impl FnMut() -> bool) -> Option<()> {
+/// Waits until something holds, which a dead daemon does not do.
+fn comes_true(wait: Duration, mut look: impl FnMut() -> bool) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + wait;
     while !look() {
         if Instant::now() > deadline {
-            return None;
+            return Err("the daemon does nothing".into());
         }
         std::thread::yield_now();
     }
-    Some(())
+    Ok(())
 }
 
 /// Has a context go on with a snapshot of another one, or become it.
-fn load(ledger: &Ledger, from: &Context, name: &'static str, told: &mut Told) -> Option<()> {
+fn load(
+    ledger: &Ledger,
+    from: &Context,
+    name: &'static str,
+    told: &mut Told,
+) -> Result<(), Box<dyn Error>> {
     let mut snapshot = Vec::new();
-    let summary = from.snapshot_to(&mut snapshot).run().ok()?;
+    let summary = from.snapshot_to(&mut snapshot).run()?;
     let before = told.appended.get(name).copied().unwrap_or(0);
     told.whole.insert(name, [before, summary.last_seq]);
-    ledger
-        .load_from(snapshot.as_slice())
-        .name(name)
-        .run()
-        .ok()?;
+    ledger.load_from(snapshot.as_slice()).name(name).run()?;
     told.whole.remove(name);
     told.appended.insert(name, summary.last_seq);
-    Some(())
+    Ok(())
 }
