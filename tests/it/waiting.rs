@@ -102,6 +102,43 @@ fn who_waits_for_an_entry_far_ahead_gets_it_wherever_the_log_has_gone() {
     }
 }
 
+#[test]
+fn a_batch_wakes_who_sleeps_after_64_entries_and_when_it_ends() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let bell = bell(&instance);
+    let before = bell.ring_count();
+    // Who leaves has the daemon ring: all of them stay.
+    let mut sleepers = vec![dozing(&instance)];
+    let mut appended = 0;
+    let batch = std::iter::from_fn(|| {
+        assert_eq!(bell.ring_count() - before, appended / 64, "{appended}");
+        if appended == 64 {
+            assert_eq!(sleepers[0].hear(), "ok rung");
+            sleepers.push(dozing(&instance));
+        }
+        appended += 1;
+        (appended <= 100).then(|| NewEntry::new("k", b"v"))
+    });
+    assert_eq!(appender.append_batch(batch), Ok(100));
+    assert_eq!(sleepers[1].hear(), "ok rung");
+
+    // Also by one of which only the beginning is appended.
+    let mut sleeper = dozing(&instance);
+    let rung = bell.ring_count();
+    let [sound, without_a_key] = ["k", ""].map(|key| NewEntry::new(key, b"v"));
+    for (batch, count) in [([without_a_key, sound], 0), ([sound, without_a_key], 1)] {
+        let refused = appender.append_batch(batch).expect_err("a key is missing");
+        assert!(refused.error.is_invalid(), "{refused}");
+        assert_eq!(
+            (refused.appended, bell.ring_count() - rung),
+            (count, count as u32)
+        );
+    }
+    assert_eq!(sleeper.hear(), "ok rung");
+}
+
 /// Nobody rings: what a ringer's death or stop leaves is the sleep's own end.
 #[cfg(target_arch = "x86_64")]
 #[test]
