@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ledger_client::wire::RECONNECT_PAUSE_MAX;
@@ -12,8 +13,8 @@ use ledger_shm::format::ControlHeader;
 use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
-use ledger_tests::process::{Lines, Process};
-use ledger_tests::{Instance, Peer, eventually};
+use ledger_tests::process::{Lines, Process, state};
+use ledger_tests::{Instance, PATIENCE, Peer, eventually};
 use nix::sys::signal::Signal;
 
 use crate::{IN_MEMORY, PROGRAMS, started};
@@ -604,6 +605,35 @@ fn purge_tells_clients_that_are_still_attached() {
     instance.printed(&["purge"]);
     let refused = appender.append(&NewEntry::new("k", b"lost"));
     let said = refused.expect_err("nobody could read it").to_string();
+    assert!(said.contains("was dropped"), "{said}");
+}
+
+#[test]
+fn purge_tells_who_waits_for_room_at_once() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    assert!(appender.wait_ready(PATIENCE));
+    instance.stop_daemon();
+    static LARGE: [u8; 8 << 10] = [0; 8 << 10];
+    let large = NewEntry::new("k", &LARGE);
+    while appender.try_append(&large).is_ok() {}
+    appender.set_wait(PATIENCE * 10);
+    let (told, outcome) = mpsc::channel();
+    let (begins, begun) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Nobody listens if the test is over.
+        let _ = begins.send(nix::unistd::gettid());
+        let _ = told.send(appender.append(&large));
+    });
+    let thread = begun.recv_timeout(PATIENCE).expect("it begins");
+    let thread = format!("/proc/self/task/{thread}");
+    eventually("it waits", || {
+        (state(thread.as_ref()) == Some('S')).then_some(())
+    });
+    instance.printed(&["purge"]);
+    let outcome = outcome.recv_timeout(PATIENCE).expect("it is told");
+    let said = outcome.expect_err("nobody could read it").to_string();
     assert!(said.contains("was dropped"), "{said}");
 }
 

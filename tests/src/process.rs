@@ -253,7 +253,7 @@ fn patiently<T>(id: u32, wait: impl FnOnce() -> T) -> T {
 }
 
 /// In what state the kernel has a task, by its folder in `/proc` (proc(5)).
-pub(crate) fn state(task: &Path) -> Option<char> {
+pub fn state(task: &Path) -> Option<char> {
     let stat = std::fs::read_to_string(task.join("stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
 }
