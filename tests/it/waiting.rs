@@ -128,6 +128,8 @@ fn a_batch_wakes_who_sleeps_after_64_entries_and_when_it_ends() {
     let mut sleeper = dozing(&instance);
     let rung = bell.ring_count();
     let [sound, without_a_key] = ["k", ""].map(|key| NewEntry::new(key, b"v"));
+    assert_eq!(appender.append_batch([sound; 0]), Ok(0));
+    assert_eq!(bell.ring_count(), rung, "for nothing");
     for (batch, count) in [([without_a_key, sound], 0), ([sound, without_a_key], 1)] {
         let refused = appender.append_batch(batch).expect_err("a key is missing");
         assert!(refused.error.is_invalid(), "{refused}");
