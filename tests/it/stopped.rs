@@ -2,9 +2,13 @@
 
 use std::collections::HashSet;
 
+use ledger_client::NewEntry;
+use ledger_tests::torture::appends::{Path, Stage};
+use ledger_tests::torture::course::Place;
 use ledger_tests::torture::{Effort, freeze, kill, watcher};
 use ledger_tests::traced::{Traced, Way};
 use ledger_tests::{Instance, Peer, eventually};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 
 use crate::{IN_MEMORY, PROGRAMS, started};
@@ -114,6 +118,39 @@ fn a_watcher_stopped_or_killed_anywhere_costs_nobody_an_entry_and_oversleeps_non
 }
 
 /// A peer that dozes on a context until its bell rings.
+/// A seal is there, and who put it there stands still before it has said in the next part
+/// where that begins.
+#[test]
+fn who_comes_to_a_seal_waits_for_nobody() {
+    let mut stage = Stage::set(PROGRAMS, Path::DataFull, &IN_MEMORY);
+    let place = Place {
+        instruction: stage.changed_at().expect("it seals"),
+        copied: 0,
+    };
+    let large = NewEntry::new("k", &[0; 3000]);
+    let slept = (0..10).map(|_| {
+        let mut scene = stage.scene();
+        scene.begin();
+        assert!(scene.run_to(&stage, place), "it stands behind its CAS");
+        scene.freeze();
+        let before = sleeps();
+        let appended = scene.other.try_append(&large).expect("a spare");
+        let slept = sleeps() - before;
+        assert_eq!(appended.seq, scene.filled + 1);
+        assert_eq!(scene.victim.thaw(), format!("ok {}", appended.seq + 1));
+        slept
+    });
+    let slept: Vec<_> = slept.collect();
+    // A page may be had late, but hardly each time.
+    assert!(slept.contains(&0), "{slept:?}");
+}
+
+/// How often this thread has slept, for whatever reason (getrusage(2)).
+fn sleeps() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
+    usage.voluntary_context_switches()
+}
+
 fn dozing(instance: &Instance, context: &str) -> Peer {
     let mut peer = instance.peer();
     peer.doze(context);
