@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ledger_client::NewEntry;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::{Instance, PATIENCE, Peer};
+use ledger_tests::{Instance, PATIENCE, Peer, eventually};
 use nix::sys::signal::Signal;
 
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 /// A peer asleep on a context, waiting for the seq after `latest`.
 fn asleep(instance: &Instance, latest: u64) -> Peer {
@@ -138,6 +138,40 @@ fn a_batch_wakes_who_sleeps_after_64_entries_and_when_it_ends() {
             (count, count as u32)
         );
     }
+    assert_eq!(sleeper.hear(), "ok rung");
+}
+
+#[test]
+fn who_appends_quietly_wakes_nobody_until_it_rings() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let bell = bell(&instance);
+    let mut sleeper = dozing(&instance);
+    let before = bell.ring_count();
+    let quiet = NewEntry::new("k", b"v");
+    appender.try_append_quietly(&quiet).expect("room");
+    assert_eq!(bell.ring_count(), before);
+    appender.ring();
+    assert_eq!(sleeper.hear(), "ok rung");
+}
+
+#[test]
+fn who_had_a_context_open_rings_the_bell_of_the_daemon_that_is_there() {
+    let mut instance = started(&IN_MEMORY);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let entry = NewEntry::new("k", b"v");
+    appender.append(&entry).expect("room");
+    instance.kill_daemon();
+    instance.start(&IN_MEMORY);
+    let mut sleeper = dozing(&instance);
+    let bell = bell(&instance);
+    let before = bell.ring_count();
+    eventually("it has taken the new bell", || {
+        appender.append(&entry).expect("room");
+        (bell.ring_count() > before).then_some(())
+    });
     assert_eq!(sleeper.hear(), "ok rung");
 }
 
