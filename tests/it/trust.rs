@@ -220,7 +220,9 @@ fn everyone_else_can_do_nothing_at_all() {
             );
         }
     }
-    assert_eq!(list(&instance.objects()).expect("listed"), names);
+    // The daemon may have made spares meanwhile.
+    let left = list(&instance.objects()).expect("listed");
+    assert!(names.iter().all(|name| left.contains(name)), "{left:?}");
     assert!(instance.printed(&["ls", "-o", "raw"]).contains("shared"));
 }
 
