@@ -218,6 +218,68 @@ mod mapped {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Region;
+    use crate::format::PAGE_LEN;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::sys::mman::{MapFlags, MsFlags, ProtFlags, mmap_anonymous, msync};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use std::fs::File;
+    use std::num::NonZeroUsize;
+    use std::ptr::NonNull;
+
+    #[test]
+    fn a_forks_child_unmaps_what_it_inherited_and_what_is_its_own_stays() {
+        let file = File::from(memfd_create("region", MFdFlags::empty()).unwrap());
+        file.set_len(PAGE_LEN as u64).unwrap();
+        let writable = Region::map(&file, PAGE_LEN, true).unwrap();
+        let read_only = Region::map(&file, PAGE_LEN, false).unwrap();
+        let address = |region: &Region| NonNull::from(region.word(0)).cast();
+        let (not_inherited, inherited) = (address(&writable), address(&read_only));
+        // SAFETY: the child makes system calls only, until it ends.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let own = a_page_at(not_inherited);
+                drop((writable, read_only));
+                let is_right = own.is_ok() && is_mapped(not_inherited) && !is_mapped(inherited);
+                // SAFETY: the process ends, and what its threads hold with it.
+                unsafe { libc::_exit(i32::from(!is_right)) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+            }
+        }
+    }
+
+    /// Memory of this process alone where nothing is mapped.
+    fn a_page_at(address: NonNull<u8>) -> nix::Result<()> {
+        let len = NonZeroUsize::new(PAGE_LEN).expect("a page has bytes");
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+        // SAFETY: it replaces no mapping, and nothing refers into it.
+        unsafe { mmap_anonymous(Some(address.addr()), len, ProtFlags::PROT_READ, flags) }?;
+        Ok(())
+    }
+
+    fn is_mapped(address: NonNull<u8>) -> bool {
+        // SAFETY: it is told, and nothing else, whether there is anything to write back.
+        unsafe { msync(address.cast(), PAGE_LEN, MsFlags::MS_ASYNC) }.is_ok()
+    }
+
+    #[test]
+    #[should_panic = "8 bytes at 12 of 24, aligned to 8"]
+    fn a_word_inside_it_that_is_not_aligned_is_a_bug() {
+        Region::private(24).unwrap().word(12);
+    }
+
+    #[test]
+    #[should_panic = "8 bytes at 24 of 24, aligned to 8"]
+    fn a_word_behind_its_end_is_a_bug() {
+        Region::private(24).unwrap().word(24);
+    }
+}
+
 #[cfg(loom)]
 mod modelled {
     use crate::format::RECORD_ALIGN;
