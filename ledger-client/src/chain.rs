@@ -68,9 +68,10 @@ impl Chain {
             return Ok(Located::In(link));
         }
         // What has left memory stays out of it, so nothing has to be mapped to know.
-        if let Some(first) = links.first()
+        let first_part = control.first_part();
+        let mut known = links.iter();
+        if let Some(first) = known.find(|link| link.segment.part() == first_part)
             && seq < first.base_seq
-            && first.segment.part() == control.first_part()
             && !control.state()?.is_gone()
         {
             return Err(ReadError::Evicted {
@@ -133,20 +134,17 @@ impl Chain {
 
     fn search(&self, core: &Core, control: &Control, seq: u64) -> Result<Located, ReadError> {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
-        if links.is_empty() {
-            links.push(first_link(core, control)?);
-        }
-        if seq < links[0].base_seq {
-            let first = first_link(core, control)?;
-            if seq < first.base_seq {
+        loop {
+            if links.first().is_none_or(|link| seq < link.base_seq) {
+                *links = vec![first_link(core, control)?];
+            }
+            let first_available = links[0].base_seq;
+            if seq < first_available {
                 return Err(ReadError::Evicted {
                     seq,
-                    first_available: first.base_seq,
+                    first_available,
                 });
             }
-            *links = vec![first];
-        }
-        loop {
             // Somebody else may have come further than we had seen; and damage
             // further on is for those to meet who go there.
             if let Some(link) = known(&links, seq) {
@@ -166,24 +164,13 @@ impl Chain {
                 }
                 Next::Open => return Ok(Located::In(last)),
                 Next::Closed => {
-                    let end = last.base_seq + last.segment.frontier()? as u64;
-                    // A snapshot was loaded that has more: it is in files, and the log
-                    // goes on behind them.
-                    let first = match control.archived_seq() >= end {
-                        true => first_link(core, control)?,
-                        false => return Ok(Located::Closed(last)),
-                    };
-                    if first.base_seq <= last.base_seq {
+                    let first_part = control.first_part();
+                    if links.iter().any(|link| link.segment.part() == first_part) {
                         return Ok(Located::Closed(last));
                     }
-                    let first_available = first.base_seq;
-                    *links = vec![first];
-                    if seq < first_available {
-                        return Err(ReadError::Evicted {
-                            seq,
-                            first_available,
-                        });
-                    }
+                    // A snapshot was loaded that has more: it is in files, and the log goes
+                    // on behind them.
+                    links.clear();
                 }
             }
         }
