@@ -38,6 +38,23 @@ fn fill(dir: &Path) -> PathBuf {
     path
 }
 
+/// Waits until what could not be written has been tried again, in vain. Each try makes a
+/// file and takes it away: the last one is under way at first, and the next is whole.
+fn fails_again(instance: &Instance, context: &Context) {
+    let home = home(instance, context);
+    let changed_at = || {
+        home.metadata()
+            .and_then(|dir| dir.modified())
+            .expect("ours")
+    };
+    for _ in 0..4 {
+        let before = changed_at();
+        eventually("its directory changes", || {
+            (changed_at() != before).then_some(())
+        });
+    }
+}
+
 fn has_failed(instance: &Instance, context: &Context) -> bool {
     let failed = home(instance, context).join(FileName::Failed(1).to_string());
     failed.exists()
@@ -60,8 +77,8 @@ fn a_full_disk_loses_nothing_that_was_durable_and_all_goes_on_when_there_is_room
             // Appends do not depend on it.
             append(&context, 1001..=10_000);
             eventually("it fails", || has_failed(&instance, &context).then_some(()));
-            // It is tried again meanwhile, in vain.
-            let waited = context.wait_durable(10_000, Duration::from_millis(2500));
+            fails_again(&instance, &context);
+            let waited = context.wait_durable(10_000, Duration::ZERO);
             let Err(DurableError::TimedOut { durable_seq, .. }) = waited else {
                 panic!("{waited:?}");
             };
@@ -165,9 +182,10 @@ fn what_cannot_be_written_is_said_as_long_as_that_lasts() {
                 found.contains("\"bad\"") && found.contains("\\\"log\\\""),
                 "{found}"
             );
-            // It has been tried again, in vain, and it is the same trouble.
-            let waited = context.wait_durable(5000, Duration::from_millis(1500));
+            fails_again(&instance, &context);
+            let waited = context.wait_durable(5000, Duration::ZERO);
             waited.expect_err("there is no room");
+            // It is the same trouble.
             assert_eq!(info()["trouble_since_ns"], since);
             std::fs::remove_file(filler).expect("ours");
             context.wait_durable(5000, PATIENCE).expect("room");
@@ -205,7 +223,8 @@ fn what_a_disk_does_not_keep_is_not_called_durable() {
         assert!(said.contains("Input/output error"), "{said}");
         // So much that it is brought there by the thread beside.
         append(&context, 101..=COUNT);
-        let waited = context.wait_durable(1, Duration::from_millis(2500));
+        fails_again(&instance, &context);
+        let waited = context.wait_durable(1, Duration::ZERO);
         waited.expect_err("nothing is durable");
         assert_eq!(context.durable_seq(), Some(0));
         assert!(trouble(&instance).is_some());
@@ -229,7 +248,8 @@ fn said_of_trouble(instance: &mut Instance, act: impl FnOnce(&Instance)) -> Vec<
     act(instance);
     append(&context, 1..=5000);
     eventually("it is said", || trouble(instance));
-    let waited = context.wait_durable(5000, Duration::from_millis(2500));
+    fails_again(instance, &context);
+    let waited = context.wait_durable(5000, Duration::ZERO);
     waited.expect_err("it cannot be written");
     let lines = instance.kill_daemon();
     let of_it: Vec<_> = lines
