@@ -2,7 +2,6 @@
 //! that a daemon does; and the next ones, while they recover.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -41,11 +40,7 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
             made.calls
         );
         verdicts.meet(&name, |verdicts| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                one(programs, *case, &recovering, verdicts, &name)
-            }));
-            verdicts.check(TRIED, outcome.is_ok(), || name.clone());
-            let before = outcome.unwrap_or_default();
+            let before = one(programs, *case, &recovering, verdicts, &name);
             struck.extend(before);
             before.is_some()
         });

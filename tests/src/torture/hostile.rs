@@ -1,7 +1,6 @@
 //! Somebody who may read a context, and does to its bell and to the daemon whatever can
 //! be done, while others work.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use ledger_client::{Appender, NewEntry};
@@ -59,10 +58,7 @@ pub fn hostile(programs: Programs, effort: &Effort) -> Verdicts {
     }
     for (what, _, effort) in effort.kinds(&abuses, str::to_owned) {
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            one(programs, what, &effort, &mut verdicts);
-        }));
-        verdicts.check(TRIED, outcome.is_ok(), || what.to_owned());
+        verdicts.tried(what, |verdicts| one(programs, what, &effort, verdicts));
         eprintln!("hostile: {what}: {:.1} s", began.elapsed().as_secs_f64());
     }
     verdicts

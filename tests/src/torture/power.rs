@@ -14,7 +14,6 @@ mod survivor;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use self::diary::Told;
@@ -102,12 +101,11 @@ impl Losses {
         image.hash(&mut hasher);
         self.seen.insert(hasher.finish());
         self.verdicts.count("images", 1);
-        let (programs, verdicts) = (self.programs, &mut self.verdicts);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let programs = self.programs;
+        let outcome = self.verdicts.tried(&case, |verdicts| {
             survivor::check(programs, story, &image, told, verdicts, &case)
-        }));
-        self.verdicts.check(TRIED, outcome.is_ok(), || case.clone());
-        if let Ok((trace, diary)) = outcome
+        });
+        if let Some((trace, diary)) = outcome
             && times < DEEP
             && !trace.ops.is_empty()
             && self.rng.bool()

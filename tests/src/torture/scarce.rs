@@ -5,7 +5,6 @@
 //! promised may be missing when it is used. So the memory file system, the disk and the
 //! limits are real ones, of each size until there is enough.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -114,12 +113,11 @@ fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
         let mut count = 0;
         for (amount, until) in both(enough).into_iter().chain(done) {
             let case = format!("{name} of {amount} until {until:?}");
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let amounts = [amount, enough];
-                one(programs, scarce, amounts, until, verdicts, &case)
-            }));
-            let is_tried = outcome.is_ok_and(|is_through| is_through || amount < enough);
-            verdicts.check(TRIED, is_tried, || case);
+            let outcome = verdicts.tried(&case, |verdicts| {
+                one(programs, scarce, [amount, enough], until, verdicts, &case)
+            });
+            let is_through = outcome.unwrap_or(true);
+            verdicts.check(TRIED, is_through || amount < enough, || case);
             count += 1;
         }
         verdicts.count("daemons_that_lacked_something", count);

@@ -1,14 +1,13 @@
 //! Appenders, watchers and the daemon, killed and stopped at random and started again,
 //! while all of them work on one log; on all processors, and on one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::promises::{NO_PANIC, TRIED};
+use super::promises::NO_PANIC;
 use super::{Effort, Verdicts};
 use crate::process::Process;
 use crate::{Instance, Programs};
@@ -81,19 +80,10 @@ pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
         while left > 0 && effort.has_time() {
             let count = left.min(ROUND);
             let case = format!("{name}: with {left} blows left");
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                round(
-                    programs,
-                    weather,
-                    count,
-                    &effort,
-                    &mut rng,
-                    &mut verdicts,
-                    &case,
-                )
-            }));
-            dealt += outcome.as_ref().unwrap_or(&0);
-            verdicts.check(TRIED, outcome.is_ok(), || case);
+            let outcome = verdicts.tried(&case, |verdicts| {
+                round(programs, weather, count, &effort, &mut rng, verdicts, &case)
+            });
+            dealt += outcome.unwrap_or(0);
             left -= count;
         }
         eprintln!(

@@ -1,6 +1,7 @@
 //! How much of a torture is done, and what became of the promises.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -162,12 +163,19 @@ impl Verdicts {
         self.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// Tries a case of this name; none if it panics, which is told.
+    pub fn tried<T>(&mut self, name: &str, case: impl FnOnce(&mut Verdicts) -> T) -> Option<T> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| case(self)));
+        self.check(TRIED, outcome.is_ok(), || name.to_owned());
+        outcome.ok()
+    }
+
     /// Tries a case of this name again, until it takes the way that was looked through
     /// before; not for ever. `case` says whether it has.
     pub fn meet(&mut self, name: &str, mut case: impl FnMut(&mut Verdicts) -> bool) {
         let is_met = (0..TRIES_MAX).any(|_| {
             self.count("tries", 1);
-            case(self)
+            self.tried(name, &mut case).unwrap_or(true)
         });
         self.count("cases", 1);
         if !is_met {

@@ -7,7 +7,6 @@
 mod stage;
 
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use ledger_client::{Appender, Context, NewEntry, Watcher};
@@ -18,7 +17,7 @@ use super::course::Place;
 use super::observed::{
     Lateness, another, append_at_once, check_drained, check_whole, check_woken, leave_behind,
 };
-use super::promises::{TRIED, WATCHED, WOKEN};
+use super::promises::{WATCHED, WOKEN};
 use super::{Effort, Verdicts};
 use crate::Programs;
 
@@ -59,13 +58,11 @@ pub fn watcher(programs: Programs, effort: &Effort) -> Verdicts {
                         verdicts,
                         name: &name,
                     };
-                    let outcome = catch_unwind(AssertUnwindSafe(|| match fate {
+                    match fate {
                         Fate::Killed => kill(&mut stage, *place, &mut case),
                         Fate::Stopped => stop(&mut stage, *place, &mut case),
                         Fate::Overtaken => overtake(&mut stage, *place, &mut case),
-                    }));
-                    verdicts.check(TRIED, outcome.is_ok(), || name.clone());
-                    outcome.unwrap_or(true)
+                    }
                 });
             }
         }

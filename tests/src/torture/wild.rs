@@ -2,7 +2,6 @@
 //! while others append to it, read it and have commands look at it.
 
 use std::os::unix::process::ExitStatusExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Instant;
@@ -13,7 +12,7 @@ use ledger_shm::file::{FileName, Scan, verify};
 use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
 
 use super::observed::{another, append_at_once, entries};
-use super::promises::{CONTAINED, KEPT, NO_PANIC, TRIED, VALID};
+use super::promises::{CONTAINED, KEPT, NO_PANIC, VALID};
 use super::{Effort, Verdicts};
 use crate::attack::scribble::TARGETS;
 use crate::process::Process;
@@ -75,11 +74,8 @@ pub fn wild(programs: Programs, effort: &Effort) -> Verdicts {
         let mut left = CASES.min(effort.cases_max);
         while left > 0 && effort.has_time() {
             let count = left.min(ROUND);
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                round(programs, target, count, &effort, &mut rng, &mut verdicts);
-            }));
-            verdicts.check(TRIED, outcome.is_ok(), || {
-                format!("{target}: with {left} left")
+            verdicts.tried(&format!("{target}: with {left} left"), |verdicts| {
+                round(programs, target, count, &effort, &mut rng, verdicts);
             });
             left -= count;
         }
