@@ -42,6 +42,7 @@ mod payloads;
 mod power;
 mod programs;
 mod proofs;
+mod readers;
 mod rebuild;
 mod recorder;
 mod restarts;
