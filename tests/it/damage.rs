@@ -468,6 +468,26 @@ fn a_seal_that_leads_nowhere_is_an_error_and_no_loop() {
 }
 
 #[test]
+fn a_segment_that_begins_elsewhere_than_where_its_seal_says_is_damage() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let mut writer = instance.peer();
+    writer.must("open victim");
+    writer.must("fill 1000 100");
+    let reader = instance.connect().context("victim").open_read_only();
+    let reader = reader.expect("there");
+    let second = Bytes::of(&instance.objects(), Name::Part(reader.epoch(), 2));
+    let at = offset_of!(SegmentHeader, base_seq_word) as u64;
+    let base_seq = second.word(at);
+    second.set_word(at, base_seq + 1);
+    assert_eq!(corrupt(&reader, base_seq), "base seq");
+    let before = reader.get(base_seq - 1).expect("readable");
+    before.expect("there").verify().expect("whole");
+    second.set_word(at, base_seq);
+    let first = reader.get(base_seq).expect("readable");
+    first.expect("there").verify().expect("whole");
+}
+
+#[test]
 fn a_part_of_the_chain_without_magic_is_no_leftover() {
     let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
     let mut writer = instance.peer();
