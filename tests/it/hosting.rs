@@ -81,7 +81,7 @@ fn an_observer_that_panics_beside_the_run_leaves_the_others_their_thread() {
     });
     // Without it nobody would ring.
     let other = Recorder::new(&ledger, "log");
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     other.on_cycle_start(1);
     assert_eq!(sleeper.hear(), "ok rung");
 }
@@ -203,7 +203,7 @@ fn after_a_long_silence_who_sleeps_hears_of_the_next_entry() {
     for cycle in 0..5 {
         // Longer than the thread beside the run looks by itself.
         silence(300);
-        let mut sleeper = dozing(&instance);
+        let mut sleeper = dozing(&instance, "log");
         recorder.on_cycle_start(cycle);
         assert_eq!(sleeper.hear(), "ok rung", "cycle {cycle}");
         sleepers.push(sleeper);
@@ -211,7 +211,7 @@ fn after_a_long_silence_who_sleeps_hears_of_the_next_entry() {
     // And of one by a recorder that is made after that thread has ended.
     drop(recorder);
     silence(2500);
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     Recorder::new(&ledger, "log").on_cycle_start(9);
     assert_eq!(sleeper.hear(), "ok rung");
 }

@@ -234,7 +234,7 @@ fn who_sleeps_hears_of_entries_though_the_run_does_not_tell_it() {
     // Kept: the daemon rings for those that end.
     let mut sleepers = Vec::new();
     for cycle in 0..20 {
-        let mut sleeper = dozing(&instance);
+        let mut sleeper = dozing(&instance, "log");
         recorder.on_cycle_start(cycle);
         assert_eq!(sleeper.hear(), "ok rung");
         sleepers.push(sleeper);

@@ -7,10 +7,10 @@ use ledger_tests::torture::appends::{Path, Stage};
 use ledger_tests::torture::course::Place;
 use ledger_tests::torture::{Effort, freeze, kill, watcher};
 use ledger_tests::traced::{Traced, Way};
-use ledger_tests::{Instance, Peer, eventually};
-use nix::sys::resource::{UsageWho, getrusage};
+use ledger_tests::{Instance, Peer, eventually, sleeps};
 use nix::sys::signal::Signal;
 
+use crate::waiting::dozing;
 use crate::{IN_MEMORY, PROGRAMS, started};
 
 const SMALL: [&str; 4] = ["--spare-min", "64K", "--spare-max", "64K"];
@@ -117,7 +117,6 @@ fn a_watcher_stopped_or_killed_anywhere_costs_nobody_an_entry_and_oversleeps_non
     watcher::watcher(PROGRAMS, &Effort::little(25)).assert_hold();
 }
 
-/// A peer that dozes on a context until its bell rings.
 /// A seal is there, and who put it there stands still before it has said in the next part
 /// where that begins.
 #[test]
@@ -146,18 +145,6 @@ fn who_comes_to_a_seal_waits_for_nobody() {
     }
     // A page may be had late, but hardly each time.
     assert!(slept.contains(&0), "{slept:?}");
-}
-
-/// How often this thread has slept, for whatever reason (getrusage(2)).
-fn sleeps() -> i64 {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
-    usage.voluntary_context_switches()
-}
-
-fn dozing(instance: &Instance, context: &str) -> Peer {
-    let mut peer = instance.peer();
-    peer.doze(context);
-    peer
 }
 
 /// The instructions of an append that ends by waking somebody, up to that call.

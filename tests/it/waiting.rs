@@ -21,10 +21,10 @@ fn asleep(instance: &Instance, latest: u64) -> Peer {
     peer
 }
 
-/// A peer that dozes on a context.
-pub(crate) fn dozing(instance: &Instance) -> Peer {
+/// A peer that dozes on a context until its bell rings.
+pub(crate) fn dozing(instance: &Instance, context: &str) -> Peer {
     let mut peer = instance.peer();
-    peer.doze("log");
+    peer.doze(context);
     peer
 }
 
@@ -37,7 +37,7 @@ fn every_sleeper_wakes_for_one_append() {
     let instance = started(&[]);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
-    let mut sleepers: Vec<Peer> = (0..8).map(|_| dozing(&instance)).collect();
+    let mut sleepers: Vec<Peer> = (0..8).map(|_| dozing(&instance, "log")).collect();
     let mut watchers: Vec<Peer> = (0..8).map(|_| asleep(&instance, 0)).collect();
     appender.append(&NewEntry::new("k", b"v")).expect("room");
     for sleeper in &mut sleepers {
@@ -110,13 +110,13 @@ fn a_batch_wakes_who_sleeps_after_64_entries_and_when_it_ends() {
     let bell = bell(&instance);
     let before = bell.ring_count();
     // Who leaves has the daemon ring: all of them stay.
-    let mut sleepers = vec![dozing(&instance)];
+    let mut sleepers = vec![dozing(&instance, "log")];
     let mut appended = 0;
     let batch = std::iter::from_fn(|| {
         assert_eq!(bell.ring_count() - before, appended / 64, "{appended}");
         if appended == 64 {
             assert_eq!(sleepers[0].hear(), "ok rung");
-            sleepers.push(dozing(&instance));
+            sleepers.push(dozing(&instance, "log"));
         }
         appended += 1;
         (appended <= 100).then(|| NewEntry::new("k", b"v"))
@@ -125,7 +125,7 @@ fn a_batch_wakes_who_sleeps_after_64_entries_and_when_it_ends() {
     assert_eq!(sleepers[1].hear(), "ok rung");
 
     // Also by one of which only the beginning is appended.
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     let rung = bell.ring_count();
     let [sound, without_a_key] = ["k", ""].map(|key| NewEntry::new(key, b"v"));
     assert_eq!(appender.append_batch([sound; 0]), Ok(0));
@@ -147,7 +147,7 @@ fn who_appends_quietly_wakes_nobody_until_it_rings() {
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
     let bell = bell(&instance);
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     let before = bell.ring_count();
     let quiet = NewEntry::new("k", b"v");
     appender.try_append_quietly(&quiet).expect("room");
@@ -165,7 +165,7 @@ fn who_had_a_context_open_rings_the_bell_of_the_daemon_that_is_there() {
     appender.append(&entry).expect("room");
     instance.kill_daemon();
     instance.start(&IN_MEMORY);
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     let bell = bell(&instance);
     let before = bell.ring_count();
     eventually("it has taken the new bell", || {
@@ -216,10 +216,10 @@ fn a_stopped_watcher_keeps_no_wake_from_the_others() {
     let instance = started(&[]);
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
-    let stopped = dozing(&instance);
+    let stopped = dozing(&instance, "log");
     stopped.signal(Signal::SIGSTOP);
     stopped.wait_for_state(&['T']);
-    let mut others: Vec<Peer> = (0..3).map(|_| dozing(&instance)).collect();
+    let mut others: Vec<Peer> = (0..3).map(|_| dozing(&instance, "log")).collect();
     appender.append(&NewEntry::new("k", b"v")).expect("room");
     for other in &mut others {
         assert_eq!(other.hear(), "ok rung");
@@ -231,8 +231,8 @@ fn a_stopped_watcher_keeps_no_wake_from_the_others() {
 fn the_daemon_rings_for_a_client_that_is_gone() {
     let instance = started(&[]);
     let _context = instance.context("log");
-    let victim = dozing(&instance);
-    let mut survivors: Vec<Peer> = (0..3).map(|_| dozing(&instance)).collect();
+    let victim = dozing(&instance, "log");
+    let mut survivors: Vec<Peer> = (0..3).map(|_| dozing(&instance, "log")).collect();
     victim.kill();
     for survivor in &mut survivors {
         assert_eq!(survivor.hear(), "ok rung");
@@ -244,7 +244,7 @@ fn who_sleeps_at_the_bell_of_a_dead_daemon_is_sent_to_that_of_the_next() {
     let mut instance = started(&[]);
     let mut client = instance.peer();
     client.must("open log");
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     instance.kill_daemon();
     instance.start(&[]);
     // The client has attached again, and the new daemon does not have this bell.
@@ -266,7 +266,7 @@ fn nobody_asleep_means_no_ring() {
     }
     assert_eq!(bell.ring_count(), before);
     // Somebody asleep means one.
-    let mut sleeper = dozing(&instance);
+    let mut sleeper = dozing(&instance, "log");
     appender.append(&NewEntry::new("k", b"v")).expect("room");
     assert_eq!(sleeper.hear(), "ok rung");
     assert_eq!(bell.ring_count(), before + 1);
@@ -281,7 +281,7 @@ fn an_append_that_goes_on_in_another_part_rings_once() {
     let bell = bell(&instance);
     // More than the first part has room for.
     for _ in 0..8 {
-        let mut sleeper = dozing(&instance);
+        let mut sleeper = dozing(&instance, "log");
         let before = bell.ring_count();
         appender
             .try_append(&NewEntry::new("k", &[0; 3000]))
@@ -344,7 +344,7 @@ mod relay {
         for at in 0..=length {
             for is_killed in [false, true] {
                 let (mut peer, traced) = relay(&instance);
-                let mut others = [dozing(&instance), dozing(&instance)];
+                let mut others = [dozing(&instance, "log"), dozing(&instance, "log")];
                 wake(&mut appender, &traced, at);
                 if bell.is_relayed() {
                     late += 1;

@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use ledger_client::{Context, Ledger, place};
 use ledger_shm::object::{self, Epoch, Name};
 use ledgerd::Options;
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
@@ -420,6 +420,16 @@ impl Drop for Instance {
             self.check_heard();
         }
     }
+}
+
+/// How often this thread has slept, for whatever reason (getrusage(2)).
+///
+/// # Panics
+///
+/// If the kernel does not count that.
+pub fn sleeps() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
+    usage.voluntary_context_switches()
 }
 
 /// A clock that all processes share and nobody sets.

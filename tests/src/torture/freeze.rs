@@ -72,7 +72,7 @@ fn one(
     }
     if let Some(sleeper) = &mut scene.sleeper {
         // Whoever appends first rings, if the victim has not.
-        let asleep_for = scene.filled + scene.interfered + 1;
+        let asleep_for = scene.filled + scene.interfered.len() as u64 + 1;
         let since_ns = match first == asleep_for {
             true => others_began_ns,
             false => begun_ns,
@@ -92,7 +92,7 @@ fn one(
         format!("{case}: {last}, not {total}")
     });
     stage.return_reader(another);
-    let mut others = scene.interfered + 2 * MEANWHILE;
+    let mut others = scene.interfered.len() as u64 + 2 * MEANWHILE;
     others += leave_behind(&objects, &mut scene.other);
     let before = entries(&context);
     let seen = caught_up(&mut watcher);

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use ledger_client::{Appender, NewEntry};
 
-use super::observed::{Lateness, another, caught_up};
-use super::promises::{DENSE, HARMLESS, NO_WAITING, TRIED, WATCHED};
+use super::observed::{Lateness, another, append_at_once, caught_up};
+use super::promises::{HARMLESS, NO_WAITING, TRIED, WATCHED};
 use super::{Effort, Verdicts};
 use crate::attack::abuse::ABUSES;
 use crate::worker::Worker;
@@ -149,10 +149,7 @@ fn check_append(
         format!("{case}: no memory")
     });
     let since_ns = now_ns().expect("a clock");
-    let appended = appender.try_append(&another()).map(|appended| appended.seq);
-    verdicts.check(DENSE, appended == Ok(latest + 1), || {
-        format!("{case}: {appended:?} after {latest}")
-    });
+    append_at_once(appender, &another(), latest + 1, lateness, verdicts, case);
     let seen = eventually("it is seen", || match sleeper.told_last() {
         Ok(Some((seq, _))) if seq <= latest => None,
         Ok(None) => None,

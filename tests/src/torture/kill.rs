@@ -3,9 +3,10 @@
 use super::appends::{Stage, Survivors, everywhere};
 use super::course::Place;
 use super::observed::{
-    Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken,
+    ANOTHER_LEN, Lateness, another, append_at_once, caught_up, check_drained, check_whole,
+    check_woken, entries,
 };
-use super::promises::{WATCHED, WHOLE};
+use super::promises::{KEPT, WATCHED, WHOLE};
 use super::{Effort, Verdicts};
 use crate::{Programs, now_ns};
 
@@ -34,6 +35,7 @@ fn one(
     let mut reader = stage.take_reader();
     reader.must(&format!("read {}", scene.context().name()));
     reader.must("watch 1");
+    let filled = entries(scene.context());
     scene.begin();
     let begun_ns = now_ns().expect("a clock");
     let is_there = scene.run_to(stage, place);
@@ -41,12 +43,19 @@ fn one(
         mut other,
         mut sleeper,
         before,
+        interfered,
     } = scene.kill();
     let killed_ns = now_ns().expect("a clock");
     stage.recover();
 
     let context = other.context().clone();
-    let latest = context.latest().expect("readable");
+    let latest = match context.latest() {
+        Ok(latest) => latest,
+        Err(error) => {
+            verdicts.check(KEPT, false, || format!("{case}: {error}"));
+            return is_there;
+        }
+    };
     let by_victim = latest.checked_sub(before);
     // Before it could be acknowledged it was there, and cannot have gone.
     let is_appended = is_there && stage.has_appended(place);
@@ -63,6 +72,22 @@ fn one(
         append_at_once(&mut other, &another(), seq, lateness, verdicts, case);
     }
     check_whole(&context, &mut watcher, total, verdicts, case);
+    let lens = [
+        interfered,
+        vec![stage.payload_len(); by_victim.unwrap_or(0) as usize],
+        vec![ANOTHER_LEN; AFTERWARDS as usize],
+    ];
+    let there = entries(&context);
+    let is_kept = match (&filled, &there) {
+        (Ok(filled), Ok(there)) => there.strip_prefix(&filled[..]).is_some_and(|since| {
+            let since = since.iter().map(|entry| entry.payload_len);
+            since.eq(lens.concat())
+        }),
+        _ => false,
+    };
+    verdicts.check(KEPT, is_kept, || {
+        format!("{case}: {lens:?} bytes were appended after {filled:?}: {there:?}")
+    });
 
     if let Some(sleeper) = &mut sleeper {
         // It was appended after this.

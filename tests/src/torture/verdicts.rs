@@ -113,6 +113,8 @@ pub struct Verdicts {
     facts: BTreeMap<String, Value>,
     /// Cases that went another way each time.
     not_met: Vec<String>,
+    /// What looks in this case as if a promise were broken, and may be the machine's doing.
+    doubt: Option<(Promise, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +133,7 @@ impl Verdicts {
             checked: BTreeMap::new(),
             facts: BTreeMap::new(),
             not_met: Vec::new(),
+            doubt: None,
         }
     }
 
@@ -140,6 +143,15 @@ impl Verdicts {
         checked.count += 1;
         if !holds {
             checked.broken.push(how());
+        }
+    }
+
+    /// A promise was looked at where the machine itself may be what breaks it: it is broken
+    /// if that looks so each time that the case is tried again, see [`meet`](Self::meet).
+    pub fn check_again(&mut self, promise: Promise, holds: bool, how: impl FnOnce() -> String) {
+        self.check(promise, true, String::new);
+        if !holds {
+            self.doubt = Some((promise, how()));
         }
     }
 
@@ -171,15 +183,23 @@ impl Verdicts {
     }
 
     /// Tries a case of this name again, until it takes the way that was looked through
-    /// before; not for ever. `case` says whether it has.
+    /// before, and leaves no doubt; not for ever. `case` says whether it has gone that way.
     pub fn meet(&mut self, name: &str, mut case: impl FnMut(&mut Verdicts) -> bool) {
+        let mut doubts = Vec::new();
         let is_met = (0..TRIES_MAX).any(|_| {
             self.count("tries", 1);
-            self.tried(name, &mut case).unwrap_or(true)
+            self.doubt = None;
+            let is_met = self.tried(name, &mut case).unwrap_or(true);
+            let doubt = self.doubt.take().filter(|_| is_met);
+            let is_clear = is_met && doubt.is_none();
+            doubts.extend(doubt);
+            is_clear
         });
         self.count("cases", 1);
-        if !is_met {
-            self.not_met.push(name.to_owned());
+        match doubts.pop() {
+            _ if is_met => {}
+            Some((promise, how)) if !doubts.is_empty() => self.check(promise, false, || how),
+            _ => self.not_met.push(name.to_owned()),
         }
     }
 

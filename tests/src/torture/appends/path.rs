@@ -100,17 +100,25 @@ impl Path {
         }
     }
 
+    /// Bytes of each payload that the victim appends.
+    pub(super) fn payload_len(self) -> usize {
+        match self {
+            Path::IndexFull => 0,
+            Path::DataFull | Path::SealLost | Path::DaemonDead | Path::SuccessorLate => LARGE,
+            Path::SuccessorMissing => ALMOST_ALL,
+            Path::LargestPayload => LARGEST,
+            _ => SMALL,
+        }
+    }
+
     /// What the victim is told to do between two markers.
     pub(super) fn command(self) -> String {
-        match self {
-            Path::IndexFull => "marked 1 0".to_owned(),
-            Path::DataFull | Path::SealLost | Path::DaemonDead => format!("marked 1 {LARGE}"),
-            Path::SuccessorLate => format!("marked-wait 1 {LARGE}"),
-            Path::SuccessorMissing => format!("marked 1 {ALMOST_ALL}"),
-            Path::Batch | Path::ParkedBatch => format!("marked-batch {BATCH} {SMALL}"),
-            Path::LargestPayload => format!("marked 1 {LARGEST}"),
-            _ => format!("marked 1 {SMALL}"),
-        }
+        let how = match self {
+            Path::SuccessorLate => "marked-wait",
+            Path::Batch | Path::ParkedBatch => "marked-batch",
+            _ => "marked",
+        };
+        format!("{how} {} {}", self.wanted(), self.payload_len())
     }
 
     /// What somebody else appends just before the victim's first change.

@@ -38,8 +38,8 @@ pub struct Scene {
     pub other: Appender,
     /// Entries that are there before.
     pub filled: u64,
-    /// Entries that others appended while it was under way.
-    pub interfered: u64,
+    /// Of the payload of each entry that others appended while it was under way.
+    pub interfered: Vec<usize>,
     /// A watcher in a process of its own that sleeps for the next entry, on the paths
     /// that have one.
     pub sleeper: Option<Peer>,
@@ -56,6 +56,8 @@ pub struct Survivors {
     pub sleeper: Option<Peer>,
     /// Entries that are there without what the victim appended.
     pub before: u64,
+    /// Of those, what others appended while it was under way: the lengths of their payloads.
+    pub interfered: Vec<usize>,
 }
 
 /// Cases whose contexts may be in memory at once.
@@ -111,13 +113,22 @@ impl Stage {
         self.path.wanted()
     }
 
-    /// Whether a victim that appended so many of these entries was told what is so: the seq
-    /// of its last one, or how many of a batch are there.
+    /// Bytes of each payload that a victim appends.
+    pub fn payload_len(&self) -> usize {
+        self.path.payload_len()
+    }
+
+    /// Whether a victim that appended so many of these entries, each of them whole, was told
+    /// what is so: the seq of its last one, or how many of a batch are there.
     pub(in crate::torture) fn is_told(&self, answer: &str, count: u64, there: &[Found]) -> bool {
         let is_last = |seq: usize| {
             let last = there.iter().rposition(|entry| entry.is_marked);
             last.is_some_and(|last| last + 1 == seq)
         };
+        let mut marked = there.iter().filter(|entry| entry.is_marked);
+        if !marked.all(|entry| entry.payload_len == self.payload_len()) {
+            return false;
+        }
         match (answer.strip_prefix("ok "), self.wanted()) {
             (Some(told), 1) => count == 1 && told.parse().is_ok_and(is_last),
             (Some(told), wanted) => count == wanted && told.parse() == Ok(wanted),
@@ -246,7 +257,7 @@ impl Stage {
             victim: Victim::new(victim),
             other,
             filled,
-            interfered: 0,
+            interfered: Vec::new(),
             sleeper,
             frontier: Some(frontier),
             path,
@@ -343,13 +354,14 @@ impl Stage {
     }
 }
 
-fn interfere(path: Path, other: &mut Appender) -> u64 {
+/// The length of what that appends.
+fn interfere(path: Path, other: &mut Appender) -> usize {
     let len = path
         .interference()
         .expect("only asked for where somebody does");
     let entry = NewEntry::new("other", &[b'o'; LARGE][..len]);
     other.append(&entry).expect("room");
-    1
+    len
 }
 
 impl Scene {
@@ -369,7 +381,7 @@ impl Scene {
         let (mut from, mut is_there) = (0, true);
         if let Some(interfered_at) = stage.turns.interfered_at {
             is_there = stage.course.run(self.victim.traced(), 0..=interfered_at);
-            self.interfered = interfere(self.path, &mut self.other);
+            self.interfered.push(interfere(self.path, &mut self.other));
             from = interfered_at;
         }
         is_there &= stage
@@ -386,7 +398,8 @@ impl Scene {
         Survivors {
             other: self.other,
             sleeper: self.sleeper,
-            before: self.filled + self.interfered,
+            before: self.filled + self.interfered.len() as u64,
+            interfered: self.interfered,
         }
     }
 
