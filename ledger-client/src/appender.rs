@@ -452,6 +452,12 @@ impl Appender {
         if shared.control.state().map_err(Refused::Corrupt)?.is_gone() {
             return Err(Refused::Closed.into());
         }
+        // What it is to follow the log into may be what it cannot have.
+        if why == Full::Rolling
+            && let refused @ Full::Kernel { .. } = shared.parts.why()
+        {
+            why = refused;
+        }
         shared.want(self.tail.missing_len());
         Err(Refused::Full(why).into())
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ledger_shm::control::{InvalidName, InvalidSizes};
 use ledger_shm::object::{Instance, InvalidInstance, MapError};
 use ledger_shm::{Corrupt, Full, Refused};
+use nix::errno::Errno;
 
 use crate::wire::{Hello, Refusal};
 
@@ -72,6 +73,31 @@ pub enum ConnectError {
     Setup(#[source] io::Error),
 }
 
+/// Whether what could not be had is there: the error is not about that, but about who asked.
+fn is_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected, NotFound, PermissionDenied,
+    };
+    let elsewhere = [
+        BrokenPipe,
+        ConnectionRefused,
+        ConnectionReset,
+        NotConnected,
+        NotFound,
+        PermissionDenied,
+    ];
+    !elsewhere.contains(&error.kind())
+}
+
+/// Whether it is about how much this process may have.
+fn is_short(error: &io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        error,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
+    )
+}
+
 /// What can be done about a socket that cannot be connected to.
 fn what_to_do(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -84,6 +110,9 @@ fn what_to_do(error: &io::Error) -> &'static str {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "it has just ended, or takes no more clients, or none of this uid: see `clients_max` \
              and `clients_max_per_uid` in its configuration"
+        }
+        _ if is_short(error) => {
+            "it is this process that is refused something: see what it may have (`ulimit -a`)"
         }
         _ => "start one with `ledgerd run`",
     }
@@ -229,6 +258,23 @@ impl OpenError {
             Refusal::InvalidName(reason)
             | Refusal::Internal(reason)
             | Refusal::NotLoaded(reason) => OpenError::Daemon(reason),
+        }
+    }
+
+    /// The reason an appender gives when this keeps it from getting a spare.
+    pub(crate) fn as_full(&self) -> Full {
+        let by_kernel = match self {
+            OpenError::Connect(ConnectError::DaemonDown { source, .. }) if is_there(source) => {
+                source.raw_os_error()
+            }
+            OpenError::Connect(ConnectError::Setup(source)) => source.raw_os_error(),
+            OpenError::Map(MapError::Io(source)) if is_there(source) => source.raw_os_error(),
+            _ => None,
+        };
+        match (by_kernel, self) {
+            (Some(os_error), _) => Full::Kernel { os_error },
+            (None, OpenError::Connect(_)) => Full::DaemonDown,
+            (None, _) => Full::NoSpare,
         }
     }
 
@@ -705,5 +751,19 @@ mod tests {
         let reset = io::ErrorKind::ConnectionReset.into();
         let said = ConnectError::unreached(Path::new("a.sock"), reset).to_string();
         assert!(said.contains("`clients_max_per_uid`"), "{said}");
+    }
+
+    #[test]
+    fn who_lacks_a_descriptor_is_told_so_and_not_that_there_is_no_daemon() {
+        let none_left = io::Error::from_raw_os_error(Errno::EMFILE as i32);
+        let error = ConnectError::unreached(Path::new("a.sock"), none_left);
+        assert!(error.to_string().contains("`ulimit -a`"), "{error}");
+        let os_error = Errno::EMFILE as i32;
+        assert_eq!(OpenError::from(error).as_full(), Full::Kernel { os_error });
+        let nobody = io::ErrorKind::ConnectionRefused.into();
+        let error = ConnectError::unreached(Path::new("a.sock"), nobody);
+        assert_eq!(OpenError::from(error).as_full(), Full::DaemonDown);
+        let gone = OpenError::Map(not_found());
+        assert_eq!(gone.as_full(), Full::NoSpare);
     }
 }

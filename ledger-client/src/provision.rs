@@ -133,8 +133,8 @@ impl Provisioner {
             }
             match attach_again(shared) {
                 Ok(()) => shared.arrived(None),
-                Err(OpenError::Connect(_)) => {
-                    shared.arrived(Some(Full::DaemonDown));
+                Err(error @ OpenError::Connect(_)) => {
+                    shared.arrived(Some(error.as_full()));
                     return (false, false);
                 }
                 Err(_) => is_settled = false,
@@ -198,8 +198,7 @@ fn provide(shared: &Shared) -> bool {
     shared.trim();
     let why_not = match outcome {
         Ok(why_not) => why_not,
-        Err(OpenError::Connect(_)) => Some(Full::DaemonDown),
-        Err(_) => Some(Full::NoSpare),
+        Err(error) => Some(error.as_full()),
     };
     if why_not.is_some() && ledger_shm::Parts::spare(&shared.parts, record_len).is_err() {
         // Keep asking without being told: room may come back by itself.

@@ -386,7 +386,8 @@ pub(crate) struct WritableParts {
     segments: ArcSwap<Vec<Arc<Segment>>>,
     /// Held while one is mapped. A `try_append` never waits for it.
     mapping: Mutex<()>,
-    /// Why there is no spare, as the last answer of the daemon had it.
+    /// Why there is no spare, as it was when one was last asked for: a number of
+    /// [`REASONS`], or behind those an error of the kernel's.
     why: AtomicUsize,
 }
 
@@ -412,11 +413,23 @@ impl Default for WritableParts {
 
 impl WritableParts {
     pub(crate) fn set_why(&self, why: Full) {
-        let index = REASONS
-            .iter()
-            .position(|reason| *reason == why)
-            .unwrap_or(0);
-        self.why.store(index, Ordering::Relaxed);
+        let of_kernel =
+            |os_error: i32| usize::try_from(os_error).map(|error| REASONS.len() + error);
+        let index = match why {
+            Full::Kernel { os_error } => of_kernel(os_error).ok(),
+            why => REASONS.iter().position(|reason| *reason == why),
+        };
+        self.why.store(index.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn why(&self) -> Full {
+        let index = self.why.load(Ordering::Relaxed);
+        match index.checked_sub(REASONS.len()) {
+            None => REASONS[index],
+            Some(error) => Full::Kernel {
+                os_error: i32::try_from(error).unwrap_or(i32::MAX),
+            },
+        }
     }
 
     /// Adds a part unless it is mapped; says whether it was not. One thread at a
@@ -499,6 +512,6 @@ impl Parts for WritableParts {
             .iter()
             .find(|segment| segment.is_spare() && segment.geometry().fits(record_len))
             .cloned()
-            .ok_or_else(|| REASONS[self.why.load(Ordering::Relaxed)])
+            .ok_or_else(|| self.why())
     }
 }

@@ -102,11 +102,24 @@ pub enum Full {
     NoMemory,
     /// The daemon that would bring a spare cannot be reached.
     DaemonDown,
+    /// The kernel refuses this process what it takes to have a spare: a descriptor, say.
+    Kernel {
+        /// Why, as errno(3) numbers it.
+        os_error: i32,
+    },
 }
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Full::Kernel { os_error } => {
+                let error = std::io::Error::from_raw_os_error(*os_error);
+                return write!(
+                    f,
+                    "the kernel lets this process have no more memory: {error}; see what it \
+                     may have (`ulimit -a`)"
+                );
+            }
             Full::NoSpare => "no spare segment that fits has arrived yet; try again",
             Full::Rolling => "the log rolled to a segment that is not mapped yet; try again",
             Full::Reopening => "the context was closed for idleness and is being reopened; try again",

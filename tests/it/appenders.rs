@@ -6,7 +6,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger_client::NewEntry;
-use ledger_tests::{PATIENCE, eventually, parts_in_memory};
+use ledger_tests::{PATIENCE, eventually, parts_in_memory, process};
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 use crate::archive::SMALL;
@@ -203,6 +204,22 @@ fn who_ends_a_part_where_others_have_gone_on_has_memory_made_for_the_next() {
             parts().iter().any(|part| *part > made).then_some(())
         });
     }
+}
+
+#[test]
+fn an_appender_without_a_descriptor_left_is_told_so_and_goes_on_when_it_has_one() {
+    let instance = started(&SMALL);
+    let mut peer = instance.peer();
+    peer.must("open log");
+    let pid = peer.pid();
+    let limit = |most| process::limit(pid, Resource::RLIMIT_NOFILE, most);
+    limit(0).expect("it lives");
+    let said = peer.ask("fill 1000 1000");
+    assert!(said.contains("Too many open files"), "{said}");
+    limit(100).expect("it lives");
+    peer.must("fill 1000 1000");
+    let digest = peer.must("digest");
+    assert_eq!(instance.peer_digest("log"), digest);
 }
 
 #[test]
