@@ -123,6 +123,11 @@ fn every_test_that_shows_a_promise_exists() {
     for test in named {
         assert!(is_test(test) || test == "module::test", "{test}");
     }
+    // Nothing is promised without an end.
+    for line in text.lines() {
+        let cells = line.trim_start_matches("| |");
+        assert!(!cells.contains("| |"), "{line}");
+    }
 }
 
 #[test]

@@ -250,13 +250,42 @@ fn an_append_that_nobody_waits_for_makes_no_system_call() {
     let mut peer = ready(&instance, "quiet");
     // Past the middle of the segment, where it asks for the next one, once.
     peer.must("fill 60 64");
+    let (calls, answer) = calls_of(&mut peer, "marked 30 64");
+    assert_eq!(calls, Vec::<u64>::new(), "system calls by number");
+    assert!(answer.starts_with("ok"), "{answer}");
+}
+
+/// What an append calls between two markers, and its answer.
+fn calls_of(peer: &mut Peer, command: &str) -> (Vec<u64>, String) {
     let traced = peer.traced();
-    peer.tell("marked 30 64");
+    peer.tell(command);
     assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
-    match traced.run_to_marker() {
-        Way::Marker(calls) => assert_eq!(calls, Vec::<u64>::new(), "system calls by number"),
-        Way::Past(calls) => panic!("it never ended: {calls:?}"),
+    let mut calls = Vec::new();
+    loop {
+        match traced.run_to_marker() {
+            Way::Past(more) => calls.extend([more, vec![libc::SYS_write as u64]].concat()),
+            Way::Marker(more) => {
+                traced.release();
+                return ([calls, more].concat(), peer.hear());
+            }
+        }
     }
-    traced.release();
-    assert!(peer.hear().starts_with("ok"));
+}
+
+#[test]
+fn an_append_that_needs_memory_wakes_its_other_thread_and_calls_nothing_else() {
+    let instance = started(&SMALL);
+    let mut peer = ready(&instance, "asking");
+    // Past the middle of the first part, and on in the next one.
+    let (rolling, answer) = calls_of(&mut peer, "marked 10 3000");
+    assert_eq!(answer, "ok 10");
+    // Until there is no room.
+    instance.pause_daemon();
+    let (refused, answer) = calls_of(&mut peer, "marked 100 3000");
+    assert!(answer.contains("no room"), "{answer}");
+    instance.resume_daemon();
+    for calls in [rolling, refused] {
+        let is_write = |call: &u64| *call == libc::SYS_write as u64;
+        assert!(!calls.is_empty() && calls.iter().all(is_write), "{calls:?}");
+    }
 }
