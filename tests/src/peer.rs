@@ -8,7 +8,7 @@
 //! | `drop CTX` | drops a context |
 //! | `append KEY PAYLOAD` | appends, waiting for room; answers the seq |
 //! | `try KEY PAYLOAD` | appends at once or not at all |
-//! | `fill N LEN` | appends N entries of LEN bytes, key `fill` |
+//! | `fill N LEN` | appends N entries of LEN bytes, key `fill`; `fill-told` says `appended SEQ` of each |
 //! | `contend N LEN` | waits for another that does the same, then appends entries of LEN bytes until each was overtaken N times; answers how many; their payloads begin with when the append was called and when the one before had returned |
 //! | `marked N LEN` | as `fill`, at once or not at all, between two markers; `marked-wait` waits for room, and `marked-batch` appends them as a batch |
 //! | `get SEQ` | gets an entry, and once more between two markers |
@@ -126,7 +126,7 @@ impl Peer {
                 }?;
                 Ok(appended.seq.to_string())
             }
-            "fill" => {
+            "fill" | "fill-told" => {
                 let (count, len): (u64, usize) = (word()?.parse()?, word()?.parse()?);
                 let payload = vec![b'x'; len];
                 let mut last = 0;
@@ -135,6 +135,9 @@ impl Peer {
                         .appender()?
                         .append(&NewEntry::new("fill", &payload))?
                         .seq;
+                    if command == "fill-told" {
+                        say(&format!("appended {last}"))?;
+                    }
                 }
                 Ok(last.to_string())
             }

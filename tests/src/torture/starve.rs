@@ -14,10 +14,12 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use nix::sys::wait::WaitStatus;
+
 use self::client::Client;
 use self::shortage::{Counts, Course, FAULTS, Shortage, Tally};
 use super::aftermath::{Lack, outlast};
-use super::promises::TRIED;
+use super::promises::{RESUMES, TRIED};
 use super::service::lived;
 use super::{Effort, Verdicts};
 use crate::call::Call;
@@ -111,6 +113,9 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
         end,
         may_be_killed: || false,
     };
-    outlast(&mut instance, lack, decide, verdicts, case);
+    let told = outlast(&mut instance, lack, decide, verdicts, case);
+    let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
+    let is_clear = !is_error || shortage.is_named_in(&told.said.join("\n"));
+    verdicts.check(RESUMES, is_clear, || format!("{case}: {:?}", told.said));
     course.is_met
 }

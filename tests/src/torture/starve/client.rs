@@ -31,10 +31,12 @@ pub(super) enum Client {
     Loads,
 }
 
-/// What the one that appends is told.
-const SCRIPT: &str = "open log\nfill 60 2000\nread log\nwatch 1\ndrain\ndigest\n";
 /// Entries that are there before.
 const BEFORE: u64 = 50;
+/// Bytes of each payload.
+const PAYLOAD_LEN: usize = 2000;
+/// What the one that appends is told.
+const SCRIPT: &str = "open log\nfill-told 60 2000\nread log\nwatch 1\ndrain\ndigest\n";
 
 /// A context, and what a client says and is told of it.
 struct Scene {
@@ -55,6 +57,13 @@ impl Outcome {
     fn is_through(&self) -> bool {
         matches!(self.ended, Some(WaitStatus::Exited(_, 0))) && !self.said.contains("error ")
     }
+
+    /// The seqs of entries that the one who appends was told are there.
+    fn acknowledged(&self) -> Vec<u64> {
+        let appended = self.said.lines();
+        let appended = appended.filter_map(|line| line.strip_prefix("appended "));
+        appended.map(|seq| seq.parse().expect("a number")).collect()
+    }
 }
 
 impl Scene {
@@ -62,7 +71,7 @@ impl Scene {
         let instance = Instance::started(programs, &ARGS);
         let mut other = instance.context("log").appender().expect("an appender");
         other.set_wait(PATIENCE);
-        let large = NewEntry::new("other", &[b'o'; 2000]);
+        let large = NewEntry::new("other", &[b'o'; PAYLOAD_LEN]);
         for _ in 0..BEFORE {
             other.append(&large).expect("room");
         }
@@ -186,16 +195,15 @@ pub(super) fn one(
 ) -> bool {
     let mut scene = Scene::new(programs, client);
     let mut course = Course::of(shortage);
-    let Outcome { ended, said } = scene.run(|call| course.order(call));
-    let has_ended = match ended {
-        Some(WaitStatus::Exited(_, 0)) => true,
-        Some(WaitStatus::Exited(..)) => !said.is_empty(),
-        _ => false,
-    };
+    let outcome = scene.run(|call| course.order(call));
+    let (ended, said) = (&outcome.ended, &outcome.said);
+    let is_done = matches!(ended, Some(WaitStatus::Exited(_, 0)));
+    let has_ended = is_done || matches!(ended, Some(WaitStatus::Exited(..)));
     verdicts.check(RESUMES, has_ended && !said.contains("panicked"), || {
         format!("{case}: {ended:?}: {said}")
     });
-    let is_done = matches!(ended, Some(WaitStatus::Exited(_, 0)));
+    let is_clear = outcome.is_through() || shortage.is_named_in(said);
+    verdicts.check(RESUMES, is_clear, || format!("{case}: {ended:?}: {said}"));
     scene.check_whole(is_done, verdicts, case);
     // Others have noticed nothing, and what it was told is so.
     let context = scene.other.context().clone();
@@ -208,17 +216,23 @@ pub(super) fn one(
         verdicts,
         case,
     );
-    let there = entries(&context).map(|entries| entries.len() as u64);
-    verdicts.check(KEPT, there == Ok(latest + 1), || {
-        format!("{case}: {there:?} of {}", latest + 1)
+    let there = entries(&context);
+    let count = there.as_ref().map(|entries| entries.len() as u64);
+    verdicts.check(KEPT, count == Ok(latest + 1), || {
+        format!("{case}: {count:?} of {}", latest + 1)
     });
-    let acknowledged = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("ok ")?.parse().ok());
-    let acknowledged: u64 = acknowledged.max().unwrap_or(0);
-    verdicts.check(KEPT, acknowledged <= latest, || {
-        format!("{case}: {latest} of {acknowledged}")
+    let there = there.unwrap_or_default();
+    let acknowledged = outcome.acknowledged();
+    let is_kept = |seq: &u64| {
+        let entry = there.get(seq.wrapping_sub(1) as usize);
+        *seq > BEFORE && entry.is_some_and(|entry| entry.payload_len == PAYLOAD_LEN)
+    };
+    let is_kept =
+        acknowledged.is_sorted_by(|one, next| one < next) && acknowledged.iter().all(is_kept);
+    verdicts.check(KEPT, is_kept, || {
+        format!("{case}: {acknowledged:?} of {}: {said}", there.len())
     });
+    verdicts.count("acknowledged", acknowledged.len() as u64);
     // With enough it does all of it.
     let again = scene.run(|_| Order::Go);
     verdicts.check(RESUMES, again.is_through(), || {

@@ -23,24 +23,27 @@ const INTERRUPTED_MAX: usize = 100;
 
 /// What may become of calls of each kind.
 pub(super) const FAULTS: &[(libc::c_long, &[Order])] = &[
-    (libc::SYS_openat, &[NO_DESCRIPTOR, FULL, BROKEN]),
+    (
+        libc::SYS_openat,
+        &[NO_DESCRIPTOR, NO_MEMORY, FULL, BROKEN, INTERRUPTED],
+    ),
     (libc::SYS_mmap, &[NO_MEMORY]),
     (libc::SYS_madvise, &[NO_MEMORY]),
     (libc::SYS_fallocate, &[FULL, INTERRUPTED]),
-    (libc::SYS_ftruncate, &[FULL, BROKEN]),
+    (libc::SYS_ftruncate, &[FULL, BROKEN, INTERRUPTED]),
     (libc::SYS_memfd_create, &[NO_DESCRIPTOR, NO_MEMORY]),
     (libc::SYS_write, &[FULL, BROKEN, INTERRUPTED, SHORT]),
     (libc::SYS_pwrite64, &[FULL, BROKEN, INTERRUPTED, SHORT]),
     (libc::SYS_read, &[BROKEN, INTERRUPTED, SHORT]),
     (libc::SYS_pread64, &[BROKEN, INTERRUPTED, SHORT]),
-    (libc::SYS_fsync, &[BROKEN, FULL]),
-    (libc::SYS_fdatasync, &[BROKEN, FULL]),
-    (libc::SYS_rename, &[BROKEN, FULL]),
-    (libc::SYS_renameat, &[BROKEN, FULL]),
-    (libc::SYS_renameat2, &[BROKEN, FULL]),
-    (libc::SYS_mkdir, &[BROKEN, FULL]),
-    (libc::SYS_unlink, &[BROKEN]),
-    (libc::SYS_unlinkat, &[BROKEN]),
+    (libc::SYS_fsync, &[BROKEN, FULL, INTERRUPTED]),
+    (libc::SYS_fdatasync, &[BROKEN, FULL, INTERRUPTED]),
+    (libc::SYS_rename, &[BROKEN, FULL, NO_MEMORY]),
+    (libc::SYS_renameat, &[BROKEN, FULL, NO_MEMORY]),
+    (libc::SYS_renameat2, &[BROKEN, FULL, NO_MEMORY]),
+    (libc::SYS_mkdir, &[BROKEN, FULL, NO_MEMORY]),
+    (libc::SYS_unlink, &[BROKEN, NO_MEMORY]),
+    (libc::SYS_unlinkat, &[BROKEN, NO_MEMORY]),
     (libc::SYS_getdents64, &[BROKEN, NO_MEMORY]),
     (libc::SYS_statx, &[BROKEN, NO_MEMORY]),
     (libc::SYS_newfstatat, &[BROKEN, NO_MEMORY]),
@@ -67,8 +70,11 @@ pub(super) const FAULTS: &[(libc::c_long, &[Order])] = &[
     (libc::SYS_epoll_wait, &[INTERRUPTED]),
 ];
 
-/// Calls that a kernel refuses nobody who makes them as it documents; and those for memory
-/// without a file, which are the allocator's and the standard library's.
+/// Calls that a kernel refuses nobody who makes them as they are made here: what is unmapped
+/// is a whole mapping, what is closed is closed whatever is answered, few random bytes are
+/// had without an interruption, no signal that is waited for has a handler, and who sleeps at
+/// a futex looks again whatever it is told; and those for memory without a file, which are
+/// the allocator's and the standard library's.
 const LEFT_OUT: &[libc::c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
@@ -145,6 +151,17 @@ impl Shortage {
             }
         }
         all
+    }
+
+    /// Whether an error says what was refused, in the kernel's words; what loads libraries
+    /// before a program begins has its own.
+    pub(super) fn is_named_in(&self, said: &str) -> bool {
+        let Order::Fail(error) = self.fault else {
+            return true;
+        };
+        let words = std::io::Error::from_raw_os_error(error as i32).to_string();
+        let words = words.split(" (os error").next().unwrap_or_default();
+        said.contains(words) || said.contains("error while loading shared libraries")
     }
 }
 
