@@ -402,3 +402,112 @@ impl Member {
         self.waiters.iter().any(|waiter| waiter.is_waiting())
     }
 }
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use super::*;
+
+    use ledger_shm::Control;
+    use ledger_shm::control::{Facts, Sizes, State};
+    use ledger_shm::entry::Limits;
+    use ledger_shm::object::Epoch;
+
+    use crate::Ledger;
+
+    /// Contexts that nobody else has, of which nothing is on stable storage.
+    fn contexts(count: usize) -> Vec<Arc<Shared>> {
+        let ledger = Ledger::builder()
+            .runtime_dir("/nonexistent")
+            .daemon_optional(true);
+        let ledger = ledger.connect().expect("no daemon is needed");
+        let context = |n| {
+            let facts = Facts {
+                name: format!("context-{n}"),
+                epoch: Epoch([1; 16]),
+                limits: Limits::default(),
+                sizes: Sizes::default(),
+                has_foreign_writers: false,
+                created_at_ns: 1,
+            };
+            let home = facts.epoch;
+            let control = Control::in_files(facts, home, 0, 0).expect("memory");
+            control.set_state(State::Open);
+            Arc::new(Shared::new(Arc::clone(ledger.core()), control, false))
+        };
+        (0..count).map(context).collect()
+    }
+
+    fn waiter(shared: &Arc<Shared>, is_for_disk: bool) -> Arc<Waiter> {
+        Arc::new(Waiter {
+            shared: Arc::clone(shared),
+            is_for_disk,
+            awaited: Mutex::default(),
+            event: OnceLock::new(),
+        })
+    }
+
+    #[test]
+    fn a_dispatcher_takes_as_many_as_it_can_sleep_for() {
+        let dispatcher = Dispatcher {
+            nudge: Nudge::default(),
+            is_idle: AtomicBool::new(true),
+            members: Mutex::default(),
+            made_in: Generation::current().expect("a page"),
+        };
+        let contexts = contexts(BELLS_MAX);
+        let (last, most) = contexts.split_last().expect("some");
+        for shared in most {
+            assert!(
+                !dispatcher.join(&waiter(shared, false)),
+                "nobody watches it"
+            );
+            assert!(dispatcher.add(&waiter(shared, false)));
+        }
+        // One more word, and then none.
+        assert!(dispatcher.join(&waiter(&most[0], true)));
+        assert_eq!(lock(&dispatcher.members).word_count(), BELLS_MAX);
+        for (shared, is_for_disk, takes) in [
+            (&most[0], true, true),
+            (&most[0], false, true),
+            (&most[1], false, true),
+            (&most[1], true, false),
+        ] {
+            assert_eq!(dispatcher.join(&waiter(shared, is_for_disk)), takes);
+        }
+        assert!(!dispatcher.add(&waiter(last, false)));
+    }
+
+    #[test]
+    fn dispatchers_that_have_room_again_are_used_before_another_is_started() {
+        // Two words each.
+        let contexts = contexts(BELLS_MAX / 2 + 1);
+        let register = |shared| Registered::for_disk(shared).expect("a thread");
+        let mut registered: Vec<Registered> = contexts.iter().map(register).collect();
+        let first = Arc::clone(&registered[0].dispatcher);
+        let last = &registered.last().expect("some").dispatcher;
+        assert!(!Arc::ptr_eq(&first, last), "one takes no more");
+        drop(registered.remove(0));
+        let again = register(&contexts[0]);
+        assert!(Arc::ptr_eq(&first, &again.dispatcher));
+    }
+
+    #[test]
+    fn a_waiter_waits_until_it_is_told() {
+        let shared = contexts(1).remove(0);
+        let registered = Registered::for_disk(&shared).expect("a thread");
+        assert!(!registered.has_event() && !registered.waiter.is_waiting());
+        registered.event().expect("a descriptor");
+        assert!(registered.has_event());
+        let waiter = waiter(&shared, true);
+        assert!(waiter.wait_for(Wanted::Durable(5, None), None));
+        assert!(waiter.is_waiting() && waiter.look().is_none() && waiter.is_waiting());
+        shared.control.set_archived(5, 5);
+        waiter.look();
+        assert!(!waiter.is_waiting());
+        assert!(
+            !waiter.wait_for(Wanted::Durable(5, None), None),
+            "it is there"
+        );
+        assert!(!waiter.is_waiting());
+    }
+}

@@ -228,6 +228,9 @@ fn a_forks_child_is_refused_and_takes_nothing_with_it() {
     let mut peer = instance.peer();
     peer.must("open log");
     peer.must("append k before");
+    eventually("nobody wants memory", || {
+        (peer.writable_part_count(&instance) == 3).then_some(())
+    });
     assert_eq!(peer.must("fork"), "0");
     assert_eq!(peer.must("append k after"), "2");
     peer.must("fill 3000 1000");

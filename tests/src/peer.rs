@@ -33,8 +33,11 @@
 //! SEED` do harm, see [`abuse`] and [`scribble`].
 
 use std::error::Error;
+use std::future::Future;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, admin, place};
@@ -316,9 +319,19 @@ impl Peer {
     /// The child tells by its exit code what the parent's appender answered it.
     #[allow(unsafe_code, reason = "fork(2)")]
     fn fork(&mut self) -> Result<String, Box<dyn Error>> {
-        // SAFETY: the other thread of this process holds no lock that the
-        // child needs: it sleeps until somebody wants memory, and the child
-        // neither allocates much nor asks for any.
+        // One that a thread of this process looks after.
+        let context = self.context()?;
+        let mut watched = context.watch(context.latest()? + 1).into_async();
+        let mut next = || {
+            pin!(watched.next())
+                .poll(&mut task::Context::from_waker(Waker::noop()))
+                .map(|entry| entry.is_err())
+        };
+        if next().is_ready() {
+            return Err("an entry came meanwhile".into());
+        }
+        // SAFETY: what other threads of this process do meanwhile, the child does not wait
+        // for: they sleep, since nobody wants memory, and nothing is appended.
         match unsafe { nix::unistd::fork() }? {
             ForkResult::Child => {
                 let appender = self.appender()?;
@@ -327,6 +340,7 @@ impl Peer {
                 let mut is_refused = appender.try_append(&entry).map(drop) == forked
                     && appender.try_append_batch([entry]).is_err();
                 is_refused &= !appender.wait_ready(Duration::ZERO);
+                is_refused &= next() == Poll::Ready(true);
                 // Neither the bell nor the connection is the child's.
                 appender.ring();
                 is_refused &= self.ledger()?.context("other").open_or_create().is_err();
