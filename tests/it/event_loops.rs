@@ -1,6 +1,7 @@
 //! Watchers in event loops: poll, epoll in both ways, tokio's and mio's.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ledger_client::{NewEntry, Watcher};
@@ -10,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::started;
+use crate::waiting::dozing;
 
 const ENTRIES: u64 = 500;
 
@@ -221,6 +223,58 @@ fn an_appender_of_this_process_wakes_its_own_loop() {
         });
         appender.append(&NewEntry::new("k", b"v")).expect("room");
         assert!(is_readable(&watcher, PATIENCE));
+    }
+}
+
+/// Waits until the thread of a peer that sleeps for its event loop does; whether without an
+/// end (proc(5), `syscall`).
+fn sleeps_for_good(peer: &Peer) -> bool {
+    let sleeping = format!("{} ", libc::SYS_futex_waitv);
+    eventually("it sleeps", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", peer.pid())).expect("it lives");
+        let mut tasks = tasks.map(|task| task.expect("readable").path());
+        let is_it = |task: &PathBuf| {
+            let name = std::fs::read_to_string(task.join("comm"));
+            name.is_ok_and(|name| name == "ledger-dispatch\n")
+        };
+        let call = std::fs::read_to_string(tasks.find(is_it)?.join("syscall")).ok()?;
+        let timeout = call.strip_prefix(&sleeping)?.split(' ').nth(3)?;
+        Some(timeout == "0x0")
+    })
+}
+
+#[test]
+fn a_loop_that_waits_for_nothing_sleeps_and_wakes_who_sleeps_after_it() {
+    let (instance, watcher, mut writer) = watched();
+    drop(watcher);
+    let mut looped = instance.peer();
+    looped.must("read log");
+    looped.must("loop 3");
+    assert!(!sleeps_for_good(&looped), "it looks now and then");
+    writer.must("append k v");
+    assert_eq!(looped.must("told"), "3");
+    let is_idle = || sleeps_for_good(&looped).then_some(());
+    // Nobody takes what they were told of.
+    eventually("it has nothing to look for", is_idle);
+    let mut dozing = dozing(&instance, "log");
+    writer.must("append k v");
+    assert_eq!(dozing.hear(), "ok rung");
+    eventually("it has nothing to look for", is_idle);
+}
+
+#[test]
+fn a_loop_is_told_of_an_entry_that_nobody_rings_for() {
+    let instance = started(&[]);
+    let context = instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    let mut looped = instance.peer();
+    looped.must("read log");
+    for _ in 0..10 {
+        looped.must("loop 1");
+        sleeps_for_good(&looped);
+        let appended = appender.try_append_quietly(&NewEntry::new("k", b"v"));
+        appended.expect("room");
+        assert_eq!(looped.must("told"), "1");
     }
 }
 

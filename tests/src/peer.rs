@@ -19,6 +19,7 @@
 //! | `next` | waits for the next entry; says `waiting` first |
 //! | `next-at` | the same, and says when it came |
 //! | `loop N` | has N watchers in an event loop, instead of those before |
+//! | `told` | waits until one of them has something to look at; answers how many have |
 //! | `dispatchers` | answers how many threads sleep for watchers in event loops |
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
 //! | `invade CTX` | opens a context for reading, as an [`Attacker`] |
@@ -35,6 +36,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{self, Poll, Waker};
@@ -46,7 +48,8 @@ use ledger_tests::attack::Attacker;
 use ledger_tests::attack::abuse::abuse;
 use ledger_tests::attack::scribble::scribble;
 use ledger_tests::sleeper::Sleeper;
-use ledger_tests::{now_ns, owner, small_memory, worker};
+use ledger_tests::{PATIENCE, now_ns, owner, small_memory, worker};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
@@ -233,6 +236,12 @@ impl Peer {
                 });
                 self.looped = watchers.collect::<Result<_, _>>()?;
                 Ok(String::new())
+            }
+            "told" => {
+                let polled = |watcher| PollFd::new(AsFd::as_fd(watcher), PollFlags::POLLIN);
+                let mut fds: Vec<_> = self.looped.iter().map(polled).collect();
+                let patience = PollTimeout::try_from(PATIENCE)?;
+                Ok(poll(&mut fds, patience)?.to_string())
             }
             "dispatchers" => {
                 let mut count = 0;
