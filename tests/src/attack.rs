@@ -1,4 +1,4 @@
-//! What somebody tries who may read a context, and nothing else. Each attack is
+//! What somebody tries who may read a context, append to it, or neither. Each attack is
 //! answered with what the kernel or the daemon said to it.
 #![allow(unsafe_code, reason = "attacks are made with raw system calls")]
 
@@ -17,7 +17,7 @@ use ledger_shm::format::{BELL_LEN, PAGE_LEN};
 use ledger_shm::object::{Epoch, Instance, Name};
 use ledger_shm::socket::Packets;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 
@@ -36,8 +36,33 @@ pub struct Attacker {
     number: u64,
     /// A finished file, once it was asked for.
     file: Option<OwnedFd>,
+    /// A part for writing, once it was asked for.
+    writable: Option<OwnedFd>,
     /// What it never lets go of.
     held: Vec<OwnedFd>,
+}
+
+/// What the kernel says to whoever tries to open a file by its name, for reading and for
+/// writing, to cut it, to change who may use it, to rename and to remove it.
+pub fn reach(path: &str) -> String {
+    let elsewhere = format!("{path}.elsewhere");
+    let opened = |flags| say(nix::fcntl::open(path, flags, Mode::empty()));
+    let everybody = Mode::from_bits_truncate(0o666);
+    let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    [
+        opened(OFlag::O_RDONLY),
+        opened(OFlag::O_RDWR),
+        say(nix::unistd::truncate(path, 0)),
+        say(nix::sys::stat::fchmodat(AT_FDCWD, path, everybody, follow)),
+        say(nix::fcntl::renameat(
+            AT_FDCWD,
+            path,
+            AT_FDCWD,
+            elsewhere.as_str(),
+        )),
+        say(nix::unistd::unlink(path)),
+    ]
+    .join(" ")
 }
 
 fn say<T>(outcome: Result<T, Errno>) -> String {
@@ -76,6 +101,7 @@ impl Attacker {
             part: part.ok_or("no part")?,
             number: current,
             file: None,
+            writable: None,
             held: Vec::new(),
         })
     }
@@ -92,7 +118,15 @@ impl Attacker {
             let (reply, file) = ask(&self.connection, &Request::File { epoch, seq })?;
             self.file = Some(file.ok_or_else(|| format!("{reply:?}"))?);
         }
+        if target == "writable" && self.writable.is_none() {
+            // Who may append is given it once it has the context open for that.
+            ask(&self.connection, &open(&self.name, true))?;
+            let request = object(self.epoch, Some(self.number), true);
+            let (reply, part) = ask(&self.connection, &request)?;
+            self.writable = Some(part.ok_or_else(|| format!("{reply:?}"))?);
+        }
         let fd = match target {
+            "writable" => self.writable.as_ref().expect("asked for above"),
             "bell" => &self.bell,
             "control" => &self.control,
             "file" => self.file.as_ref().expect("asked for above"),

@@ -24,6 +24,7 @@
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
 //! | `invade CTX` | opens a context for reading, as an [`Attacker`] |
 //! | `attack WHAT` | tries something that it may not; answers what came of it |
+//! | `reach PATH` | tries to come by a file by its name; answers what the kernel says, see [`reach`] |
 //! | `digest` | latest seq and a checksum over all records |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
 //! | `end` | ends |
@@ -44,9 +45,9 @@ use std::time::Duration;
 
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, admin, place};
 use ledger_shm::object;
-use ledger_tests::attack::Attacker;
 use ledger_tests::attack::abuse::abuse;
 use ledger_tests::attack::scribble::scribble;
+use ledger_tests::attack::{Attacker, reach};
 use ledger_tests::sleeper::Sleeper;
 use ledger_tests::{PATIENCE, now_ns, owner, small_memory, worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -258,6 +259,7 @@ impl Peer {
                 sleeper.sleep(|| say("waiting"))?;
                 Ok("rung".into())
             }
+            "reach" => Ok(reach(word()?)),
             "digest" => {
                 let mut range = self.context()?.range(1);
                 let (mut latest, mut digest) = (0, 0_u32);
