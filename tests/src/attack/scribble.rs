@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::wire::{Reply, Request};
-use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SegmentHeader};
+use ledger_shm::format::{BELL_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader, SegmentHeader};
 use ledger_shm::slot::{Extent, Slot};
 use ledger_shm::socket::Packets;
 
@@ -22,9 +22,10 @@ use crate::{PATIENCE, mapped};
 /// - `records`: their headers and what follows them;
 /// - `lengths`: in slots and headers, to and fro while others read them;
 /// - `spares`: parts that no seal names yet;
+/// - `bell`: any word of the bell's;
 /// - `anything`: any word at all.
-pub const TARGETS: [&str; 7] = [
-    "header", "tail", "slots", "records", "lengths", "spares", "anything",
+pub const TARGETS: [&str; 8] = [
+    "header", "tail", "slots", "records", "lengths", "spares", "bell", "anything",
 ];
 
 /// Words that are written, at most, and how long it changes others to and fro.
@@ -57,7 +58,7 @@ pub fn scribble(
     let connection = greeted(socket)?;
     // A log may go on faster than its parts are asked for.
     let deadline = Instant::now() + PATIENCE;
-    let (first, spares) = loop {
+    let (bell, first, spares) = loop {
         match parts(&connection, context) {
             Err(_) if Instant::now() < deadline => {}
             parts => break parts?,
@@ -76,6 +77,16 @@ pub fn scribble(
                     std::hint::spin_loop();
                     word.store(before, Ordering::Relaxed);
                 }
+            }
+        }
+        "bell" => {
+            for _ in 0..rng.usize(1..=WORDS_MAX) {
+                let word = &bell[rng.usize(..bell.len())];
+                word.store(
+                    wrong(word.load(Ordering::Relaxed), &mut rng),
+                    Ordering::Relaxed,
+                );
+                std::thread::sleep(PAUSE_MAX.mul_f64(rng.f64()));
             }
         }
         _ => {
@@ -97,12 +108,16 @@ pub fn scribble(
     Ok(())
 }
 
-/// Where a context is now, and where it may go on.
-fn parts(connection: &Packets, context: &str) -> Result<(Part, Vec<Part>), Box<dyn Error>> {
-    let (reply, _) = ask(connection, &open(context, true))?;
-    let Reply::Opened { epoch, current, .. } = reply else {
+/// A bell's words, where its context is now, and where that may go on.
+type Memory = (&'static [AtomicU64], Part, Vec<Part>);
+
+fn parts(connection: &Packets, context: &str) -> Result<Memory, Box<dyn Error>> {
+    let (reply, bell) = ask(connection, &open(context, true))?;
+    let (Reply::Opened { epoch, current, .. }, Some(bell)) = (&reply, bell) else {
         return Err(format!("{reply:?}").into());
     };
+    let (epoch, current) = (*epoch, *current);
+    let bell = mapped::words(bell, BELL_LEN)?;
     let request = Request::Spares {
         epoch,
         record_len: 0,
@@ -125,7 +140,8 @@ fn parts(connection: &Packets, context: &str) -> Result<(Part, Vec<Part>), Box<d
         })
     };
     let first = map(current)?;
-    Ok((first, parts.into_iter().map(map).collect::<Result<_, _>>()?))
+    let spares = parts.into_iter().map(map).collect::<Result<_, _>>()?;
+    Ok((bell, first, spares))
 }
 
 /// Something else than a word is: another number, or one that looks like it.
