@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_client::Context;
 use ledger_shm::Control;
+use ledger_shm::control::State;
 use ledger_shm::object::{Epoch, Instance};
 
 use crate::power::Recorded;
@@ -20,6 +21,10 @@ pub(super) enum Event {
     Loading(u64),
     /// It is, as a context of this epoch.
     Loaded(u64, Epoch),
+    /// It is being opened for appending: more may be appended than anybody is told.
+    Opening,
+    /// It is in files only, all of it, up to this seq and in this epoch.
+    Archived(u64, Epoch),
     /// It is being dropped.
     Dropping,
     /// It is.
@@ -37,8 +42,8 @@ pub(super) struct Said {
     pub(super) epoch: Option<Epoch>,
     /// It may as well have so many.
     pub(super) loading: Option<u64>,
-    /// All of it is known to be there, in this epoch.
-    pub(super) loaded: Option<(u64, Epoch)>,
+    /// All of it is known to be in files, in this epoch.
+    pub(super) whole: Option<(u64, Epoch)>,
     /// It may be gone.
     pub(super) is_dropping: bool,
     /// It has to be.
@@ -57,7 +62,7 @@ impl Told {
             let said = Said {
                 durable_seq: durable_seq.max(said.durable_seq),
                 // Who has it in memory may have more of it.
-                loaded: None,
+                whole: None,
                 ..said.clone()
             };
             self.0.insert(name, said);
@@ -95,6 +100,12 @@ impl Diary {
         watched.insert(name, (control, 0));
     }
 
+    /// What becomes of the memory that there was is not noted any more.
+    pub(super) fn forget(&self, name: &str) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.remove(name);
+    }
+
     fn look(&self, number: usize) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, (control, noted)) in &mut *watched {
@@ -104,6 +115,14 @@ impl Diary {
                 self.note(number, name, Event::Durable(durable_seq));
             }
         }
+        watched.retain(|name, (control, _)| {
+            let is_archived = control.state() == Ok(State::Archived);
+            if is_archived {
+                let event = Event::Archived(control.durable_seq(), control.epoch());
+                self.note(number, name, event);
+            }
+            !is_archived
+        });
     }
 
     /// What had been said when so many operations had been done.
@@ -117,16 +136,19 @@ impl Diary {
                 Event::Appended(seq, epoch) => {
                     said.appended_seq = said.appended_seq.max(seq);
                     said.epoch = Some(epoch);
+                    said.whole = None;
                 }
                 Event::Loading(count) => {
                     said.loading = Some(count);
-                    said.loaded = None;
+                    said.whole = None;
                 }
                 Event::Loaded(count, epoch) => {
                     said.loading = None;
-                    said.loaded = Some((count, epoch));
+                    said.whole = Some((count, epoch));
                     said.durable_seq = said.durable_seq.max(count);
                 }
+                Event::Opening => said.whole = None,
+                Event::Archived(seq, epoch) => said.whole = Some((seq, epoch)),
                 Event::Dropping => said.is_dropping = true,
                 Event::Dropped => said.is_dropped = true,
             }

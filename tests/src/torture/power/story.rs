@@ -204,6 +204,8 @@ impl Teller {
         count: u64,
         wait: impl Fn(&Context, u64),
     ) {
+        self.stage.diary.forget(name);
+        self.stage.note(name, Event::Opening);
         let context = ledger.context(name).open_or_create().expect("a context");
         self.stage
             .diary

@@ -64,11 +64,12 @@ pub(super) fn check(
             verdicts.check(TOLD, is_whole || is_new, || {
                 format!("{case}: {last_seq} of {} in one epoch", said.appended_seq)
             });
-            if let Some(loaded) = said.loaded {
+            if let Some(whole) = said.whole {
                 let found = (last_seq, context.epoch());
-                verdicts.check(TOLD, found == loaded, || {
-                    format!("{case}: {found:?}, not {loaded:?}")
+                verdicts.check(TOLD, found == whole, || {
+                    format!("{case}: {found:?}, not {whole:?}")
                 });
+                verdicts.count("whole_contexts", 1);
             }
             found.push((*name, context, last_seq));
         }
