@@ -7,13 +7,12 @@ use ledger_client::wire::Refusal;
 use ledger_shm::Control;
 use ledger_shm::control::Facts;
 use ledger_shm::file::Head;
-use ledger_shm::format::CONTROL_LEN;
+use ledger_shm::format::{CONTROL_LEN, SEGMENT_LEN_MIN};
 use ledger_shm::object::{self, Epoch, MapError, Name};
 use ledger_shm::segment::Geometry;
 
 use crate::log::{Log, Part};
 use crate::maker::make;
-use crate::options::Lengths;
 use crate::registry::{Registry, disk_refusal, now_ns, random_epoch, refusal};
 
 impl Registry {
@@ -22,10 +21,11 @@ impl Registry {
     pub(crate) fn revive(&mut self, epoch: Epoch) -> Result<Epoch, Refusal> {
         let log = self.logs.get(epoch).ok_or(Refusal::UnknownContext)?;
         let home_name = log.home.ok_or(Refusal::UnknownContext)?;
-        let first_len = Geometry::of_len(log.lengths.first).segment_len;
-        if !self.has_room((first_len + CONTROL_LEN) as u64) {
-            return Err(Refusal::Budget);
-        }
+        // One that was made where there is more memory can be read where there is less.
+        let geometries = [log.lengths.first, SEGMENT_LEN_MIN].map(Geometry::of_len);
+        let has_room = |of: &Geometry| self.has_room((of.segment_len + CONTROL_LEN) as u64);
+        let geometry = geometries.into_iter().find(has_room);
+        let geometry = geometry.ok_or(Refusal::Budget)?;
         let home = self.home(home_name).ok_or(Refusal::UnknownContext)?;
         let say = |error: &MapError| {
             tracing::error!(%epoch, %error, "a context cannot be brought back");
@@ -51,14 +51,16 @@ impl Registry {
         };
         home.reopen(&head).map_err(|error| unusable(error.into()))?;
         let first_seq = head.first_seq();
-        let mut log = self.bring_back(home_name, head).map_err(|error| {
-            // Nobody could append: what is known of the end is still so.
-            if recovered.is_complete {
-                let _ = home.close_again(first_seq);
-            }
-            say(&error);
-            refusal(error)
-        })?;
+        let mut log = self
+            .bring_back(home_name, head, geometry)
+            .map_err(|error| {
+                // Nobody could append: what is known of the end is still so.
+                if recovered.is_complete {
+                    let _ = home.close_again(first_seq);
+                }
+                say(&error);
+                refusal(error)
+            })?;
         let now = log.epoch;
         if now != epoch {
             tracing::warn!(
@@ -78,8 +80,13 @@ impl Registry {
     }
 
     /// A context in memory that begins as this file does.
-    fn bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
-        match self.try_bring_back(home_name, head.clone()) {
+    fn bring_back(
+        &self,
+        home_name: Epoch,
+        head: Head,
+        geometry: Geometry,
+    ) -> Result<Log, MapError> {
+        match self.try_bring_back(home_name, head.clone(), geometry) {
             // What could not be removed when it left memory is in the way.
             Err(MapError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let epoch = head.facts.epoch;
@@ -88,22 +95,26 @@ impl Registry {
                         object::unlink(&self.instance, name)?;
                     }
                 }
-                self.try_bring_back(home_name, head)
+                self.try_bring_back(home_name, head, geometry)
             }
             outcome => outcome,
         }
     }
 
-    fn try_bring_back(&self, home_name: Epoch, head: Head) -> Result<Log, MapError> {
+    fn try_bring_back(
+        &self,
+        home_name: Epoch,
+        head: Head,
+        geometry: Geometry,
+    ) -> Result<Log, MapError> {
         let first_seq = head.first_seq();
         let Head {
             facts,
             base_lamport,
             ..
         } = head;
-        let (epoch, sizes) = (facts.epoch, facts.sizes);
+        let epoch = facts.epoch;
         let control = Control::create(&self.instance, facts, Some(home_name), self.generation)?;
-        let geometry = Geometry::of_len(Lengths::new(sizes, &self.options).first);
         let number = control.take_part_number()?;
         let made = make(
             &self.instance,

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
-use ledger_client::{LoadError, NewEntry, ReadError, State};
+use ledger_client::{LoadError, NewEntry, ReadError, Sizes, State};
 use ledger_shm::file::verify;
 use ledger_shm::format::{ControlHeader, STATE_LOADING};
 use ledger_shm::object::Name;
@@ -752,4 +752,26 @@ fn it_takes_a_right_to_load_a_snapshot() {
     assert!(loaded.facts.has_foreign_writers && !from.facts.has_foreign_writers);
     assert!(loaded.facts.created_at_ns > from.facts.created_at_ns);
     assert!(loaded.begun_at_ns > from.begun_at_ns && loaded.snapshot.is_none());
+}
+
+/// A first segment of its own size may be more than the memory that there is elsewhere.
+#[test]
+fn what_was_recorded_where_there_is_more_memory_is_read_and_goes_on_where_there_is_less() {
+    let mut instance = started(&SMALL);
+    let large = Sizes {
+        first_len: Some(8 << 20),
+        ..Sizes::default()
+    };
+    let ledger = instance.connect();
+    let context = ledger.context("log").sizes(large).open_or_create();
+    append(&context.expect("room"), 1..=100);
+    let path = export(&instance, "log", "all", &[]);
+    let all = lines(&instance, "log");
+    ledger_client::admin::drop_context(&ledger, "log").expect("nobody has it open");
+    drop(ledger);
+    instance.stop_daemon();
+    instance.start(&[&SMALL[..], &["--memory-budget", "2M"]].concat());
+    load(&instance, &path, &["--as", "copy"]);
+    assert_eq!(lines(&instance, "copy"), all);
+    append(&instance.context("copy"), 101..=2000);
 }

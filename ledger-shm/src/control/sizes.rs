@@ -24,7 +24,7 @@ use crate::format::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 pub struct Sizes {
     /// Its first segment, and the one in which it goes on after it was closed:
     /// 8 KiB to 64 MiB. Creating the context is refused if the budget has no room
-    /// for it.
+    /// for it; one that comes back from its files has a smaller one then.
     pub first_len: Option<u64>,
     /// Its first spare, from 8 KiB; later ones double.
     pub spare_len_min: Option<u64>,
