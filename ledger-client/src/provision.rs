@@ -238,6 +238,8 @@ fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> 
             }
             Ok(None)
         }
+        // It will never have any: whoever appends asks again, and nobody else.
+        Reply::Refused(Refusal::UnknownContext | Refusal::Quarantined(_)) => Ok(None),
         Reply::Refused(refusal) => Ok(Some(refusal.as_full())),
         _ => Err(OpenError::Daemon("an answer to another question".into())),
     }

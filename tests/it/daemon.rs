@@ -17,6 +17,7 @@ use ledger_tests::process::{Lines, Process, state};
 use ledger_tests::{Instance, PATIENCE, Peer, eventually};
 use nix::sys::signal::Signal;
 
+use crate::archive::lose_memory;
 use crate::{IN_MEMORY, PROGRAMS, started};
 
 #[test]
@@ -108,6 +109,23 @@ fn clients_go_on_while_the_daemon_is_dead_and_after_it_is_back() {
         assert_eq!(watcher.ask("next"), "waiting");
         assert_eq!(watcher.hear(), format!("ok {seq} fill"));
     }
+}
+
+#[test]
+fn who_had_a_context_open_that_is_gone_asks_for_it_once() {
+    let mut instance = started(&IN_MEMORY);
+    let mut peer = instance.peer();
+    peer.must("open log");
+    lose_memory(&mut instance);
+    instance.start(&IN_MEMORY);
+    eventually("it is connected, and has nothing left to ask", || {
+        let call = peer.sleeps_in("ledger-provision", libc::SYS_poll)?;
+        let [_, descriptors, timeout, ..] = &call[..] else {
+            panic!("{call:?}");
+        };
+        // The daemon's end, too; and no end of its own.
+        (descriptors == "0x2" && timeout.ends_with("ffffffff")).then_some(())
+    });
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Watchers in event loops: poll, epoll in both ways, tokio's and mio's.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ledger_client::{NewEntry, Watcher};
@@ -227,20 +226,12 @@ fn an_appender_of_this_process_wakes_its_own_loop() {
 }
 
 /// Waits until the thread of a peer that sleeps for its event loop does; whether without an
-/// end (proc(5), `syscall`).
+/// end.
 fn sleeps_for_good(peer: &Peer) -> bool {
-    let sleeping = format!("{} ", libc::SYS_futex_waitv);
-    eventually("it sleeps", || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", peer.pid())).expect("it lives");
-        let mut tasks = tasks.map(|task| task.expect("readable").path());
-        let is_it = |task: &PathBuf| {
-            let name = std::fs::read_to_string(task.join("comm"));
-            name.is_ok_and(|name| name == "ledger-dispatch\n")
-        };
-        let call = std::fs::read_to_string(tasks.find(is_it)?.join("syscall")).ok()?;
-        let timeout = call.strip_prefix(&sleeping)?.split(' ').nth(3)?;
-        Some(timeout == "0x0")
-    })
+    let call = eventually("it sleeps", || {
+        peer.sleeps_in("ledger-dispatch", libc::SYS_futex_waitv)
+    });
+    call[3] == "0x0"
 }
 
 #[test]

@@ -92,6 +92,22 @@ impl Peer {
         maps.lines().filter(is_part).count()
     }
 
+    /// The arguments of the system call that one of its threads sleeps in, in hexadecimal
+    /// (proc(5), `syscall`); none while it sleeps in none of this number.
+    pub fn sleeps_in(&self, thread: &str, nr: libc::c_long) -> Option<Vec<String>> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        let mut tasks = tasks.map(|task| task.expect("readable").path());
+        let task = tasks.find(|task| {
+            let name = std::fs::read_to_string(task.join("comm"));
+            // The kernel keeps 15 bytes of it.
+            let kept = &thread[..thread.len().min(15)];
+            name.is_ok_and(|name| name.trim_end() == kept)
+        });
+        let call = std::fs::read_to_string(task?.join("syscall")).ok()?;
+        let arguments = call.strip_prefix(&format!("{nr} "))?.split_whitespace();
+        Some(arguments.map(str::to_owned).collect())
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, which: Signal) {
         self.process.signal(which);
