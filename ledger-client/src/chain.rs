@@ -69,8 +69,8 @@ impl Chain {
         }
         // What has left memory stays out of it, so nothing has to be mapped to know.
         let first_part = control.first_part();
-        let mut known = links.iter();
-        if let Some(first) = known.find(|link| link.segment.part() == first_part)
+        let is_first = |link: &&Link| link.segment.part() == first_part;
+        if let Some(first) = links.iter().find(is_first)
             && seq < first.base_seq
             && !control.state()?.is_gone()
         {
