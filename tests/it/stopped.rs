@@ -130,7 +130,7 @@ fn who_comes_to_a_seal_waits_for_nobody() {
     let mut slept = Vec::new();
     for _ in 0..10 {
         let mut scene = stage.scene();
-        scene.begin();
+        scene.begin(stage.instance());
         if !scene.run_to(&stage, place) {
             // It has gone another way, and stands elsewhere.
             scene.release();

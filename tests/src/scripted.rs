@@ -1,5 +1,6 @@
 //! The scripted peer, as the tests that start it have it.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -84,12 +85,21 @@ impl Peer {
         Traced::attach(self.pid())
     }
 
-    /// How many parts of an instance it has mapped for writing.
-    pub fn writable_part_count(&self, instance: &Instance) -> usize {
+    /// The parts of an instance that it has mapped for writing.
+    pub fn writable_parts(&self, instance: &Instance) -> HashSet<String> {
         let path = format!("/proc/{}/maps", self.pid());
         let maps = std::fs::read_to_string(path).expect("the peer lives");
         let is_part = |line: &&str| line.contains(" rw-s ") && line.contains(instance.name());
-        maps.lines().filter(is_part).count()
+        let paths = maps.lines().filter(is_part).filter_map(|line| {
+            let (_, path) = line.split_once('/')?;
+            Some(path.trim_end_matches(" (deleted)").to_owned())
+        });
+        paths.collect()
+    }
+
+    /// How many those are.
+    pub fn writable_part_count(&self, instance: &Instance) -> usize {
+        self.writable_parts(instance).len()
     }
 
     /// The arguments of the system call that one of its threads sleeps in, in hexadecimal

@@ -40,7 +40,7 @@ fn one(
     let mut scene = stage.scene();
     let context = scene.context().clone();
     let mut watcher = context.watch(1);
-    scene.begin();
+    scene.begin(stage.instance());
     let begun_ns = now_ns().expect("a clock");
     let is_there = scene.run_to(stage, place);
     scene.freeze();
@@ -84,7 +84,7 @@ fn one(
         stage.restart();
     }
     // And a process of its own.
-    let mut another = stage.take_reader();
+    let mut another = scene.reader;
     another.must(&format!("open {}", context.name()));
     let last = another.must(&format!("fill {MEANWHILE} 1"));
     let total = first + 2 * MEANWHILE - 1;

@@ -32,15 +32,13 @@ fn one(
     verdicts.check(WATCHED, seen == Ok(scene.filled), || {
         format!("{case}: {seen:?}")
     });
-    let mut reader = stage.take_reader();
-    reader.must(&format!("read {}", scene.context().name()));
-    reader.must("watch 1");
     let filled = entries(scene.context());
-    scene.begin();
+    scene.begin(stage.instance());
     let begun_ns = now_ns().expect("a clock");
     let is_there = scene.run_to(stage, place);
     let Survivors {
         mut other,
+        mut reader,
         mut sleeper,
         before,
         interfered,

@@ -19,6 +19,8 @@ pub enum Path {
     SuccessorLate,
     /// There is no other part, and a stopped daemon makes none.
     SuccessorMissing,
+    /// There is no other part until it waits for one: from there on, it seals and rolls.
+    SuccessorAwaited,
     /// More entries than share one look at the bell, and a roll among them.
     Batch,
     /// The largest payload there may be.
@@ -48,7 +50,7 @@ const BATCH: usize = 100;
 
 impl Path {
     /// All of them.
-    pub const ALL: [Path; 14] = [
+    pub const ALL: [Path; 15] = [
         Path::Plain,
         Path::NewBlock,
         Path::SlotLost,
@@ -57,6 +59,7 @@ impl Path {
         Path::SealLost,
         Path::SuccessorLate,
         Path::SuccessorMissing,
+        Path::SuccessorAwaited,
         Path::Batch,
         Path::Parked,
         Path::ParkedBatch,
@@ -74,6 +77,11 @@ impl Path {
         )
     }
 
+    /// Whether the daemon is stopped when it begins.
+    pub(super) fn is_daemon_stopped(self) -> bool {
+        matches!(self, Path::SuccessorMissing | Path::SuccessorAwaited)
+    }
+
     /// Whether the daemon is dead meanwhile.
     pub fn is_daemon_dead(self) -> bool {
         matches!(self, Path::DaemonDead | Path::ParkedDaemonDead)
@@ -86,6 +94,7 @@ impl Path {
             Path::IndexFull
                 | Path::DataFull
                 | Path::SealLost
+                | Path::SuccessorAwaited
                 | Path::Batch
                 | Path::ParkedBatch
                 | Path::DaemonDead
@@ -105,7 +114,7 @@ impl Path {
         match self {
             Path::IndexFull => 0,
             Path::DataFull | Path::SealLost | Path::DaemonDead | Path::SuccessorLate => LARGE,
-            Path::SuccessorMissing => ALMOST_ALL,
+            Path::SuccessorMissing | Path::SuccessorAwaited => ALMOST_ALL,
             Path::LargestPayload => LARGEST,
             _ => SMALL,
         }
@@ -114,7 +123,7 @@ impl Path {
     /// What the victim is told to do between two markers.
     pub(super) fn command(self) -> String {
         let how = match self {
-            Path::SuccessorLate => "marked-wait",
+            Path::SuccessorLate | Path::SuccessorAwaited => "marked-wait",
             Path::Batch | Path::ParkedBatch => "marked-batch",
             _ => "marked",
         };

@@ -40,6 +40,8 @@ pub struct Scene {
     pub filled: u64,
     /// Of the payload of each entry that others appended while it was under way.
     pub interfered: Vec<usize>,
+    /// A process that watches it from the first entry on, and does not sleep.
+    pub reader: Peer,
     /// A watcher in a process of its own that sleeps for the next entry, on the paths
     /// that have one.
     pub sleeper: Option<Peer>,
@@ -52,6 +54,8 @@ pub struct Scene {
 pub struct Survivors {
     /// The other appender.
     pub other: Appender,
+    /// The process that watches.
+    pub reader: Peer,
     /// The watcher that slept.
     pub sleeper: Option<Peer>,
     /// Entries that are there without what the victim appended.
@@ -183,6 +187,8 @@ impl Stage {
             self.instance = Instance::started(self.programs, &self.args);
         }
         self.count += 1;
+        let reader = self.reader.take();
+        let mut reader = reader.unwrap_or_else(|| self.instance.peer());
         // As long each time, since what is done with it depends on that.
         let name = format!("{path:?}-{:08}", self.count);
         let instance = &mut self.instance;
@@ -195,6 +201,9 @@ impl Stage {
             (victim.writable_part_count(instance) == 3).then_some(())
         });
         assert!(other.wait_ready(PATIENCE), "spares here, too");
+        // While there is a daemon that answers.
+        reader.must(&format!("read {name}"));
+        reader.must("watch 1");
         let mut fill = |count: usize, len: usize| victim.must(&format!("fill {count} {len}"));
         let mut held = None;
         match path {
@@ -228,7 +237,7 @@ impl Stage {
                     other.append(&entry).expect("room");
                 }
             }
-            Path::SuccessorMissing => {
+            Path::SuccessorMissing | Path::SuccessorAwaited => {
                 instance.pause_daemon();
                 let answer = victim.ask(&format!("marked 100 {ALMOST_ALL}"));
                 assert!(answer.contains("no room"), "{answer}");
@@ -258,26 +267,21 @@ impl Stage {
             other,
             filled,
             interfered: Vec::new(),
+            reader,
             sleeper,
             frontier: Some(frontier),
             path,
         }
     }
 
-    /// A process that reads, until it is returned: for one case after the other, unless
-    /// something went wrong with it.
-    pub fn take_reader(&mut self) -> Peer {
-        self.reader.take().unwrap_or_else(|| self.instance.peer())
-    }
-
-    /// For the next case.
+    /// For the next case, unless something went wrong with it.
     pub fn return_reader(&mut self, reader: Peer) {
         self.reader = Some(reader);
     }
 
     /// Once a victim is dead or stopped: has a stopped daemon go on.
     pub fn recover(&self) {
-        if self.path == Path::SuccessorMissing {
+        if self.path.is_daemon_stopped() {
             self.instance.resume_daemon();
         }
     }
@@ -285,7 +289,7 @@ impl Stage {
     /// Waits for memory that the victim's path has none of: whose fault it is if an append
     /// finds no room is known then.
     pub fn have_room(&self, other: &Appender) {
-        if self.path == Path::SuccessorMissing {
+        if self.path.is_daemon_stopped() {
             assert!(other.wait_ready(PATIENCE), "the daemon has gone on");
         }
     }
@@ -294,7 +298,7 @@ impl Stage {
     /// interferes when it has come to that so many times.
     fn look(&mut self, mut interfere_at: Option<(u64, usize)>) {
         let mut scene = self.scene();
-        scene.begin();
+        scene.begin(&self.instance);
         let frontier = scene.frontier.take().expect("until somebody looks");
         let taken = frontier.data_taken();
         let context = scene.context().clone();
@@ -351,6 +355,7 @@ impl Stage {
             "{:?}: {answer}",
             self.path
         );
+        self.return_reader(scene.reader);
     }
 }
 
@@ -364,15 +369,30 @@ fn interfere(path: Path, other: &mut Appender) -> usize {
     len
 }
 
+/// Has a daemon that was stopped make memory that a process waits for, until that has it.
+fn have_memory_made(instance: &Instance, waiting: &Peer) {
+    let before = waiting.writable_parts(instance);
+    instance.resume_daemon();
+    eventually("it has a part more, and nothing left to ask", || {
+        let has_more = !waiting.writable_parts(instance).is_subset(&before);
+        let rests = waiting.sleeps_in("ledger-provision", libc::SYS_poll);
+        rests.filter(|_| has_more).map(drop)
+    });
+}
+
 impl Scene {
     /// Its context, in this process.
     pub fn context(&self) -> &Context {
         self.other.context()
     }
 
-    /// Has the victim begin, and stops it before the first instruction.
-    pub fn begin(&mut self) {
+    /// Has the victim begin, and stops it before the first instruction of the path.
+    pub fn begin(&mut self, instance: &Instance) {
         self.victim.begin(&self.path.command());
+        if self.path == Path::SuccessorAwaited {
+            self.victim.traced().run_to_wait();
+            have_memory_made(instance, &self.victim.peer);
+        }
     }
 
     /// Runs it to a place, and says whether it is there: it is somewhere near if it takes
@@ -397,6 +417,7 @@ impl Scene {
         self.victim.kill();
         Survivors {
             other: self.other,
+            reader: self.reader,
             sleeper: self.sleeper,
             before: self.filled + self.interfered.len() as u64,
             interfered: self.interfered,
