@@ -184,7 +184,7 @@ fn without_a_daemon_appends_end_with_the_reason_when_the_spares_are_full() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn killed_before_any_of_its_system_calls_it_loses_nothing() {
+fn killed_or_stopped_before_any_of_its_system_calls_it_loses_nothing() {
     use ledger_tests::torture::{Effort, daemon};
 
     daemon::daemon(PROGRAMS, &Effort::little(15)).assert_hold();

@@ -13,7 +13,8 @@
 //!    ends meanwhile;
 //! 3. [`kill`] and [`freeze`]: at every instruction of them; [`watcher`]: the same of those
 //!    who watch;
-//! 4. [`daemon`]: killed before each of its system calls, and while it recovers;
+//! 4. [`daemon`]: killed before each of its system calls, and while it recovers, and stopped
+//!    there;
 //! 5. [`starve`]: each of its system calls fails, and each of clients'; [`scarce`]: there is
 //!    only so much of what it needs; `service`: all that it has to do in these three, and
 //!    `aftermath`: what is there then;

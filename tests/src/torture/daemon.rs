@@ -1,5 +1,7 @@
 //! A daemon that is killed before each of its system calls while it has everything to do
-//! that a daemon does; and the next ones, while they recover.
+//! that a daemon does; and the next ones, while they recover. Or it stands still there.
+
+mod stopped;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -18,7 +20,7 @@ use crate::{Instance, PATIENCE, Programs};
 /// Daemons that are killed one after the other while they recover, at most.
 const DEEP: usize = 3;
 
-/// Kills daemons.
+/// Kills daemons, and has others stand still.
 ///
 /// # Panics
 ///
@@ -26,6 +28,34 @@ const DEEP: usize = 3;
 pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
     let began = Instant::now();
     let mut verdicts = Verdicts::new("daemon", effort);
+    for (way, _, effort) in effort.kinds(&Way::ALL, |way| format!("{way:?}")) {
+        match way {
+            Way::Killed => killed(programs, &effort, &mut verdicts),
+            Way::Stopped => stopped::stopped(programs, &effort, &mut verdicts),
+        }
+    }
+    eprintln!(
+        "daemon: {} killed, {} that recovered, and {} times stopped, in {:.1} s",
+        verdicts.counted("killed"),
+        verdicts.counted("killed_recovering"),
+        verdicts.counted("stopped"),
+        began.elapsed().as_secs_f64()
+    );
+    verdicts
+}
+
+/// What becomes of a daemon before a call.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Killed,
+    Stopped,
+}
+
+impl Way {
+    const ALL: [Way; 2] = [Way::Killed, Way::Stopped];
+}
+
+fn killed(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     let made = lives(programs);
     let mut rng = effort.rng("deep");
     let cases = effort.cases(made.calls, "calls");
@@ -46,26 +76,19 @@ pub fn daemon(programs: Programs, effort: &Effort) -> Verdicts {
         });
     }
     let tried = verdicts.counted("cases");
-    let not_met = verdicts.check_met("calls", tried);
+    let not_met = verdicts.check_met("killed", tried);
     verdicts.fact("kinds_of_calls", made.kinds.len());
-    verdicts.fact(
-        "killed_before_kinds",
-        made.kinds.intersection(&struck).count(),
-    );
+    let spared: Vec<u64> = made.kinds.difference(&struck).copied().collect();
     eprintln!(
-        "daemon: {} system calls, {} of the next one until it listens: {} killed, {not_met} of {tried} not met, and {} that recovered, in {:.1} s",
-        made.calls,
-        made.recovering,
-        verdicts.counted("killed"),
-        verdicts.counted("killed_recovering"),
-        began.elapsed().as_secs_f64()
+        "daemon: {} system calls, {} of the next one until it listens: {not_met} of {tried} not met, none killed before a call of {spared:?}",
+        made.calls, made.recovering,
     );
-    verdicts
+    verdicts.fact("kinds_of_calls_spared", spared);
 }
 
 /// System calls.
 struct Made {
-    /// In a whole life.
+    /// In a whole life, with its end.
     calls: usize,
     /// Of those, which ones there are.
     kinds: BTreeSet<u64>,
@@ -74,14 +97,17 @@ struct Made {
 }
 
 fn lives(programs: Programs) -> Made {
-    let instance = Instance::new(programs);
     let mut kinds = BTreeSet::new();
     let look = |call: &Call, _| {
         kinds.insert(call.nr);
         Order::Go
     };
-    let whole = lived(&instance, PATIENCE, |_| {}, look, kill_it);
+    let instance = Instance::new(programs);
+    let whole = lived(&instance, PATIENCE, |_| {}, look, |_, _| {});
     assert!(whole.is_through, "{whole:?}");
+    let instance = Instance::new(programs);
+    let left = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, kill_it);
+    assert!(left.is_through, "{left:?}");
     let next = lived(&instance, PATIENCE, |_| {}, |_, _| Order::Go, |_, _| {});
     Made {
         calls: whole.calls,
