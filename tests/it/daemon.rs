@@ -132,10 +132,9 @@ fn who_had_a_context_open_that_is_gone_asks_for_it_once() {
 fn who_had_a_context_open_comes_back_before_it_is_taken_for_idle() {
     let at_once = [&IN_MEMORY[..], &["--idle-close-after", "0"]].concat();
     let mut instance = started(&at_once);
-    let context = instance.context("log");
-    let mut appender = context.appender().expect("an appender");
-    let appended = appender.append(&NewEntry::new("k", b"v"));
-    assert_eq!(appended.expect("it is open").seq, 1);
+    let mut peer = instance.peer();
+    peer.must("open log");
+    assert_eq!(peer.must("append k v"), "1");
     // Only a context that has one is closed for being idle.
     eventually("it has a spare", || {
         let is_part = |name: &Name| matches!(name, Name::Part(..));
@@ -143,14 +142,17 @@ fn who_had_a_context_open_comes_back_before_it_is_taken_for_idle() {
         (names.into_iter().filter(is_part).count() > 1).then_some(())
     });
     instance.kill_daemon();
-    // By then it is looked for as seldom as ever.
-    std::thread::sleep(2 * RECONNECT_PAUSE_MAX);
+    let longest = format!("{:#x}", RECONNECT_PAUSE_MAX.as_millis());
+    eventually("it is looked for as seldom as ever", || {
+        let call = peer.sleeps_in("ledger-provision", libc::SYS_poll)?;
+        (call.get(2) == Some(&longest)).then_some(())
+    });
     instance.start(&at_once);
     let mut seq = 1;
     eventually("it has it open again", || {
         seq += 1;
-        let appended = appender.try_append(&NewEntry::new("k", b"v"));
-        assert_eq!(appended.expect("it is open").seq, seq);
+        // One that does not wait.
+        assert_eq!(peer.must("marked 1 1"), seq.to_string());
         let status = instance.printed(&["status", "-o", "jsonl"]);
         status.contains("\"attached\":1").then_some(())
     });
