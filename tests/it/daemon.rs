@@ -14,7 +14,7 @@ use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::{Lines, Process, state};
-use ledger_tests::{Instance, PATIENCE, Peer, eventually};
+use ledger_tests::{Instance, PATIENCE, Peer, eventually, sleeps};
 use nix::sys::signal::Signal;
 
 use crate::archive::lose_memory;
@@ -165,14 +165,17 @@ fn without_a_daemon_appends_end_with_the_reason_when_the_spares_are_full() {
     let mut appender = context.appender().expect("an appender");
     appender.set_wait(Duration::from_millis(200));
     instance.kill_daemon();
-    let mut appended = 0;
+    let (mut appended, mut slept_before) = (0, sleeps());
     let error = loop {
         match appender.append(&NewEntry::new("k", &[7; 1000])) {
             Ok(_) => appended += 1,
             Err(error) => break error,
         }
+        slept_before = sleeps();
     };
     assert!(error.is_full(), "{error}");
+    // It looks again each 5 ms, and is asleep in between.
+    assert!(sleeps() - slept_before > 3);
     assert!(error.to_string().contains("ledgerd run"), "{error}");
     assert_eq!(context.latest().expect("readable"), appended);
     instance.start(&[]);

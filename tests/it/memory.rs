@@ -10,7 +10,7 @@ use ledger_shm::format::{PAGE_LEN, SEGMENT_LEN_MAX};
 use ledger_shm::object::{MEMORY_DIR, list};
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
-use ledger_tests::{Instance, PATIENCE, eventually};
+use ledger_tests::{Instance, PATIENCE, eventually, parts_in_memory};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -77,7 +77,16 @@ fn a_full_memory_file_system_refuses_at_once_and_appends_resume_when_there_is_ro
             let said = instance.complained(&["append", "another", "k", &"x".repeat(100_000)]);
             assert!(said.contains("memory file system is full"), "{said}");
 
+            let newest = || {
+                parts_in_memory(&instance.objects(), context.epoch())
+                    .into_iter()
+                    .max()
+            };
+            let before = newest();
             std::fs::remove_file(&ballast).expect("ours");
+            eventually("memory is made that nobody asks for once more", || {
+                (newest() > before).then_some(())
+            });
             appender.set_wait(PATIENCE);
             let resumed = appender.append(&NewEntry::new("fill", &[7; 1000]));
             assert_eq!(resumed.expect("room again").seq, appended + 1);
