@@ -176,11 +176,7 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
             shared.set_attached_to(connection);
             Ok(())
         }
-        Reply::Refused(refusal) => {
-            let name = shared.control.name();
-            Err(OpenError::refused(name, &shared.core.instance, refusal))
-        }
-        _ => Err(OpenError::Daemon("an answer to another question".into())),
+        reply => Err(OpenError::Daemon(format!("it is not attached: {reply:?}"))),
     }
 }
 

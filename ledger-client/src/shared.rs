@@ -474,10 +474,8 @@ impl WritableParts {
             _ if Arc::strong_count(segment) > 1 => false,
             0 => false,
             WITHDRAWN => true,
-            base_seq if base_seq == newest.base_seq() => {
-                segment.part() != newest.part() && is_left_empty(segment)
-            }
-            base_seq => base_seq < newest.base_seq(),
+            // One that begins where the newest does was left empty.
+            base_seq => base_seq <= newest.base_seq() && segment.part() != newest.part(),
         };
         if self.segments.load().iter().any(&is_old) {
             self.segments.rcu(|segments| {

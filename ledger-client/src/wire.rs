@@ -443,6 +443,25 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_speaks_is_named_in_full() {
+        let hello = Hello {
+            wire: 7,
+            format: 3,
+            archive: 0xab,
+        };
+        let named = "message version 7, format version 3, rkyv layout 0xab";
+        assert_eq!(hello.to_string(), named);
+    }
+
+    #[test]
+    fn appenders_are_told_what_there_is_too_little_of() {
+        assert_eq!(Refusal::Budget.as_full(), Full::Budget);
+        assert_eq!(Refusal::Unwritten.as_full(), Full::Unwritten);
+        assert_eq!(Refusal::NoMemory.as_full(), Full::NoMemory);
+        assert_eq!(Refusal::UnknownPart.as_full(), Full::NoSpare);
+    }
+
+    #[test]
     fn messages_come_back_as_they_went() {
         let request = Request::Open {
             name: "run".into(),

@@ -14,6 +14,8 @@ use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::{Lines, Process, state};
+#[cfg(target_arch = "x86_64")]
+use ledger_tests::traced::TracedThread;
 use ledger_tests::{Instance, PATIENCE, Peer, eventually, sleeps};
 use nix::sys::signal::Signal;
 
@@ -303,6 +305,30 @@ fn an_append_follows_others_while_the_background_thread_waits_for_a_stopped_daem
     has_asked(&mut waiting);
     other.must("fill 100 100");
     assert_eq!(waiting.must("append k v"), "1101");
+    instance.resume_daemon();
+}
+
+/// As that, for who does not wait: it is refused once, and has what is in memory then.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn an_append_that_is_refused_has_memory_mapped_though_the_daemon_is_stopped() {
+    let instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let (mut left_behind, mut other) = (instance.peer(), instance.peer());
+    left_behind.must("open log");
+    other.must("open log");
+    eventually("two spares are mapped", || {
+        (left_behind.writable_part_count(&instance) == 3).then_some(())
+    });
+    let provision = TracedThread::attach(left_behind.pid().as_raw() as u32, "ledger-provision");
+    provision.run_to_rest();
+    // Beyond both.
+    other.must("fill 3000 100");
+    instance.pause_daemon();
+    drop(provision);
+    assert!(left_behind.ask("try k v").contains("no room"));
+    eventually("it goes on where the other is", || {
+        (left_behind.ask("try k v") == "ok 3001").then_some(())
+    });
     instance.resume_daemon();
 }
 

@@ -11,7 +11,7 @@ use ledger_shm::object::{self, Name};
 use ledger_tests::{Instance, PATIENCE, eventually};
 
 use crate::archive::{append, files, home, payload};
-use crate::started;
+use crate::{IN_MEMORY, started};
 
 const ARGS: [&str; 4] = ["--durability", "archive", "--archive-file", "64K"];
 
@@ -122,6 +122,28 @@ fn check_from(context: &Context, first: u64, latest: u64) {
     );
     let mut none = context.range(first).key("another");
     assert!(none.next_entry().expect("an end").is_none());
+}
+
+#[test]
+fn what_has_left_memory_and_is_in_no_file_is_gone_without_a_daemon_as_well() {
+    let small = [
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+        "--window",
+        "16K",
+    ];
+    let mut instance = started(&[&IN_MEMORY[..], &small].concat());
+    let context = instance.context("log");
+    append(&context, 1..=5000);
+    let is_gone = |context: &Context| {
+        let outcome = context.get(1);
+        outcome.is_err_and(|error| error.is_evicted())
+    };
+    eventually("it has left memory", || is_gone(&context).then_some(()));
+    instance.kill_daemon();
+    assert!(is_gone(&context), "{:?}", context.get(1).map(drop));
 }
 
 #[test]
