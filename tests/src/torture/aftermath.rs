@@ -1,5 +1,7 @@
 //! What is there after a daemon that died, or that lacked something.
 
+use std::time::Duration;
+
 use ledger_client::{AppendError, OpenError};
 use ledger_shm::Refused;
 use nix::sys::signal::Signal;
@@ -9,7 +11,7 @@ use nix::unistd::Pid;
 use super::Verdicts;
 use super::observed::{another, entries};
 use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED};
-use super::service::{ARGS, Told, WAIT, lived};
+use super::service::{ARGS, Told, lived};
 use crate::call::Call;
 use crate::supervised::Order;
 use crate::{Instance, PATIENCE};
@@ -28,6 +30,8 @@ pub(super) enum Until {
 pub(super) struct Lack<B, E, K> {
     /// How long.
     pub(super) until: Until,
+    /// How long its clients wait for it.
+    pub(super) wait: Duration,
     /// Has this process lack it.
     pub(super) begin: B,
     /// Has it lack it no longer.
@@ -52,7 +56,7 @@ pub(super) fn outlast(
         daemon = Some(pid);
         (lack.begin)(pid);
     };
-    let mut told = lived(instance, WAIT, begin, decide, |pid, told| {
+    let mut told = lived(instance, lack.wait, begin, decide, |pid, told| {
         if until == Until::Asked {
             end(pid);
             // It may have ended.

@@ -16,13 +16,14 @@ use nix::sys::resource::Resource;
 
 use super::aftermath::{Lack, Until, outlast};
 use super::promises::TRIED;
+use super::service::WAIT;
 use super::{Effort, Verdicts};
 use crate::call::Call;
 use crate::memory_group::MemoryGroup;
 use crate::process::limit;
 use crate::small_memory::{keep_mounts_here, mount_tmpfs};
 use crate::supervised::Order;
-use crate::{Instance, Programs, skip};
+use crate::{Instance, PATIENCE, Programs, skip};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -169,6 +170,8 @@ fn one(
     };
     let lack = Lack {
         until,
+        // What is enough is so however late the machine is.
+        wait: if amount < enough { WAIT } else { PATIENCE },
         begin,
         end,
         may_be_killed,

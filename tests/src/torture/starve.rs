@@ -20,7 +20,7 @@ use self::client::Client;
 use self::shortage::{Counts, Course, FAULTS, Shortage, Tally};
 use super::aftermath::{Lack, outlast};
 use super::promises::{RESUMES, TRIED};
-use super::service::lived;
+use super::service::{WAIT, lived};
 use super::{Effort, Verdicts};
 use crate::call::Call;
 use crate::supervised::Order;
@@ -109,6 +109,7 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
     let mut instance = Instance::new(programs);
     let lack = Lack {
         until: shortage.until,
+        wait: WAIT,
         begin: |_| {},
         end,
         may_be_killed: || false,
