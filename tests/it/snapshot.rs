@@ -7,17 +7,22 @@ use std::io::Write;
 use std::os::unix::fs::{DirEntryExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use ledger_client::{LoadError, NewEntry, ReadError, Sizes, State};
 use ledger_shm::file::verify;
 use ledger_shm::format::{ControlHeader, STATE_LOADING};
 use ledger_shm::object::Name;
 use ledger_shm::slot::Slot;
+#[cfg(target_arch = "x86_64")]
+use ledger_tests::call::Call;
 use ledger_tests::damage::Bytes;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
+#[cfg(target_arch = "x86_64")]
+use ledger_tests::supervised::{Order, serve};
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others, parts_in_memory};
 
 use crate::archive::{FORGETFUL, SMALL, append, check_all, files, home, payload};
@@ -452,33 +457,57 @@ fn what_is_not_a_whole_snapshot_is_called_what_it_is() {
     }
 }
 
+/// Has a daemon load a file, while somebody watches a context, and kills it before so many
+/// calls of those that it makes meanwhile. How many it has made.
+#[cfg(target_arch = "x86_64")]
+fn load_killed(instance: &Instance, path: &Path, [target, watched]: [&str; 2], at: usize) -> usize {
+    let (is_loading, mut calls) = (AtomicBool::new(false), 0);
+    let decide = |_: &Call, _| {
+        calls += usize::from(is_loading.load(Ordering::Relaxed));
+        if calls > at { Order::Kill } else { Order::Go }
+    };
+    let load = |_| {
+        // What somebody watches stays in memory.
+        let ledger = instance.connect();
+        let reader = ledger.context(watched).open_read_only().expect("loaded");
+        let mut command = instance.ledgerd(&["snapshot", "load", text(path), "--as", target]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        is_loading.store(true, Ordering::Relaxed);
+        Process::start(&mut command).ended();
+        is_loading.store(false, Ordering::Relaxed);
+        drop(reader);
+    };
+    serve(instance, &SMALL, |_| {}, decide, load);
+    calls
+}
+
+#[cfg(target_arch = "x86_64")]
 #[test]
-fn a_load_that_is_killed_at_its_end_is_there_wholly_or_not_at_all() {
+fn a_load_that_is_killed_anywhere_is_there_wholly_or_not_at_all() {
     let mut instance = started(&SMALL);
     append(&instance.context("log"), 1..=3000);
     let some = export(&instance, "log", "some", &["--to", "1000"]);
     let all = export(&instance, "log", "all", &[]);
-    const ROUNDS: u32 = 24;
-    // How long a load takes, so that it is killed from its beginning to after its end.
-    let begun = Instant::now();
-    load(&instance, &all, &["--as", "whole"]);
-    let takes = begun.elapsed();
-    for round in 0..ROUNDS {
+    load(&instance, &some, &["--as", "whole"]);
+    instance.kill_daemon();
+    const ROUNDS: usize = 24;
+    let calls = load_killed(&instance, &all, ["whole", "whole"], usize::MAX);
+    let mut outcomes = BTreeSet::new();
+    for round in 1..=ROUNDS {
         let (name, new) = (format!("copy-{round}"), format!("new-{round}"));
+        // More of them at its end; the last one not at all.
+        let at = match ROUNDS - round {
+            0 => usize::MAX,
+            left => calls - calls * left * left / (ROUNDS * ROUNDS),
+        };
+        instance.start(&SMALL);
         load(&instance, &some, &["--as", &name]);
-        // Somebody who watches it has it stay in memory.
-        let ledger = instance.connect();
-        let reader = ledger.context(&name).open_read_only().expect("loaded");
+        instance.kill_daemon();
         let (target, before) = match round % 4 {
             3 => (&new, 0),
             _ => (&name, 1000),
         };
-        let mut command = instance.ledgerd(&["snapshot", "load", text(&all), "--as", target]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let loader = Process::start(&mut command);
-        thread::sleep(takes * 2 * round / ROUNDS);
-        instance.kill_daemon();
-        drop((loader, reader));
+        load_killed(&instance, &all, [target, &name], at);
         instance.start(&SMALL);
         assert_eq!(left(&instance), [""; 0]);
         let listed = instance.printed(&["ls", "-o", "raw"]);
@@ -487,10 +516,13 @@ fn a_load_that_is_killed_at_its_end_is_there_wholly_or_not_at_all() {
             false => 0,
         };
         assert!([before, 3000].contains(&latest), "{target}: {latest}");
+        outcomes.insert(latest == before);
         instance.printed(&["verify", "--all"]);
         load(&instance, &all, &["--as", target]);
         assert_eq!(lines(&instance, target), lines(&instance, "log"));
+        instance.kill_daemon();
     }
+    assert_eq!(outcomes, BTreeSet::from([false, true]), "{calls} calls");
 }
 
 #[test]

@@ -6,6 +6,8 @@
     reason = "what a child does before it becomes the program"
 )]
 
+mod daemon;
+
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, Command};
@@ -17,6 +19,8 @@ use nix::unistd::Pid;
 
 use crate::call::Call;
 use crate::process::{Lines, Process};
+
+pub use daemon::{Served, serve};
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,22 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_client::admin::drop_context;
 use ledger_client::{Appender, Context, Ledger, NewEntry};
 use ledger_shm::Control;
 use ledger_shm::control::State;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::observed::another;
 use crate::Instance;
 use crate::call::Call;
-use crate::supervised::{Order, Supervised};
+use crate::supervised::{Order, serve};
 
 /// Small, so that little is enough to roll, retire and finish files.
 pub(super) const ARGS: [&str; 12] = [
@@ -62,15 +59,6 @@ pub(super) struct Told {
     pub(super) ended: Option<WaitStatus>,
 }
 
-/// Has a daemon ended that does not end by itself.
-struct Ends(Pid);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGKILL);
-    }
-}
-
 /// Has a daemon do everything, with what is decided about each of its system calls, and
 /// something else before it is to end: `begin` is told which process it is, `decide` whether
 /// it listens by then.
@@ -82,48 +70,28 @@ pub(super) fn lived(
     afterwards: impl FnOnce(Pid, &mut Told) + Send,
 ) -> Told {
     let (mut calls, mut ready_after) = (0, 0);
-    let listens = AtomicBool::new(false);
-    let mut command = instance.ledgerd(&["run"]);
-    let mut daemon = Supervised::start(command.args(ARGS).stderr(Stdio::piped()));
-    let (pid, mut lines) = (daemon.pid(), daemon.stderr());
-    begin(pid);
-    let told = std::thread::scope(|scope| {
-        let clients = scope.spawn(|| {
-            // Also when somebody panics.
-            let _ends = Ends(pid);
-            let mut told = Told::default();
-            let mut afterwards = Some(afterwards);
-            while let Ok(line) = lines.line() {
-                if line.contains(" listens at ") {
-                    listens.store(true, Ordering::Relaxed);
-                    let outcome = live(instance, wait, &mut told);
-                    told.error = outcome.err().map(|error| error.to_string());
-                    told.is_through = told.error.is_none();
-                    if let Some(afterwards) = afterwards.take() {
-                        afterwards(pid, &mut told);
-                    }
-                    // It may be dead.
-                    let _ = kill(pid, Signal::SIGTERM);
-                }
-                told.said.push(line);
-            }
-            told
-        });
-        daemon.run(|call| {
-            calls += 1;
-            let listens = listens.load(Ordering::Relaxed);
-            if !listens {
-                ready_after = calls;
-            }
-            decide(call, listens)
-        });
-        clients.join().expect("no panic")
-    });
+    let count_and_decide = |call: &Call, listens: bool| {
+        calls += 1;
+        if !listens {
+            ready_after = calls;
+        }
+        decide(call, listens)
+    };
+    let work = |pid| {
+        let mut told = Told::default();
+        let outcome = live(instance, wait, &mut told);
+        told.error = outcome.err().map(|error| error.to_string());
+        told.is_through = told.error.is_none();
+        afterwards(pid, &mut told);
+        told
+    };
+    let served = serve(instance, &ARGS, begin, count_and_decide, work);
     Told {
         calls,
         ready_after,
-        ended: daemon.ended(),
-        ..told
+        said: served.said,
+        ended: served.ended,
+        ..served.outcome.unwrap_or_default()
     }
 }
 
