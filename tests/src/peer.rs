@@ -213,6 +213,7 @@ impl Peer {
                     if entry.seq() != last + 1 {
                         return Err(format!("{} follows {last}", entry.seq()).into());
                     }
+                    entry.verify()?;
                     last += 1;
                 }
                 Ok(last.to_string())
@@ -222,6 +223,7 @@ impl Peer {
                 let watcher = self.watcher.as_mut().ok_or("nothing is watched")?;
                 let entry = watcher.next()?;
                 let now = now_ns()?;
+                entry.verify()?;
                 Ok(match command {
                     "next" => format!("{} {}", entry.seq(), entry.key()),
                     _ => format!("{} {now}", entry.seq()),

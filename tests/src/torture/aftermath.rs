@@ -9,8 +9,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::Verdicts;
-use super::observed::{another, entries};
-use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED};
+use super::observed::{another, caught_up, entries};
+use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED, WATCHED};
 use super::service::{ARGS, Told, lived};
 use crate::call::Call;
 use crate::supervised::Order;
@@ -75,7 +75,9 @@ pub(super) fn outlast(
     verdicts.count("killed", was_killed.into());
     verdicts.count("aborted", is_signaled(&told, Signal::SIGABRT).into());
     let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
-    let has_ended_well = was_killed || has_ended_well(&told, has_served);
+    // One that lacks nothing any more and does not end serves whoever comes.
+    let is_lost = until == Until::Asked && !has_served;
+    let has_ended_well = was_killed || has_ended_well(&told, has_served, is_lost);
     verdicts.check(RESUMES, has_ended_well && !has_panicked, || {
         let last = &told.said[told.said.len().saturating_sub(3)..];
         format!("{case}: {:?}: {last:?}", told.ended)
@@ -105,7 +107,7 @@ fn is_signaled(told: &Told, by: Signal) -> bool {
 }
 
 /// As who was told to, or with an error while it lacked something.
-fn has_ended_well(told: &Told, has_served: bool) -> bool {
+fn has_ended_well(told: &Told, has_served: bool, is_lost: bool) -> bool {
     // Rust ends a program that gets no memory for a value, wherever that is.
     // The standard library's, and the C library's, which has to allocate as well.
     let is_out_of_memory = |line: &String| {
@@ -113,7 +115,7 @@ fn has_ended_well(told: &Told, has_served: bool) -> bool {
             || line.starts_with("Fatal glibc error: ") && line.ends_with(": out of memory")
     };
     match told.ended {
-        Some(WaitStatus::Exited(_, 0)) => true,
+        Some(WaitStatus::Exited(_, 0)) => !is_lost,
         Some(WaitStatus::Exited(..)) => !has_served && !told.said.is_empty(),
         Some(WaitStatus::Signaled(_, Signal::SIGABRT, _)) => told.said.iter().any(is_out_of_memory),
         _ => false,
@@ -130,10 +132,40 @@ fn go_on(told: &mut Told, verdicts: &mut Verdicts) {
     match appender.append(&another()) {
         Ok(appended) => drop(told.appended.insert("log", appended.seq)),
         Err(AppendError::Refused(Refused::Closed)) => {
-            told.appender = None;
+            (told.appender, told.watcher) = (None, None);
             verdicts.count("told_to_open_again", 1);
         }
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// Who watches has seen all that was appended.
+fn check_watched(told: &mut Told, verdicts: &mut Verdicts, case: &str) {
+    if let Some(watcher) = &mut told.watcher {
+        let (seen, last) = (caught_up(watcher), told.appended["log"]);
+        verdicts.check(WATCHED, seen == Ok(last), || {
+            format!("{case}: {seen:?} of {last}")
+        });
+    }
+}
+
+/// Checks that who is attached goes on while there is no daemon, until its memory is full.
+pub(super) fn check_goes_on_alone(told: &mut Told, verdicts: &mut Verdicts, case: &str) {
+    let Some(appender) = &mut told.appender else {
+        return;
+    };
+    let appended = appender.try_append(&another());
+    let is_it = match &appended {
+        Ok(appended) => appended.seq > told.appended["log"],
+        Err(error) => error.is_full(),
+    };
+    verdicts.check(ATTACHED, is_it, || {
+        format!("{case}: without a daemon {appended:?}")
+    });
+    if let Ok(appended) = appended {
+        told.appended.insert("log", appended.seq);
+        verdicts.count("appended_without_a_daemon", 1);
+        check_watched(told, verdicts, case);
     }
 }
 
@@ -150,6 +182,7 @@ pub(super) fn check_kept(
         verdicts.check(ATTACHED, seq.is_ok(), || format!("{case}: {seq:?}"));
         if let Ok(seq) = seq {
             told.appended.insert("log", seq);
+            check_watched(told, verdicts, case);
         }
     }
     let ledger = instance.connect();
@@ -172,7 +205,9 @@ pub(super) fn check_kept(
     for (name, last) in &mut told.appended {
         let context = ledger.context(name).open_or_create().expect("a context");
         let there = entries(&context).map(|entries| entries.len() as u64);
-        let is_kept = there.as_ref().is_ok_and(|count| count >= last);
+        // One more may have been under way when its daemon died.
+        let may_be = *last..=*last + 1;
+        let is_kept = there.as_ref().is_ok_and(|count| may_be.contains(count));
         verdicts.check(KEPT, is_kept, || {
             format!("{case}: {name}: {there:?} of {last}")
         });

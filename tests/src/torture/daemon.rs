@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::aftermath::check_kept;
+use super::aftermath::{check_goes_on_alone, check_kept};
 use super::promises::TRIED;
 use super::service::{ARGS, Told, WAIT, lived};
 use super::{Effort, Verdicts};
@@ -78,6 +78,8 @@ fn killed(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     let tried = verdicts.counted("cases");
     let not_met = verdicts.check_met("killed", tried);
     verdicts.fact("kinds_of_calls", made.kinds.len());
+    let has_recovered = verdicts.counted("killed_recovering") > 0;
+    verdicts.check(TRIED, has_recovered, || "none killed that recovered".into());
     let spared: Vec<u64> = made.kinds.difference(&struck).copied().collect();
     eprintln!(
         "daemon: {} system calls, {} of the next one until it listens: {not_met} of {tried} not met, none killed before a call of {spared:?}",
@@ -134,6 +136,7 @@ fn one(
     let mut told = lived(&instance, WAIT, |_| {}, decide, |_, _| {});
     let killed_before = left.killed_before;
     verdicts.count("killed", killed_before.is_some().into());
+    check_goes_on_alone(&mut told, verdicts, case);
     for at in recovering {
         let mut left = Left::new(*at);
         // What finds less to recover may be through before.

@@ -4,7 +4,7 @@ use super::appends::{Stage, Survivors, everywhere};
 use super::course::Place;
 use super::observed::{
     ANOTHER_LEN, Lateness, another, append_at_once, caught_up, check_drained, check_whole,
-    check_woken, entries,
+    check_woken, digest, entries,
 };
 use super::promises::{KEPT, WATCHED, WHOLE};
 use super::{Effort, Verdicts};
@@ -100,9 +100,9 @@ fn one(
     check_drained(&mut reader, total, verdicts, case);
     // As who has never seen any of it.
     reader.must(&format!("read {}", context.name()));
-    let digest = reader.must("digest");
-    let is_all = digest.starts_with(&format!("{total} "));
-    verdicts.check(WATCHED, is_all, || format!("{case}: {digest}"));
+    let read = reader.must("digest");
+    let is_all = there.is_ok_and(|there| read == digest(&there));
+    verdicts.check(WATCHED, is_all, || format!("{case}: {read}"));
     stage.return_reader(reader);
     is_there
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ledger_client::{Appender, Context, NewEntry, Watcher};
+use ledger_client::{Appender, Context, Entry, NewEntry, Watcher};
 use ledger_shm::Control;
 use ledger_shm::object::Instance;
 use ledger_shm::record::crc32c;
@@ -32,35 +32,49 @@ pub(super) fn entries(context: &Context) -> Result<Vec<Found>, String> {
     let mut range = context.range(1);
     let mut seen = Vec::new();
     while let Some(entry) = range.next_entry().map_err(|error| error.to_string())? {
-        let seq = entry.seq();
-        if seq != seen.len() as u64 + 1 {
-            return Err(format!("{seq} follows {}", seen.len()));
+        if entry.seq() != seen.len() as u64 + 1 {
+            return Err(format!("{} follows {}", entry.seq(), seen.len()));
         }
-        entry.verify().map_err(|error| format!("{seq}: {error}"))?;
-        let letter = match entry.key() {
-            "fill" => b'x',
-            "marked" => b'm',
-            "other" => b'o',
-            key => return Err(format!("{seq}: nobody appended {key:?}")),
-        };
-        if entry.payload().iter().any(|byte| *byte != letter) {
-            return Err(format!("{seq}: not what was appended"));
-        }
-        seen.push(Found {
-            crc: crc32c(entry.record_bytes()),
-            payload_len: entry.payload().len(),
-            is_marked: letter == b'm',
-        });
+        seen.push(found(&entry)?);
     }
     Ok(seen)
 }
 
-/// How far a watcher comes now, without a hole.
+/// An entry that is whole.
+fn found(entry: &Entry) -> Result<Found, String> {
+    let seq = entry.seq();
+    entry.verify().map_err(|error| format!("{seq}: {error}"))?;
+    let letter = match entry.key() {
+        "fill" => b'x',
+        "marked" => b'm',
+        "other" => b'o',
+        key => return Err(format!("{seq}: nobody appended {key:?}")),
+    };
+    if entry.payload().iter().any(|byte| *byte != letter) {
+        return Err(format!("{seq}: not what was appended"));
+    }
+    Ok(Found {
+        crc: crc32c(entry.record_bytes()),
+        payload_len: entry.payload().len(),
+        is_marked: letter == b'm',
+    })
+}
+
+/// What a peer answers that is asked for the digest of a log with these entries.
+pub(super) fn digest(entries: &[Found]) -> String {
+    let add = |digest: u32, entry: &Found| digest.rotate_left(7) ^ entry.crc;
+    format!("{} {:08x}", entries.len(), entries.iter().fold(0, add))
+}
+
+/// How far a watcher comes now, without a hole, and each entry whole.
 pub(super) fn caught_up(watcher: &mut Watcher) -> Result<u64, String> {
     let mut last = watcher.next_seq() - 1;
     loop {
         match watcher.try_next() {
-            Ok(Some(entry)) if entry.seq() == last + 1 => last += 1,
+            Ok(Some(entry)) if entry.seq() == last + 1 => {
+                found(&entry)?;
+                last += 1;
+            }
             Ok(Some(entry)) => return Err(format!("{} follows {last}", entry.seq())),
             Ok(None) => return Ok(last),
             Err(error) => return Err(error.to_string()),

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use ledger_client::admin::drop_context;
-use ledger_client::{Appender, Context, Ledger, NewEntry};
+use ledger_client::{Appender, Context, Ledger, NewEntry, Watcher};
 use ledger_shm::Control;
 use ledger_shm::control::State;
 use nix::sys::wait::WaitStatus;
@@ -49,6 +49,8 @@ pub(super) struct Told {
     pub(super) error: Option<String>,
     /// An appender that is still attached.
     pub(super) appender: Option<Appender>,
+    /// Who watches what that appends.
+    pub(super) watcher: Option<Watcher>,
     /// System calls until it listened.
     pub(super) ready_after: usize,
     /// System calls.
@@ -106,6 +108,7 @@ fn live(instance: &Instance, wait: Duration, told: &mut Told) -> Result<(), Box<
     appender.set_wait(wait);
     let large = NewEntry::new("other", &[b'o'; 2000]);
     let appender = told.appender.insert(appender);
+    told.watcher = Some(context.watch(1));
     for _ in 0..100 {
         let seq = appender.append(&large)?.seq;
         told.appended.insert("log", seq);

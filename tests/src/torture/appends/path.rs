@@ -29,6 +29,9 @@ pub enum Path {
     Parked,
     /// A watcher is asleep, and is to be rung for among a batch.
     ParkedBatch,
+    /// A watcher is asleep, and the data area has no room: what it sleeps for comes in the
+    /// next part.
+    ParkedDataFull,
     /// The daemon is dead: it seals, and rolls.
     DaemonDead,
     /// A watcher is asleep, and the daemon is dead.
@@ -50,7 +53,7 @@ const BATCH: usize = 100;
 
 impl Path {
     /// All of them.
-    pub const ALL: [Path; 15] = [
+    pub const ALL: [Path; 16] = [
         Path::Plain,
         Path::NewBlock,
         Path::SlotLost,
@@ -63,6 +66,7 @@ impl Path {
         Path::Batch,
         Path::Parked,
         Path::ParkedBatch,
+        Path::ParkedDataFull,
         Path::DaemonDead,
         Path::ParkedDaemonDead,
         // Last: looking it through takes what little time there may be.
@@ -73,7 +77,7 @@ impl Path {
     pub fn is_parked(self) -> bool {
         matches!(
             self,
-            Path::Parked | Path::ParkedBatch | Path::ParkedDaemonDead
+            Path::Parked | Path::ParkedBatch | Path::ParkedDataFull | Path::ParkedDaemonDead
         )
     }
 
@@ -97,6 +101,7 @@ impl Path {
                 | Path::SuccessorAwaited
                 | Path::Batch
                 | Path::ParkedBatch
+                | Path::ParkedDataFull
                 | Path::DaemonDead
         )
     }
@@ -113,7 +118,11 @@ impl Path {
     pub(super) fn payload_len(self) -> usize {
         match self {
             Path::IndexFull => 0,
-            Path::DataFull | Path::SealLost | Path::DaemonDead | Path::SuccessorLate => LARGE,
+            Path::DataFull
+            | Path::SealLost
+            | Path::DaemonDead
+            | Path::ParkedDataFull
+            | Path::SuccessorLate => LARGE,
             Path::SuccessorMissing | Path::SuccessorAwaited => ALMOST_ALL,
             Path::LargestPayload => LARGEST,
             _ => SMALL,

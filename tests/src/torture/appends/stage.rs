@@ -215,7 +215,7 @@ impl Stage {
             Path::IndexFull => {
                 fill(Geometry::of_len(FIRST_LEN).slot_capacity, 0);
             }
-            Path::DataFull | Path::SealLost | Path::DaemonDead => {
+            Path::DataFull | Path::SealLost | Path::ParkedDataFull | Path::DaemonDead => {
                 fill(1, ALMOST_ALL);
             }
             Path::Batch | Path::ParkedBatch => {

@@ -131,5 +131,9 @@ impl Beside {
             format!("{case}: {seq:?} after {}", self.last)
         });
         self.last += 1;
+        let seen = caught_up(&mut self.watcher);
+        verdicts.check(WATCHED, seen == Ok(self.last), || {
+            format!("{case}: {seen:?} of {}", self.last)
+        });
     }
 }
