@@ -14,7 +14,7 @@ use ledger_shm::control::Facts;
 use ledger_shm::file::{FileName, Head, Scan, Trailer, finished_in};
 use ledger_shm::object::{Epoch, Instance, MapError, Name, Object};
 use ledger_shm::read::Link;
-use ledger_shm::{Control, Corrupt, Segment};
+use ledger_shm::{Control, Corrupt, Segment, uninterrupted};
 
 use nix::fcntl::OFlag;
 
@@ -230,7 +230,7 @@ pub(crate) fn archived(
 
 /// What the directories of contexts are called that are not in memory.
 pub(crate) fn homes(dir: &Path, in_memory: &HashSet<Epoch>) -> io::Result<Vec<Epoch>> {
-    let entries = match std::fs::read_dir(dir) {
+    let entries = match uninterrupted(|| std::fs::read_dir(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -247,7 +247,7 @@ pub(crate) fn homes(dir: &Path, in_memory: &HashSet<Epoch>) -> io::Result<Vec<Ep
 /// The files in the directory of a context, in the order of their entries.
 pub(crate) fn file_names(home: &Path) -> io::Result<Vec<FileName>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(home)? {
+    for entry in uninterrupted(|| std::fs::read_dir(home))? {
         names.extend(entry?.file_name().to_str().and_then(FileName::parse));
     }
     names.sort_by_key(|name| name.first_seq());

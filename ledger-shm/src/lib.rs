@@ -61,3 +61,4 @@ pub use control::Control;
 pub use entry::{Entry, NewEntry};
 pub use error::{Corrupt, Full, Refused};
 pub use segment::Segment;
+pub use sys::uninterrupted;

@@ -10,16 +10,13 @@ mod error;
 mod halves;
 mod instance;
 
-#[cfg(not(loom))]
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-#[cfg(not(loom))]
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 
 use crate::format::PAGE_LEN;
 use crate::region::Region;
@@ -110,7 +107,7 @@ impl Name {
 /// ```
 pub fn list(instance: &Instance) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(MEMORY_DIR)? {
+    for entry in sys::uninterrupted(|| std::fs::read_dir(MEMORY_DIR))? {
         names.extend(
             entry?
                 .file_name()
@@ -160,15 +157,12 @@ impl Object {
     /// `NotFound`; `PermissionDenied` if it belongs to somebody else or others
     /// may use it; the kernel's.
     pub fn open(instance: &Instance, name: Name, writable: bool) -> io::Result<Object> {
-        let access = if writable {
-            OFlag::O_RDWR
-        } else {
-            OFlag::O_RDONLY
-        };
-        let path = format!("/{}", name.in_instance(instance));
-        // shm_open(3) sets close-on-exec by itself.
-        let fd = nix::sys::mman::shm_open(path.as_str(), access, Mode::empty())?;
-        Object::received(instance, fd)
+        // As shm_open(3), and again when a signal has interrupted it.
+        let mut options = File::options();
+        options.read(true).write(writable);
+        options.custom_flags(OFlag::O_NOFOLLOW.bits());
+        let file = options.open(name.path_in(instance))?;
+        Object::received(instance, file.into())
     }
 
     /// An object that the instance's daemon sent.

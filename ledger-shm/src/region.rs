@@ -64,11 +64,10 @@ mod mapped {
             let mut read = 0;
             while read < len {
                 let at = i64::try_from(read).map_err(io::Error::other)?;
-                match nix::sys::uio::pread(&fd, &mut bytes[read..], at) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(count) => read += count,
-                    Err(nix::Error::EINTR) => {}
-                    Err(error) => return Err(error.into()),
+                let mut more = || Ok(nix::sys::uio::pread(&fd, &mut bytes[read..], at)?);
+                match sys::uninterrupted(&mut more)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => read += count,
                 }
             }
             Region::of_words(copy, len)

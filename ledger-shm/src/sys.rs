@@ -107,10 +107,29 @@ pub(crate) unsafe fn populate(address: NonNull<u8>, len: usize, writable: bool) 
 /// Commits the memory of an object, so that touching it later cannot fail.
 pub(crate) fn commit(fd: impl AsFd, len: usize) -> io::Result<()> {
     let len = i64::try_from(len).map_err(io::Error::other)?;
+    let commit = || nix::fcntl::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, len);
+    uninterrupted(|| Ok(commit()?))
+}
+
+/// Does something again, as often as a signal interrupts it.
+///
+/// # Errors
+///
+/// Those of what is done, but for that.
+///
+/// ```
+/// use ledger_shm::uninterrupted;
+///
+/// // The standard library's tells its caller.
+/// let names = uninterrupted(|| std::fs::read_dir("/dev/shm"))?;
+/// # drop(names);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match nix::fcntl::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, len) {
-            Err(nix::Error::EINTR) => {}
-            outcome => return Ok(outcome?),
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }
@@ -120,7 +139,8 @@ pub(crate) fn commit(fd: impl AsFd, len: usize) -> io::Result<()> {
 pub(crate) fn create_sealed(name: &str, len: usize) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = nix::sys::memfd::memfd_create(name, flags)?;
-    nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(io::Error::other)?)?;
+    let offset = i64::try_from(len).map_err(io::Error::other)?;
+    uninterrupted(|| Ok(nix::unistd::ftruncate(&fd, offset)?))?;
     commit(&fd, len)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_ADD_SEALS(seals))?;

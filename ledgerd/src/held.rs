@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use ledger_shm::object::{Epoch, Instance, MEMORY_DIR, Name};
+use ledger_shm::uninterrupted;
 
 /// What is held of one context.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl Held {
     pub(crate) fn of(instance: &Instance, epoch: Epoch) -> io::Result<Held> {
         let mut parts: BTreeMap<u64, u64> = BTreeMap::new();
         let mut pids = BTreeSet::new();
-        for entry in std::fs::read_dir("/proc")? {
+        for entry in uninterrupted(|| std::fs::read_dir("/proc"))? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {

@@ -7,9 +7,9 @@
 //! where the archive is, for those who read without the daemon.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use ledger_client::place;
@@ -18,7 +18,6 @@ use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, Name};
 use ledger_shm::{Control, Tail};
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use crate::daemon::StartError;
@@ -31,9 +30,12 @@ pub(crate) struct Locked(File);
 impl Locked {
     /// Locks it, or gives it back and says why not.
     pub(crate) fn lock(file: File) -> Result<Locked, (File, TryLockError)> {
-        match file.try_lock() {
-            Ok(()) => Ok(Locked(file)),
-            Err(error) => Err((file, error)),
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Locked(file)),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err((file, error)),
+            }
         }
     }
 }
@@ -58,15 +60,14 @@ impl Lock {
             source: error.into(),
         };
         let path = Name::Lock.path_in(instance);
-        let object = format!("/{}", Name::Lock.in_instance(instance));
         loop {
-            let fd = nix::sys::mman::shm_open(
-                object.as_str(),
-                OFlag::O_CREAT | OFlag::O_RDWR,
-                Mode::S_IRUSR | Mode::S_IWUSR,
-            )
-            .map_err(memory)?;
-            let file = Locked::lock(File::from(fd)).map_err(|(file, error)| match error {
+            // As shm_open(3), and again when a signal has interrupted it.
+            let mut options = File::options();
+            options.create(true).truncate(false).read(true).write(true);
+            options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+            let file = options.open(&path);
+            let file = file.map_err(|source| StartError::Memory { source })?;
+            let file = Locked::lock(file).map_err(|(file, error)| match error {
                 TryLockError::WouldBlock => StartError::AlreadyRunning {
                     instance: instance.name().to_owned(),
                     pid: holder(&file),

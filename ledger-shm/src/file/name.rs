@@ -4,6 +4,7 @@ use std::path::Path;
 use std::{fmt, io};
 
 use crate::format::SEQ_MAX;
+use crate::sys::uninterrupted;
 
 /// A file of a context. Names sort as their entries do.
 ///
@@ -70,7 +71,7 @@ pub fn finished_in(dir: &Path) -> io::Result<Vec<u64>> {
 
 fn read_finished(dir: &Path) -> io::Result<Vec<u64>> {
     let mut first_seqs = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
+    for entry in uninterrupted(|| std::fs::read_dir(dir))? {
         let name = entry?.file_name();
         if let Some(FileName::Finished(seq)) = name.to_str().and_then(FileName::parse) {
             first_seqs.push(seq);

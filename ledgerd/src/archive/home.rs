@@ -9,6 +9,7 @@ use ledger_shm::control::Facts;
 use ledger_shm::file::{FileName, FileWriter, Head, Scan, Trailer, finished_in};
 use ledger_shm::merkle::Frontier;
 use ledger_shm::object::{Epoch, MapError};
+use ledger_shm::uninterrupted;
 
 use super::disk::{Disk, open_to_read};
 
@@ -39,7 +40,7 @@ impl Home {
 
     /// Every file, by the seq of its first entry; none if there is no directory.
     pub(super) fn files(&self) -> io::Result<Vec<FileName>> {
-        let entries = match std::fs::read_dir(&self.dir) {
+        let entries = match uninterrupted(|| std::fs::read_dir(&self.dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -153,7 +154,7 @@ impl Home {
     /// The directories that were set aside and are still there.
     pub(crate) fn dropped(archive_dir: &Path) -> io::Result<Vec<(Epoch, PathBuf)>> {
         let mut dropped = Vec::new();
-        for entry in std::fs::read_dir(archive_dir)? {
+        for entry in uninterrupted(|| std::fs::read_dir(archive_dir))? {
             let path = entry?.path();
             let is_aside = path.extension().is_some_and(|of| of == DROPPED);
             let name = path.file_stem().and_then(|name| name.to_str());
@@ -180,7 +181,7 @@ impl Home {
     /// The directories of all contexts of an instance, by name.
     pub(crate) fn all(archive_dir: &Path, disk: &Disk) -> io::Result<Vec<(Epoch, Home)>> {
         let mut homes = Vec::new();
-        for entry in std::fs::read_dir(archive_dir)? {
+        for entry in uninterrupted(|| std::fs::read_dir(archive_dir))? {
             let name = entry?.file_name();
             let epoch = name.to_str().filter(|name| name.len() == 32);
             if let Some(epoch) = epoch.and_then(|name| name.parse().ok()) {

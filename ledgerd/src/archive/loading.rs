@@ -10,7 +10,7 @@ use ledger_shm::file::{FileName, Head, LogNodes};
 use ledger_shm::merkle::{self, Frontier};
 use ledger_shm::object::{Epoch, Instance, MapError, Object};
 use ledger_shm::read::Link;
-use ledger_shm::{Corrupt, Segment};
+use ledger_shm::{Corrupt, Segment, uninterrupted};
 
 use super::disk::{Disk, DiskFile, open_to_read};
 use super::home::Home;
@@ -69,7 +69,7 @@ impl Loading {
 
     /// Removes what daemons left behind that died.
     pub(crate) fn remove_all(archive_dir: &Path, disk: &Disk) -> io::Result<()> {
-        for entry in std::fs::read_dir(archive_dir)? {
+        for entry in uninterrupted(|| std::fs::read_dir(archive_dir))? {
             let path = entry?.path();
             if path.extension().is_some_and(|of| of == LOADING) {
                 // A load of an earlier daemon in this process may be writing to it yet.

@@ -8,6 +8,7 @@ use std::path::Path;
 use ledger_shm::file::Trailer;
 use ledger_shm::merkle::Hash;
 use ledger_shm::object::MapError;
+use ledger_shm::uninterrupted;
 
 use crate::cli::Failure;
 
@@ -44,7 +45,8 @@ impl Input {
 
     fn of(bytes: Box<dyn Read>, plain: Option<File>) -> io::Result<Input> {
         let mut bytes = BufReader::with_capacity(BUFFER_LEN, bytes);
-        if bytes.fill_buf()?.starts_with(&ZSTD_MAGIC) {
+        let is_compressed = uninterrupted(|| Ok(bytes.fill_buf()?.starts_with(&ZSTD_MAGIC)))?;
+        if is_compressed {
             let len = zstd::zstd_safe::get_frame_content_size(bytes.buffer());
             return Ok(Input {
                 total_len: len.ok().flatten(),
