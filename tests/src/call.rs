@@ -3,12 +3,16 @@
 
 #![allow(unsafe_code, reason = "the kernel's answer is a union")]
 
+use std::path::PathBuf;
+
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 /// A system call that is about to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
+    /// Whose it is.
+    thread: Pid,
     /// Its number.
     pub nr: u64,
     /// Its arguments, as far as it has any.
@@ -29,9 +33,15 @@ impl Call {
         // SAFETY: of the union's members the kernel has filled in this one.
         let entry = unsafe { info.u.entry };
         Ok(Some(Call {
+            thread,
             nr: entry.nr,
             args: entry.args,
         }))
+    }
+
+    /// What a descriptor of whoever makes it is, as the kernel names it.
+    pub fn described(&self, fd: u64) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/fd/{fd}", self.thread)).ok()
     }
 
     /// What the kernel has answered, if this thread is stopped behind a call.

@@ -39,7 +39,7 @@ struct Cli {
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
     use ledger_tests::Programs;
-    use ledger_tests::torture::promises::TRIED;
+    use ledger_tests::torture::promises::{self, TRIED};
     use ledger_tests::torture::{
         Effort, Verdicts, daemon, freeze, hostile, kill, museum, power, scarce, starve, storm,
         watcher, wild,
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         .filter(|(name, _)| is_asked_for(name))
         .collect();
     eprintln!("--seed {}", cli.seed);
-    let mut hold = true;
+    let mut all = Vec::new();
     for (n, (name, torture)) in asked_for.iter().enumerate() {
         let effort = effort.share(asked_for.len() - n);
         let outcome = catch_unwind(AssertUnwindSafe(|| torture(PROGRAMS, &effort)));
@@ -101,15 +101,20 @@ fn main() -> ExitCode {
             });
             none
         });
-        hold &= verdicts.hold();
         if verdicts.lines().next().is_none() {
             eprintln!("{name}: nothing was tried; give it more time, or another --only");
         }
         for line in verdicts.lines() {
             println!("{line}");
         }
+        all.push(verdicts);
     }
-    if hold {
+    if all.len() > 1 {
+        for promise in promises::ALL {
+            println!("{}", Verdicts::line_of_all(&all, promise));
+        }
+    }
+    if all.iter().all(Verdicts::hold) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

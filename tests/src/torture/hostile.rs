@@ -102,22 +102,27 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
     }
     // A suite has more to do at the same time than a machine can be on time for.
     let lateness = effort.is_all().then(Lateness::watched);
+    let mut rounds = 0;
     for round in 0..ROUNDS.min(effort.cases_max) {
+        let case = format!("{what}: round {round}");
+        verdicts.meet(&case, |verdicts| {
+            fill(&mut appender);
+            check_append(&mut appender, &sleeper, lateness.as_ref(), verdicts, &case);
+            let latest = context.latest().expect("readable");
+            let seen = caught_up(&mut watcher);
+            verdicts.check(WATCHED, seen == Ok(latest), || {
+                format!("{case}: {seen:?} of {latest}")
+            });
+            check_newcomers(&instance, latest, verdicts, &case);
+            true
+        });
+        rounds += 1;
+        verdicts.largest("most_sockets_at_once", socket_count(&instance) as u64);
         if !effort.has_time() {
             break;
         }
-        let case = format!("{what}: round {round}");
-        fill(&mut appender);
-        check_append(&mut appender, &sleeper, lateness.as_ref(), verdicts, &case);
-        let latest = context.latest().expect("readable");
-        let seen = caught_up(&mut watcher);
-        verdicts.check(WATCHED, seen == Ok(latest), || {
-            format!("{case}: {seen:?} of {latest}")
-        });
-        check_newcomers(&instance, latest, verdicts, &case);
-        verdicts.count("rounds", 1);
-        verdicts.largest("most_sockets_at_once", socket_count(&instance) as u64);
     }
+    verdicts.check_met(what, rounds);
     if what == "crowd" && effort.is_all() {
         let most = verdicts.counted("most_sockets_at_once");
         verdicts.check(TRIED, most >= CROWD, || format!("a crowd of {most}"));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::promises::GUARDED;
+use super::promises::{GUARDED, TRIED};
 use super::{Effort, Verdicts};
 use crate::Programs;
 
@@ -145,7 +145,9 @@ pub fn museum(_: Programs, effort: &Effort) -> Verdicts {
             format!("without a bug: {fails:?} {} {said}", output.status)
         });
     }
+    let mut left = exhibits.len();
     for exhibit in exhibits.iter().take_while(|_| effort.has_time()) {
+        left -= 1;
         let name = exhibit.name();
         copy(&copied);
         if let Err(why) = run(&mut exhibit.git(&copied)) {
@@ -166,6 +168,7 @@ pub fn museum(_: Programs, effort: &Effort) -> Verdicts {
             format!("{name}: {} {errors}{said}", output.status)
         });
     }
+    verdicts.check(TRIED, left == 0, || format!("no time for {left} of them"));
     let _ = std::fs::remove_dir_all(copied);
     verdicts
 }

@@ -121,6 +121,7 @@ fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
             verdicts.check(TRIED, is_through || amount < enough, || case);
             count += 1;
         }
+        verdicts.check(TRIED, count > 2, || format!("{name}: no time for any"));
         verdicts.count("daemons_that_lacked_something", count);
         eprintln!(
             "scarce: {name}: {count} of {} daemons in {:.1} s",

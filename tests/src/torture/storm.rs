@@ -1,7 +1,7 @@
 //! Appenders, watchers and the daemon, killed and stopped at random and started again,
 //! while all of them work on one log; on all processors, and on one.
 
-use std::process::Stdio;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -149,13 +149,19 @@ fn kill_daemon(
     }
     for _ in 0..rng.usize(..3) {
         let mut command = instance.ledgerd(&["run"]);
-        let mut starting = Process::start(command.args(ARGS).stderr(Stdio::null()));
+        let said = instance.runtime_dir().join("starting");
+        let said_to = File::create(&said).expect("room");
+        let mut starting = Process::start(command.args(ARGS).stderr(said_to));
         pause(rng, Duration::from_millis(10));
         let ended = starting.try_wait().expect("our child");
         verdicts.check(NO_PANIC, ended.is_none(), || {
             format!("{case}: a daemon ended by itself: {ended:?}")
         });
         drop(starting);
+        let said = std::fs::read_to_string(&said).expect("text");
+        verdicts.check(NO_PANIC, !said.contains("panicked"), || {
+            format!("{case}: {said}")
+        });
         verdicts.count("starting_daemons_killed", 1);
     }
     instance.start(&ARGS);

@@ -229,6 +229,28 @@ impl Verdicts {
                 .all(|checked| checked.broken.is_empty())
     }
 
+    /// One line of JSON for a promise, after several tortures.
+    pub fn line_of_all(all: &[Verdicts], promise: Promise) -> String {
+        let looked_at = all.iter().filter(|one| one.checked.contains_key(promise));
+        let is_broken = |one: &&Verdicts| !one.checked[promise].broken.is_empty();
+        let tortures = |of: Vec<&Verdicts>| of.iter().map(|one| one.torture).collect::<Vec<_>>();
+        let broken = Vec::from_iter(looked_at.clone().filter(is_broken));
+        let looked_at = Vec::from_iter(looked_at);
+        let verdict = match (looked_at.is_empty(), broken.is_empty()) {
+            (true, _) => "not tried",
+            (false, true) => "held",
+            (false, false) => "broken",
+        };
+        let line = json!({
+            "torture": "all",
+            "promise": promise,
+            "verdict": verdict,
+            "looked_at_by": tortures(looked_at),
+            "broken_in": tortures(broken),
+        });
+        line.to_string()
+    }
+
     /// One line of JSON for each promise.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let took_s = self.began.elapsed().as_secs();

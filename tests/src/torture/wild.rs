@@ -72,12 +72,15 @@ pub fn wild(programs: Programs, effort: &Effort) -> Verdicts {
         let began = Instant::now();
         let mut rng = effort.rng(target);
         let mut left = CASES.min(effort.cases_max);
-        while left > 0 && effort.has_time() {
+        loop {
             let count = left.min(ROUND);
             verdicts.tried(&format!("{target}: with {left} left"), |verdicts| {
                 round(programs, target, count, &effort, &mut rng, verdicts);
             });
             left -= count;
+            if left == 0 || !effort.has_time() {
+                break;
+            }
         }
         eprintln!("wild: {target}: {:.1} s", began.elapsed().as_secs_f64());
     }
@@ -98,21 +101,27 @@ fn round(
     instance.start(&args);
     let sound = instance.context(SOUND);
     let mut appender = sound.appender().expect("an appender");
-    for n in 0..count {
-        if !effort.has_time() {
-            break;
-        }
+    let (mut contexts, mut tried) = (0, 0);
+    for _ in 0..count {
         // Whoever reads has to come to an end at some time.
         let seed = std::iter::repeat_with(|| rng.u64(..)).find(|who| !is_restless(*who));
         let seed = seed.expect("most rest");
         let case = format!("{target}, {seed}");
-        let name = format!("wild{n}");
-        let meanwhile = |verdicts: &mut Verdicts| {
-            check_sound(&instance, &mut appender, &name, verdicts, &case);
-        };
-        spoil(&instance, target, &name, seed, meanwhile, verdicts, &case);
-        verdicts.count("spoilt", 1);
+        verdicts.meet(&case, |verdicts| {
+            contexts += 1;
+            let name = format!("wild{contexts}");
+            let meanwhile = |verdicts: &mut Verdicts| {
+                check_sound(&instance, &mut appender, &name, verdicts, &case);
+            };
+            spoil(&instance, target, &name, seed, meanwhile, verdicts, &case);
+            true
+        });
+        tried += 1;
+        if !effort.has_time() {
+            break;
+        }
     }
+    verdicts.check_met(target, tried);
     let before = entries(&sound);
     let status = instance.stop_daemon();
     verdicts.check(NO_PANIC, status.success(), || format!("{target}: {status}"));
@@ -233,7 +242,9 @@ fn check_sound(
 ) {
     let context: Context = appender.context().clone();
     let latest = context.latest().expect("readable");
-    appender.wait_ready(PATIENCE);
+    verdicts.check(CONTAINED, appender.wait_ready(PATIENCE), || {
+        format!("{case}: no memory")
+    });
     append_at_once(appender, &another(), latest + 1, None, verdicts, case);
     let durable = context.wait_durable(latest + 1, PATIENCE);
     verdicts.check(CONTAINED, durable.is_ok(), || {

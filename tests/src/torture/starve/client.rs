@@ -202,7 +202,7 @@ pub(super) fn one(
     verdicts.check(RESUMES, has_ended && !said.contains("panicked"), || {
         format!("{case}: {ended:?}: {said}")
     });
-    let is_clear = outcome.is_through() || shortage.is_named_in(said);
+    let is_clear = outcome.is_through() || shortage.may_end_with(said);
     verdicts.check(RESUMES, is_clear, || format!("{case}: {ended:?}: {said}"));
     scene.check_whole(is_done, verdicts, case);
     // Others have noticed nothing, and what it was told is so.

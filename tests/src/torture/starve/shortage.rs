@@ -153,15 +153,19 @@ impl Shortage {
         all
     }
 
-    /// Whether an error says what was refused, in the kernel's words; what loads libraries
-    /// before a program begins has its own.
-    pub(super) fn is_named_in(&self, said: &str) -> bool {
-        let Order::Fail(error) = self.fault else {
-            return true;
+    /// Whether somebody may end with this error for it: one that says what was refused, in
+    /// the kernel's words, where that is no matter of trying again. What loads libraries before
+    /// a program begins has its own words.
+    pub(super) fn may_end_with(&self, said: &str) -> bool {
+        let error = match self.fault {
+            Order::Fail(error) if self.fault != INTERRUPTED || self.is_lasting => Some(error),
+            _ => None,
         };
-        let words = std::io::Error::from_raw_os_error(error as i32).to_string();
-        let words = words.split(" (os error").next().unwrap_or_default();
-        said.contains(words) || said.contains("error while loading shared libraries")
+        let is_named = |error| {
+            let words = std::io::Error::from_raw_os_error(error as i32).to_string();
+            said.contains(words.split(" (os error").next().unwrap_or_default())
+        };
+        error.is_some_and(is_named) || said.contains("error while loading shared libraries")
     }
 }
 
@@ -244,8 +248,14 @@ impl Tally {
     }
 }
 
-/// Whether it is to fail: memory without a file is the allocator's, and a counter takes 8
-/// bytes or none.
+/// Whether its first argument is a descriptor of counted things or of signals, which are
+/// had whole or not at all.
+fn is_of_counter(call: &Call) -> bool {
+    let described = call.described(call.args[0]);
+    described.is_some_and(|what| what.to_string_lossy().starts_with("anon_inode:"))
+}
+
+/// Whether it is to fail: memory without a file is the allocator's.
 fn may_fail(call: &Call) -> bool {
     let is_of = |nr: libc::c_long| call.nr == nr as u64;
     if is_of(libc::SYS_mmap) {
@@ -257,6 +267,5 @@ fn may_fail(call: &Call) -> bool {
     }
     // What it is told and says is how whoever starts it hears of what comes of it.
     let is_told = call.args[0] <= libc::STDERR_FILENO as u64;
-    let is_counter = call.args[2] == 8;
-    !((is_of(libc::SYS_write) || is_of(libc::SYS_read)) && (is_told || is_counter))
+    !((is_of(libc::SYS_write) || is_of(libc::SYS_read)) && (is_told || is_of_counter(call)))
 }

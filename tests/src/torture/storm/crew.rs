@@ -1,16 +1,18 @@
 //! Those who work in a storm, and what they were told.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, Context};
 use nix::sys::signal::Signal;
 
 use super::super::Verdicts;
-use super::super::promises::{ATTACHED, NO_PANIC, NO_WAITING, WATCHED};
+use super::super::promises::{ATTACHED, NO_PANIC, WATCHED};
 use crate::worker::{Worker, is_restless};
 use crate::{Instance, PATIENCE, eventually};
 
+/// How soon it is looked again whether somebody goes on.
+const LOOK: Duration = Duration::from_millis(1);
 const APPENDERS: usize = 8;
 const WATCHERS: usize = 4;
 /// All of them.
@@ -180,9 +182,9 @@ impl Crew {
             let before = told();
             let deadline = Instant::now() + PATIENCE;
             while told() == before && Instant::now() < deadline {
-                std::thread::yield_now();
+                std::thread::sleep(LOOK);
             }
-            verdicts.check(NO_WAITING, told() != before, || {
+            verdicts.check(ATTACHED, told() != before, || {
                 format!("{case}: one that nobody stopped does not go on after {before:?}")
             });
         }
