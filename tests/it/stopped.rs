@@ -6,7 +6,7 @@ use ledger_client::NewEntry;
 use ledger_tests::torture::appends::{Path, Stage};
 use ledger_tests::torture::course::Place;
 use ledger_tests::torture::{Effort, freeze, kill, watcher};
-use ledger_tests::traced::{Traced, Way};
+use ledger_tests::traced::{Traced, TracedThread, Way};
 use ledger_tests::{Instance, Peer, eventually, sleeps};
 use nix::sys::signal::Signal;
 
@@ -288,4 +288,42 @@ fn an_append_that_needs_memory_wakes_its_other_thread_and_calls_nothing_else() {
         let is_write = |call: &u64| *call == libc::SYS_write as u64;
         assert!(!calls.is_empty() && calls.iter().all(is_write), "{calls:?}");
     }
+}
+
+/// With whatever lock its other thread has at any of its calls.
+#[test]
+fn an_append_waits_for_no_lock_of_its_other_thread() {
+    let instance = started(&SMALL);
+    let mut peer = ready(&instance, "unlocked");
+    let provision = TracedThread::attach(peer.pid().as_raw() as u32, "ledger-provision");
+    let (mut appended, mut stopped_at) = (0, HashSet::new());
+    for _ in 0..400 {
+        // Each has the other thread do something: it ends a part, or finds no room.
+        let traced = peer.traced();
+        peer.tell("marked 1 40000");
+        assert!(matches!(traced.run_to_marker(), Way::Marker(_)));
+        // To its end; before it would wait for ever.
+        let calls = std::iter::repeat_with(|| traced.run_to_call().nr as libc::c_long);
+        for call in calls.take_while(|call| *call != libc::SYS_getppid) {
+            assert_eq!(
+                call,
+                libc::SYS_write,
+                "where the other was at {stopped_at:?}"
+            );
+        }
+        traced.release();
+        let answer = peer.hear();
+        match answer.strip_prefix("ok ") {
+            Some(seq) => appended = seq.parse().expect("a number"),
+            None => assert!(answer.contains("no room"), "{answer}"),
+        }
+        stopped_at.insert(provision.run_to_call().nr as libc::c_long);
+    }
+    drop(provision);
+    assert!(appended > 10, "{appended}");
+    // While it holds what keeps two threads from mapping a part twice.
+    for call in [libc::SYS_openat, libc::SYS_mmap, libc::SYS_madvise] {
+        assert!(stopped_at.contains(&call), "{stopped_at:?}");
+    }
+    peer.must("fill 1 1");
 }

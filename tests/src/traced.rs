@@ -180,7 +180,7 @@ impl Traced {
     }
 
     /// Runs to its next system call, and stops before it.
-    fn run_to_call(&self) -> Call {
+    pub fn run_to_call(&self) -> Call {
         loop {
             self.run_to_stop();
             if let Some(call) = self.entered() {
