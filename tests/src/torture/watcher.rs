@@ -17,13 +17,13 @@ use super::course::Place;
 use super::observed::{
     Lateness, another, append_at_once, check_drained, check_whole, check_woken, leave_behind,
 };
-use super::promises::{WATCHED, WOKEN};
+use super::promises::{DENSE, WATCHED, WOKEN};
 use super::{Effort, Verdicts};
 use crate::Programs;
 
 /// Entries that others append at once, meanwhile or afterwards.
 const AT_ONCE: u64 = 3;
-/// Entries that are appended while it stands still.
+/// Entries that each of two others appends while it stands still.
 const MEANWHILE: u64 = 1000;
 
 /// What becomes of the watcher.
@@ -153,6 +153,15 @@ fn stop(stage: &mut Stage, place: Place, case: &mut Case<'_>) -> bool {
     for _ in AT_ONCE..MEANWHILE {
         scene.other.append(&small).expect("room");
     }
+    // And a process of its own.
+    let mut another = stage.instance().peer();
+    another.must(&format!("open {}", scene.other.context().name()));
+    let last = another.must(&format!("fill {MEANWHILE} 1"));
+    let expected = scene.latest + 2 * MEANWHILE;
+    case.verdicts
+        .check(DENSE, last == expected.to_string(), || {
+            format!("{}: {last}, not {expected}", case.name)
+        });
     leave_behind(&stage.instance().objects(), &mut scene.other);
     let answer = scene.victim.thaw();
     case.check_answer(&answer, &scene.answer);
