@@ -5,9 +5,12 @@
 //! share nothing but the log, and wait only for it: to the sanitizer a lock of the standard
 //! library's, which is not built for it, would order nothing.
 //!
-//! Reading order: `log` is what they share; `roles` what each of them does.
+//! Reading order: `log` is what they share; `roles` what each of them does; `race` what the
+//! sanitizer has to report.
 
 mod log;
+#[cfg(ledger_tsan)]
+mod race;
 mod roles;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +27,13 @@ const APPENDERS: u64 = 3;
 const READERS: u64 = 2;
 
 fn main() {
+    #[cfg(ledger_tsan)]
+    {
+        if race::is_asked_for() {
+            return race::race();
+        }
+        race::check_reported();
+    }
     // Asked for by all of them, and found by a word that is written only once.
     Generation::current().expect("one page");
     for _ in 0..ROUNDS {
