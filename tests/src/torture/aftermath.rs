@@ -74,7 +74,7 @@ pub(super) fn outlast(
     let was_killed = is_signaled(&told, Signal::SIGKILL) && (lack.may_be_killed)();
     verdicts.count("killed", was_killed.into());
     verdicts.count("aborted", is_signaled(&told, Signal::SIGABRT).into());
-    let has_panicked = told.said.iter().any(|line| line.contains("panicked"));
+    let has_panicked = has_panicked(&told.said);
     // One that lacks nothing any more and does not end serves whoever comes.
     let is_lost = until == Until::Asked && !has_served;
     let has_ended_well = was_killed || has_ended_well(&told, has_served, is_lost);
@@ -100,6 +100,14 @@ pub(super) fn outlast(
         format!("{case}: the last one: {status}")
     });
     told
+}
+
+/// But for the standard library, where a thread gets no memory to begin with.
+fn has_panicked(said: &[String]) -> bool {
+    let is_without_stack = |line: &String| line.starts_with("failed to allocate an alternative");
+    said.iter().enumerate().any(|(n, line)| {
+        line.contains("panicked") && !said.get(n + 1).is_some_and(is_without_stack)
+    })
 }
 
 fn is_signaled(told: &Told, by: Signal) -> bool {

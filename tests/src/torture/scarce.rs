@@ -13,9 +13,10 @@ use nix::Error;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::Resource;
+use nix::sys::wait::WaitStatus;
 
 use super::aftermath::{Lack, Until, outlast};
-use super::promises::TRIED;
+use super::promises::{RESUMES, TRIED};
 use super::service::WAIT;
 use super::{Effort, Verdicts};
 use crate::call::Call;
@@ -25,6 +26,15 @@ use crate::small_memory::{keep_mounts_here, mount_tmpfs};
 use crate::supervised::Order;
 use crate::{Instance, PATIENCE, Programs, skip};
 
+/// What an error says of what there is too little of: the kernel, and who loads libraries
+/// before a program begins.
+const LACKS: [&str; 5] = [
+    "No space left on device",
+    "Too many open files",
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    "error while loading shared libraries",
+];
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -177,7 +187,12 @@ fn one(
         end,
         may_be_killed,
     };
-    outlast(&mut instance, lack, decide, verdicts, case).is_through
+    let told = outlast(&mut instance, lack, decide, verdicts, case);
+    let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));
+    let said = told.said.join("\n");
+    let is_clear = !is_error || LACKS.iter().any(|lacks| said.contains(lacks));
+    verdicts.check(RESUMES, is_clear, || format!("{case}: {said}"));
+    told.is_through
 }
 
 /// A file system of a size, as long as it is not dropped.
