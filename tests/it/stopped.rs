@@ -272,14 +272,24 @@ fn calls_of(peer: &mut Peer, command: &str) -> (Vec<u64>, String) {
     }
 }
 
+/// Waits until its other thread has done what was wished for: it is woken for the next wish.
+fn has_settled(peer: &Peer) {
+    eventually("its other thread has nothing left to do", || {
+        let call = peer.sleeps_in("ledger-provision", libc::SYS_poll)?;
+        call[2].ends_with("ffffffff").then_some(())
+    });
+}
+
 #[test]
 fn an_append_that_needs_memory_wakes_its_other_thread_and_calls_nothing_else() {
     let instance = started(&SMALL);
     let mut peer = ready(&instance, "asking");
+    has_settled(&peer);
     // Past the middle of the first part, and on in the next one.
     let (rolling, answer) = calls_of(&mut peer, "marked 10 3000");
     assert_eq!(answer, "ok 10");
     // Until there is no room.
+    has_settled(&peer);
     instance.pause_daemon();
     let (refused, answer) = calls_of(&mut peer, "marked 100 3000");
     assert!(answer.contains("no room"), "{answer}");
