@@ -138,10 +138,8 @@ fn who_had_a_context_open_comes_back_before_it_is_taken_for_idle() {
     peer.must("open log");
     assert_eq!(peer.must("append k v"), "1");
     // Only a context that has one is closed for being idle.
-    eventually("it has a spare", || {
-        let is_part = |name: &Name| matches!(name, Name::Part(..));
-        let names = list(&instance.objects()).expect("listed");
-        (names.into_iter().filter(is_part).count() > 1).then_some(())
+    eventually("it has a spare mapped", || {
+        (peer.writable_part_count(&instance) > 1).then_some(())
     });
     instance.kill_daemon();
     let longest = format!("{:#x}", RECONNECT_PAUSE_MAX.as_millis());
@@ -274,13 +272,7 @@ fn commands_tell_a_daemon_that_is_stopped_from_one_that_is_not_there() {
 fn has_asked(peer: &mut Peer) {
     assert!(peer.ask("marked 1 4000000").contains("no room"));
     eventually("the background thread waits for an answer", || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", peer.pid())).expect("it runs");
-        tasks.flatten().find(|task| {
-            let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-            let in_receive = read("syscall").starts_with(&format!("{} ", libc::SYS_recvmsg));
-            // The kernel keeps fifteen characters of a thread's name.
-            in_receive && read("comm").trim() == "ledger-provisio"
-        })
+        peer.sleeps_in("ledger-provision", libc::SYS_recvmsg)
     });
 }
 

@@ -10,8 +10,8 @@ use ledger_shm::file::FileName;
 use ledger_shm::object::{self, Name};
 use ledger_tests::{Instance, PATIENCE, eventually};
 
-use crate::archive::{append, files, home, payload};
-use crate::{IN_MEMORY, started};
+use crate::archive::{FORGETFUL, append, files, home, payload};
+use crate::started;
 
 const ARGS: [&str; 4] = ["--durability", "archive", "--archive-file", "64K"];
 
@@ -126,15 +126,7 @@ fn check_from(context: &Context, first: u64, latest: u64) {
 
 #[test]
 fn what_has_left_memory_and_is_in_no_file_is_gone_without_a_daemon_as_well() {
-    let small = [
-        "--spare-min",
-        "64K",
-        "--spare-max",
-        "64K",
-        "--window",
-        "16K",
-    ];
-    let mut instance = started(&[&IN_MEMORY[..], &small].concat());
+    let mut instance = started(&FORGETFUL);
     let context = instance.context("log");
     append(&context, 1..=5000);
     let is_gone = |context: &Context| {

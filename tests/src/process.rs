@@ -5,7 +5,7 @@ use std::io::{Cursor, Error, ErrorKind, Read, Result};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
@@ -322,3 +322,21 @@ impl<R: Read + AsFd> Lines<R> {
         Cursor::new(self.heard).chain(self.from)
     }
 }
+
+/// The place in proc(5) of the thread of a process that has this name, as far as the kernel
+/// keeps names; none if there is none yet.
+///
+/// # Panics
+///
+/// If the process is gone.
+pub fn thread_named(process: Pid, name: &str) -> Option<PathBuf> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it lives");
+    let mut tasks = tasks.map(|task| task.expect("it lives").path());
+    tasks.find(|task| {
+        let comm = std::fs::read_to_string(task.join("comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == &name[..name.len().min(COMM_LEN_MAX)])
+    })
+}
+
+/// What the kernel keeps of a thread's name (prctl(2), PR_SET_NAME).
+const COMM_LEN_MAX: usize = 15;

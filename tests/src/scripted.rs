@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::Instance;
-use crate::process::{Lines, Process, wait_for_state};
+use crate::process::{Lines, Process, thread_named, wait_for_state};
 #[cfg(target_arch = "x86_64")]
 use crate::traced::Traced;
 
@@ -105,15 +105,8 @@ impl Peer {
     /// The arguments of the system call that one of its threads sleeps in, in hexadecimal
     /// (proc(5), `syscall`); none while it sleeps in none of this number.
     pub fn sleeps_in(&self, thread: &str, nr: libc::c_long) -> Option<Vec<String>> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
-        let mut tasks = tasks.map(|task| task.expect("readable").path());
-        let task = tasks.find(|task| {
-            let name = std::fs::read_to_string(task.join("comm"));
-            // The kernel keeps 15 bytes of it.
-            let kept = &thread[..thread.len().min(15)];
-            name.is_ok_and(|name| name.trim_end() == kept)
-        });
-        let call = std::fs::read_to_string(task?.join("syscall")).ok()?;
+        let thread = thread_named(self.pid(), thread)?;
+        let call = std::fs::read_to_string(thread.join("syscall")).ok()?;
         let arguments = call.strip_prefix(&format!("{nr} "))?.split_whitespace();
         Some(arguments.map(str::to_owned).collect())
     }

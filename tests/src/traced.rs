@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::call::Call;
 use crate::eventually;
-use crate::process::wait_for_state;
+use crate::process::{thread_named, wait_for_state};
 
 /// The machine's instruction for a system call, as it lies in memory.
 const SYSCALL: u16 = 0x050f;
@@ -330,15 +330,8 @@ impl TracedThread {
     ///
     /// If the process gets no such thread.
     pub fn attach(process: u32, name: &str) -> TracedThread {
-        let is_it = |task: &std::path::PathBuf| {
-            let comm = std::fs::read_to_string(task.join("comm"));
-            comm.is_ok_and(|comm| comm.trim_end() == &name[..name.len().min(COMM_LEN_MAX)])
-        };
-        let task = eventually("a thread of this name", || {
-            let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it lives");
-            let mut tasks = tasks.map(|task| task.expect("it lives").path());
-            tasks.find(is_it)
-        });
+        let process = Pid::from_raw(process.cast_signed());
+        let task = eventually("a thread of this name", || thread_named(process, name));
         let id = task.file_name().and_then(|id| id.to_str()?.parse().ok());
         let traced = Traced::attach(Pid::from_raw(id.expect("a thread id")));
         TracedThread { traced }
@@ -375,6 +368,3 @@ impl Drop for TracedThread {
         let _ = ptrace::detach(self.traced.pid, None);
     }
 }
-
-/// What the kernel keeps of a thread's name (prctl(2), PR_SET_NAME).
-const COMM_LEN_MAX: usize = 15;

@@ -75,9 +75,7 @@ pub(super) fn outlast(
     verdicts.count("killed", was_killed.into());
     verdicts.count("aborted", is_signaled(&told, Signal::SIGABRT).into());
     let has_panicked = has_panicked(&told.said);
-    // One that lacks nothing any more and does not end serves whoever comes.
-    let is_lost = until == Until::Asked && !has_served;
-    let has_ended_well = was_killed || has_ended_well(&told, has_served, is_lost);
+    let has_ended_well = was_killed || has_ended_well(&told, until, has_served);
     verdicts.check(RESUMES, has_ended_well && !has_panicked, || {
         let last = &told.said[told.said.len().saturating_sub(3)..];
         format!("{case}: {:?}: {last:?}", told.ended)
@@ -115,7 +113,7 @@ fn is_signaled(told: &Told, by: Signal) -> bool {
 }
 
 /// As who was told to, or with an error while it lacked something.
-fn has_ended_well(told: &Told, has_served: bool, is_lost: bool) -> bool {
+fn has_ended_well(told: &Told, until: Until, has_served: bool) -> bool {
     // Rust ends a program that gets no memory for a value, wherever that is.
     // The standard library's, and the C library's, which has to allocate as well.
     let is_out_of_memory = |line: &String| {
@@ -123,7 +121,8 @@ fn has_ended_well(told: &Told, has_served: bool, is_lost: bool) -> bool {
             || line.starts_with("Fatal glibc error: ") && line.ends_with(": out of memory")
     };
     match told.ended {
-        Some(WaitStatus::Exited(_, 0)) => !is_lost,
+        // One that lacks nothing any more, and has not ended by itself, serves whoever comes.
+        Some(WaitStatus::Exited(_, 0)) => until == Until::Ended || has_served,
         Some(WaitStatus::Exited(..)) => !has_served && !told.said.is_empty(),
         Some(WaitStatus::Signaled(_, Signal::SIGABRT, _)) => told.said.iter().any(is_out_of_memory),
         _ => false,
