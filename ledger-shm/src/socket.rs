@@ -3,22 +3,28 @@
 //! `SOCK_SEQPACKET` keeps the boundaries of messages and tells at once when the
 //! other side is gone. A packet that was cut, or that carries more than it may,
 //! is an error of whoever sent it.
-#![allow(unsafe_code, reason = "received descriptors become owned")]
+#![allow(unsafe_code, reason = "descriptors that the kernel makes become owned")]
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
-    SockType, UnixAddr, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
+    sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 /// Longest packet, in bytes.
 pub const PACKET_LEN_MAX: usize = 64 << 10;
+
+/// Whether descriptors can be passed to a socket: the same number on all architectures but
+/// SPARC and PA-RISC; not in `libc` yet.
+const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -74,8 +80,6 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 /// the kernel has whoever receives it wait for that. Kernels before 6.16 cannot refuse
 /// them (SO_PASSRIGHTS); there each is closed as it comes.
 fn refuse_descriptors(listener: &OwnedFd) {
-    // The same on all architectures but SPARC and PA-RISC; not in `libc` yet.
-    const SO_PASSRIGHTS: libc::c_int = 83;
     let no: libc::c_int = 0;
     // SAFETY: it reads one integer, and there is one.
     unsafe {
@@ -280,25 +284,23 @@ impl Packets {
         &self,
         buffer: &'b mut [u8; PACKET_LEN_MAX],
     ) -> io::Result<Option<Packet<'b>>> {
-        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let (len, cut, mut fds) = self.uninterrupted(|| {
-            let mut slices = [IoSliceMut::new(buffer)];
-            let (fd, space) = (self.fd.as_raw_fd(), Some(&mut space[..]));
-            let message = nix::sys::socket::recvmsg::<()>(fd, &mut slices, space, flags)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let (len, flags, mut fds) = self.uninterrupted(|| {
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [IoSliceMut::new(buffer)];
+            // It owns the descriptors, those of a packet that was cut as well.
+            let message = recvmsg(&self.fd, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)
+                .map_err(|error| nix::Error::from_raw(error.raw_os_error()))?;
             let mut fds = Vec::new();
-            for control in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(raw) = control {
-                    // SAFETY: the kernel has just installed these for us, once.
-                    fds.extend(
-                        raw.into_iter()
-                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                    );
+            for control in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = control {
+                    fds.extend(rights);
                 }
             }
             Ok((message.bytes, message.flags, fds))
         })?;
-        if cut.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) || fds.len() > 1 {
+        // There is room for two, as control messages are padded.
+        if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || fds.len() > 1 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a packet was cut on its way",
@@ -319,3 +321,6 @@ impl AsFd for Packets {
         self.fd.as_fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
