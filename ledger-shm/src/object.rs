@@ -307,33 +307,4 @@ pub fn free_len() -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_parse_back_to_what_they_name() {
-        let instance = Instance::new(1000, "blue_1").expect("a valid name");
-        let epoch = Epoch([7; 16]);
-        for name in [Name::Lock, Name::Control(epoch), Name::Part(epoch, 12)] {
-            assert_eq!(
-                Name::parse(&instance, &name.in_instance(&instance)),
-                Some(name)
-            );
-        }
-    }
-
-    #[test]
-    fn names_of_others_are_not_ours() {
-        let instance = Instance::new(1000, "blue").expect("a valid name");
-        for name in [
-            "ledger-1000-blue2-lock",
-            "ledger-1001-blue-lock",
-            "ledger-1000-blue-0707-control",
-            "ledger-1000-blue-07070707070707070707070707070707-012",
-            "ledger-1000-blue-07070707070707070707070707070707-",
-            "unrelated",
-        ] {
-            assert_eq!(Name::parse(&instance, name), None, "{name}");
-        }
-    }
-}
+mod tests;

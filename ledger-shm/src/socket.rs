@@ -101,7 +101,7 @@ fn refuse_descriptors(listener: &OwnedFd) {
 /// The kernel's; `InvalidInput` if it is not a Unix socket for packets that
 /// listens.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 0 {
+    if number == -1 {
         return Err(nix::Error::EBADF.into());
     }
     // SAFETY: it is not -1, and only borrowed to be copied, which the kernel

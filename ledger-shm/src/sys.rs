@@ -256,20 +256,4 @@ pub(crate) fn own_uid() -> u32 {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_signal_interrupts_is_done_again_and_nothing_else() {
-        let mut outcomes = vec![
-            Ok(3),
-            Err(io::ErrorKind::NotFound.into()),
-            Err(io::ErrorKind::Interrupted.into()),
-            Err(io::ErrorKind::Interrupted.into()),
-        ];
-        let mut next = || uninterrupted(|| outcomes.pop().expect("not asked for more"));
-        let error = next().expect_err("it is told");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert_eq!(next().expect("done"), 3);
-    }
-}
+mod tests;

@@ -94,3 +94,16 @@ impl MapError {
         matches!(self, MapError::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_found_is_no_other_error() {
+        let io = |kind: io::ErrorKind| MapError::Io(kind.into());
+        assert!(io(io::ErrorKind::NotFound).is_not_found());
+        assert!(!io(io::ErrorKind::PermissionDenied).is_not_found());
+        assert!(!MapError::Unfinished.is_not_found());
+    }
+}

@@ -18,3 +18,17 @@ pub fn in_halves<T: Sync, R: Send>(all: &[T], act: impl Fn(&[T]) -> R + Sync) ->
         [here, beside]
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_looked_at_once_and_in_order() {
+        assert_eq!(
+            in_halves(&[1, 2, 3, 4, 5], <[_]>::to_vec),
+            [vec![1, 2], vec![3, 4, 5]]
+        );
+        assert_eq!(in_halves::<u8, _>(&[], <[_]>::len), [0, 0]);
+    }
+}

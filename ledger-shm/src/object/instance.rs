@@ -166,4 +166,22 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn an_instance_is_opened_by_its_owner_and_root() {
+        let uid = sys::own_uid();
+        let own = Instance::own("blue").expect("a valid name");
+        let foreign = Instance::new(uid + 1, "blue").expect("a valid name");
+        assert_eq!([own.uid(), foreign.uid()], [uid, uid + 1]);
+        assert!(own.is_own() && own.may_open_by_name());
+        assert!(!foreign.is_own());
+        assert_eq!(foreign.may_open_by_name(), uid == 0);
+    }
+
+    #[test]
+    fn an_epoch_reads_as_in_names() {
+        let epoch: Epoch = "00112233445566778899aabbccddeeff".parse().expect("hex");
+        assert_eq!(epoch.to_string(), "00112233445566778899aabbccddeeff");
+        assert_eq!(format!("{epoch:?}"), epoch.to_string());
+    }
 }
