@@ -3,12 +3,14 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use ledger_client::{NewEntry, Watcher};
+use ledger_client::{Context, NewEntry, ReadError, Watcher};
 use ledger_shm::bell::SLEEP_MAX;
 use ledger_tests::{Instance, PATIENCE, Peer, eventually};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::archive::append;
+use crate::snapshot::{export, load};
 use crate::started;
 use crate::waiting::dozing;
 
@@ -223,6 +225,49 @@ fn an_appender_of_this_process_wakes_its_own_loop() {
         appender.append(&NewEntry::new("k", b"v")).expect("room");
         assert!(is_readable(&watcher, PATIENCE));
     }
+}
+
+/// A watcher of a context that nobody has open for appending, from behind its end, which its
+/// loop waits at.
+fn at_the_end(context: &Context) -> Watcher {
+    let mut watcher = context.watch(context.latest().expect("readable") + 1);
+    eventually("it is told of nothing", || {
+        assert!(watcher.try_next().expect("readable").is_none());
+        (!is_readable(&watcher, Duration::ZERO)).then_some(())
+    });
+    watcher
+}
+
+#[test]
+fn a_loop_is_told_of_what_a_snapshot_brings() {
+    let instance = started(&["--durability", "archive"]);
+    append(&instance.context("log"), 1..=20);
+    let some = export(&instance, "log", "some", &["--to", "10"]);
+    let all = export(&instance, "log", "all", &[]);
+    load(&instance, &some, &["--as", "copy"]);
+    let copy = instance.connect();
+    let copy = copy.context("copy").open_read_only().expect("loaded");
+    let mut watcher = at_the_end(&copy);
+    load(&instance, &all, &["--as", "copy"]);
+    assert!(is_readable(&watcher, PATIENCE));
+    assert_eq!(read_all(&mut watcher, 11), 21);
+}
+
+#[test]
+fn a_loop_is_told_that_its_context_is_dropped() {
+    let instance = started(&["--durability", "archive"]);
+    append(&instance.context("log"), 1..=10);
+    // Somebody has it mapped without the daemon's knowledge.
+    let listed = instance.connect().contexts().expect("listed");
+    let held = listed.readable[0].open(&instance.connect()).expect("there");
+    let mut watcher = at_the_end(&held);
+    eventually("nobody has it open", || {
+        let dropped = instance.run(&["drop", "log", "--yes"]);
+        dropped.status.success().then_some(())
+    });
+    assert!(is_readable(&watcher, PATIENCE));
+    let told = watcher.try_next();
+    assert!(matches!(told, Err(ReadError::Closed)), "{told:?}");
 }
 
 /// Waits until the thread of a peer that sleeps for its event loop does; whether without an

@@ -34,7 +34,7 @@ fn file(instance: &Instance, name: &str) -> PathBuf {
     instance.runtime_dir().join(name)
 }
 
-fn export(instance: &Instance, context: &str, name: &str, more: &[&str]) -> PathBuf {
+pub(crate) fn export(instance: &Instance, context: &str, name: &str, more: &[&str]) -> PathBuf {
     let path = file(instance, name);
     let mut args = vec!["snapshot", "export", context, "-o", text(&path)];
     args.extend(more);
@@ -46,7 +46,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-fn load(instance: &Instance, path: &Path, more: &[&str]) -> serde_json::Value {
+pub(crate) fn load(instance: &Instance, path: &Path, more: &[&str]) -> serde_json::Value {
     let mut args = vec!["snapshot", "load", text(path), "-o", "jsonl"];
     args.extend(more);
     serde_json::from_str(&instance.printed(&args)).expect("JSON")
