@@ -77,13 +77,41 @@ fn who_listens_waits_for_nobody_and_tells_where() {
         pid: std::process::id(),
     };
     assert_eq!(served.peer().expect("credentials"), us);
-    let groups = nix::unistd::getgroups().expect("groups");
-    let groups: BTreeSet<_> = groups.into_iter().map(Gid::as_raw).collect();
-    let told = served.peer_groups().expect("groups");
-    assert_eq!(BTreeSet::from_iter(told), groups);
 
     let (unnamed, _other) = pair();
     assert_eq!(path(&unnamed).expect("an address"), None);
+}
+
+#[test]
+fn all_groups_of_who_connects_are_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("socket");
+    let listener = listen(&place).expect("a fresh path");
+    let told = || {
+        let _client = Packets::connect(&place, PATIENCE).expect("it listens");
+        let served = accept(&listener).expect("one waits").expect("one waits");
+        BTreeSet::from_iter(served.peer_groups().expect("groups"))
+    };
+    let own = nix::unistd::getgroups().expect("groups");
+    assert_eq!(told(), own.into_iter().map(Gid::as_raw).collect());
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    for count in [0, 1, 3, 1000] {
+        let groups: Vec<u32> = (1..=count).collect();
+        // To the kernel, groups are a thread's.
+        let told = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let (len, first) = (groups.len(), groups.as_ptr());
+                // SAFETY: the kernel reads so many integers, which are there.
+                let outcome = unsafe { libc::syscall(libc::SYS_setgroups, len, first) };
+                assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
+                told()
+            });
+            other.join().expect("no panic")
+        });
+        assert_eq!(told, BTreeSet::from_iter(groups));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use ledger_client::{Appender, NewEntry};
 use super::observed::{Lateness, another, append_at_once, caught_up};
 use super::promises::{HARMLESS, NO_WAITING, TRIED, WATCHED};
 use super::{Effort, Verdicts};
-use crate::attack::abuse::ABUSES;
+use crate::attack::abuse::Abuse;
 use crate::worker::Worker;
 use crate::{Instance, PATIENCE, Programs, eventually, may_be_others, now_ns, skip};
 
@@ -51,15 +51,15 @@ pub fn hostile(programs: Programs, effort: &Effort) -> Verdicts {
     if !may_be_others() {
         return verdicts;
     }
-    let mut abuses = ABUSES.to_vec();
+    let mut abuses = Abuse::ALL.to_vec();
     if !refuses_descriptors() {
         skip("descriptors: from Linux 6.16 on the kernel refuses them for the daemon");
-        abuses.retain(|what| *what != "descriptors");
+        abuses.retain(|what| *what != Abuse::Descriptors);
     }
-    for (what, _, effort) in effort.kinds(&abuses, str::to_owned) {
-        let began = Instant::now();
-        verdicts.tried(what, |verdicts| one(programs, what, &effort, verdicts));
-        eprintln!("hostile: {what}: {:.1} s", began.elapsed().as_secs_f64());
+    for (what, _, effort) in effort.kinds(&abuses, Abuse::name) {
+        let (began, name) = (Instant::now(), what.name());
+        verdicts.tried(&name, |verdicts| one(programs, what, &effort, verdicts));
+        eprintln!("hostile: {name}: {:.1} s", began.elapsed().as_secs_f64());
     }
     verdicts
 }
@@ -76,11 +76,11 @@ fn refuses_descriptors() -> bool {
     (major, minor) >= (6, 16)
 }
 
-fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts) {
+fn one(programs: Programs, abuse: Abuse, effort: &Effort, verdicts: &mut Verdicts) {
     let mut instance = Instance::of(OWNER, programs);
-    let places = match (what, effort.is_all()) {
-        ("crowd", true) => MANY,
-        ("crowd", false) => FEW,
+    let places = match (abuse, effort.is_all()) {
+        (Abuse::Crowd, true) => MANY,
+        (Abuse::Crowd, false) => FEW,
         _ => "",
     };
     let config = instance.configure(&format!("{places}{CONFIGURATION}"));
@@ -94,8 +94,9 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
     eventually("it watches", || sleeper.told_last().expect("numbers"));
     let sockets = socket_count(&instance);
 
+    let what = abuse.name();
     let abusers: Vec<Worker> = (0..ABUSERS)
-        .map(|_| Worker::abuser(READER, &instance, what, CONTEXT))
+        .map(|_| Worker::abuser(READER, &instance, &what, CONTEXT))
         .collect();
     for abuser in &abusers {
         eventually("it has begun", || abuser.told_last().expect("numbers"));
@@ -122,8 +123,8 @@ fn one(programs: Programs, what: &str, effort: &Effort, verdicts: &mut Verdicts)
             break;
         }
     }
-    verdicts.check_met(what, rounds);
-    if what == "crowd" && effort.is_all() {
+    verdicts.check_met(&what, rounds);
+    if abuse == Abuse::Crowd && effort.is_all() {
         let most = verdicts.counted("most_sockets_at_once");
         verdicts.check(TRIED, most >= CROWD, || format!("a crowd of {most}"));
     }
