@@ -8,6 +8,7 @@ mod answers;
 mod appenders;
 mod archive;
 mod checkpoints;
+mod closing;
 mod coming_back;
 mod commands;
 mod compressed;
@@ -30,6 +31,7 @@ mod gaps;
 mod history;
 mod hosting;
 mod json;
+mod loading;
 #[allow(dead_code, reason = "used by the demo")]
 #[path = "../../ledgerd/examples/demo/loan.rs"]
 mod loan;
