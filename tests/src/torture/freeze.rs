@@ -3,11 +3,11 @@
 
 use ledger_client::NewEntry;
 
-use super::appends::{Stage, everywhere};
+use super::appends::{Scene, Stage, everywhere};
 use super::course::Place;
 use super::observed::{
-    Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken, entries,
-    leave_behind,
+    Found, Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken,
+    entries, leave_behind,
 };
 use super::promises::{DENSE, FENCED, KEPT, NO_WAITING, UNCHANGED, WATCHED};
 use super::{Effort, Verdicts};
@@ -50,26 +50,7 @@ fn one(
     let first = context.latest().expect("readable") + 1;
     stage.have_room(&scene.other);
     let others_began_ns = now_ns().expect("a clock");
-    for seq in first..first + AT_ONCE {
-        append_at_once(&mut scene.other, &another(), seq, lateness, verdicts, case);
-    }
-    let mut next = first + AT_ONCE;
-    // Without a daemon there is no room for that.
-    while !stage.is_daemon_dead() && next < first + AT_ONCE + LARGE_ONES {
-        let large = NewEntry::new("other", &LARGE);
-        verdicts.check(NO_WAITING, scene.other.wait_ready(PATIENCE), || {
-            format!("{case}: no memory")
-        });
-        append_at_once(&mut scene.other, &large, next, lateness, verdicts, case);
-        next += 1;
-    }
-    let small = NewEntry::new("other", b"o");
-    for seq in next..first + MEANWHILE {
-        let got = scene.other.append(&small).map(|appended| appended.seq);
-        verdicts.check(DENSE, got == Ok(seq), || {
-            format!("{case}: {got:?}, not {seq}")
-        });
-    }
+    overtake(stage, &mut scene, first, lateness, verdicts, case);
     if let Some(sleeper) = &mut scene.sleeper {
         // Whoever appends first rings, if the victim has not.
         let asleep_for = scene.filled + scene.interfered.len() as u64 + 1;
@@ -102,22 +83,12 @@ fn one(
     });
 
     let answer = scene.victim.thaw();
-    let after = entries(&context);
-    match (&before, &after) {
+    match (before, entries(&context)) {
         (Ok(before), Ok(after)) => {
-            let is_same = after.starts_with(before);
-            verdicts.check(UNCHANGED, is_same, || format!("{case}: {answer}"));
             let by_victim = after.len() as u64 - scene.filled - others;
-            let late = (after.len() - before.len()) as u64;
-            let is_so = stage.is_told(&answer, by_victim, after);
-            verdicts.check(FENCED, is_so, || {
-                format!("{case}: {by_victim} of it, {late} of them after it went on: {answer}")
-            });
-            verdicts.count("appended_before", (by_victim - late).min(1));
-            verdicts.count("appended_after", late.min(1));
-            verdicts.count("refused", u64::from(!answer.starts_with("ok")));
+            check_thawed(stage, &answer, by_victim, [&before, &after], verdicts, case);
         }
-        _ => verdicts.check(KEPT, false, || format!("{case}: {before:?}, {after:?}")),
+        unread => verdicts.check(KEPT, false, || format!("{case}: {unread:?}")),
     }
     let more = scene.victim.peer.must(&format!("fill {AFTERWARDS} 64"));
     let total = context.latest().expect("readable");
@@ -126,4 +97,57 @@ fn one(
     });
     check_whole(&context, &mut watcher, total, verdicts, case);
     is_there
+}
+
+/// Another process appends while the victim stands still: from this seq on, at once as long as
+/// there is room.
+fn overtake(
+    stage: &Stage,
+    scene: &mut Scene,
+    first: u64,
+    lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    for seq in first..first + AT_ONCE {
+        append_at_once(&mut scene.other, &another(), seq, lateness, verdicts, case);
+    }
+    let mut next = first + AT_ONCE;
+    // Without a daemon there is no room for that.
+    while !stage.is_daemon_dead() && next < first + AT_ONCE + LARGE_ONES {
+        let large = NewEntry::new("other", &LARGE);
+        verdicts.check(NO_WAITING, scene.other.wait_ready(PATIENCE), || {
+            format!("{case}: no memory")
+        });
+        append_at_once(&mut scene.other, &large, next, lateness, verdicts, case);
+        next += 1;
+    }
+    let small = NewEntry::new("other", b"o");
+    for seq in next..first + MEANWHILE {
+        let got = scene.other.append(&small).map(|appended| appended.seq);
+        verdicts.check(DENSE, got == Ok(seq), || {
+            format!("{case}: {got:?}, not {seq}")
+        });
+    }
+}
+
+/// What was there before the victim went on is as it was, and behind it there is what it says.
+fn check_thawed(
+    stage: &Stage,
+    answer: &str,
+    by_victim: u64,
+    [before, after]: [&[Found]; 2],
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let is_same = after.starts_with(before);
+    verdicts.check(UNCHANGED, is_same, || format!("{case}: {answer}"));
+    let late = (after.len() - before.len()) as u64;
+    let is_so = stage.is_told(answer, by_victim, after);
+    verdicts.check(FENCED, is_so, || {
+        format!("{case}: {by_victim} of it, {late} of them after it went on: {answer}")
+    });
+    verdicts.count("appended_before", (by_victim - late).min(1));
+    verdicts.count("appended_after", late.min(1));
+    verdicts.count("refused", u64::from(!answer.starts_with("ok")));
 }
