@@ -123,6 +123,7 @@ mod tests {
             connected.leave(&reader);
         }
         assert_eq!(connected.exceeded(&reader, &options), None);
+        assert!(connected.is_full(&reader, &options), "two are left");
         let other = who(10);
         assert!(connected.join(&other, &options));
         assert_eq!(connected.exceeded(&other, &options), None);
@@ -141,6 +142,8 @@ mod tests {
         assert!(!connected.is_full(&who(10), &options));
         connected.leave(&who(9));
         assert!(!connected.is_full(&who(9), &options));
+        connected.leave(&who(9));
+        assert!(connected.foreign.is_empty(), "{connected:?}");
     }
 
     #[test]
