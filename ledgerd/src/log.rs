@@ -449,3 +449,6 @@ pub(crate) fn next_link(instance: &Instance, link: &Link) -> Result<Option<Link>
 pub(crate) fn is_spare(segment: &Segment) -> bool {
     !matches!(segment.base_seq(), WITHDRAWN) && segment.is_spare()
 }
+
+#[cfg(test)]
+mod tests;

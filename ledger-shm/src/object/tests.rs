@@ -38,7 +38,8 @@ mod in_memory {
 
     impl Fresh {
         fn new(name: &str) -> Fresh {
-            let name = format!("{name}_{}", std::process::id());
+            // What a test leaves that is killed, those of `tests/it` remove: they know it by this.
+            let name = format!("t_{}_unit_{name}", std::process::id());
             Fresh(Instance::own(&name).expect("a valid name"))
         }
     }
