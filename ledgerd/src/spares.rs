@@ -201,3 +201,6 @@ fn record_len_max(limits: &Limits) -> usize {
     // A page holds the header, the longest key and the root.
     limits.payload_len_max + limits.metadata_len_max + PAGE_LEN
 }
+
+#[cfg(test)]
+mod tests;
