@@ -99,8 +99,8 @@ pub enum DurableError {
         /// What is on stable storage.
         durable_seq: u64,
     },
-    /// The context was dropped.
-    #[error("the context was dropped; who opens its name again begins a new one")]
+    /// The context was dropped, or has left memory and come back in other memory.
+    #[error("the context was dropped, or has left memory; open it again")]
     Closed,
     /// It could not be waited for.
     #[error("cannot wait for stable storage: {0}")]

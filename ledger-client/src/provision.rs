@@ -151,9 +151,9 @@ impl Provisioner {
 /// Takes a context to the daemon that has come back: a fresh bell.
 fn attach_again(shared: &Shared) -> Result<(), OpenError> {
     // It would come back in other memory: who uses it finds out.
-    if shared.control.state().is_ok_and(State::is_gone) {
+    if is_gone(shared) {
         if let Some(connection) = shared.core.line.connection() {
-            shared.set_attached_to(connection);
+            shared.settle(connection);
         }
         return Ok(());
     }
@@ -170,14 +170,24 @@ fn attach_again(shared: &Shared) -> Result<(), OpenError> {
         ..
     } = shared.core.ask(&request)?;
     match reply {
+        // It left while it was asked for, and has come back in other memory.
+        Reply::Opened { .. } if is_gone(shared) => {
+            shared.release(connection);
+            shared.settle(connection);
+            Ok(())
+        }
         Reply::Opened { client, .. } => shared.attached(fd, client, connection),
         // Appends and reads find out by themselves.
         Reply::Refused(Refusal::UnknownContext | Refusal::Quarantined(_)) => {
-            shared.set_attached_to(connection);
+            shared.settle(connection);
             Ok(())
         }
         reply => Err(OpenError::Daemon(format!("it is not attached: {reply:?}"))),
     }
+}
+
+fn is_gone(shared: &Shared) -> bool {
+    shared.control.state().is_ok_and(State::is_gone)
 }
 
 /// Fetches what appenders of a context have asked for, and lets go of what
@@ -227,6 +237,8 @@ fn fetch(shared: &Shared, record_len: usize) -> Result<Option<Full>, OpenError> 
         record_len: record_len as u64,
     };
     match shared.core.ask(&request)?.reply {
+        // They are of the memory in which it has come back, for who has opened it again.
+        Reply::Spares { .. } if is_gone(shared) => Ok(None),
         Reply::Spares { current, parts } => {
             map_for_appending(shared, current)?;
             for part in parts {

@@ -153,7 +153,10 @@ impl Shared {
         self.attached_to.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_attached_to(&self, connection: u64) {
+    /// Takes note that the daemon does not have this context, or not as it is here: it is
+    /// attached to nothing, and stays so for as long as there is this connection.
+    pub(crate) fn settle(&self, connection: u64) {
+        self.client.store(0, Ordering::Relaxed);
         self.attached_to.store(connection, Ordering::Relaxed);
     }
 
@@ -169,7 +172,7 @@ impl Shared {
         let bell = bell
             .and_then(|fd| Ok(Bell::map(fd)?))
             .inspect_err(|_| self.release(connection))?;
-        self.set_attached_to(connection);
+        self.attached_to.store(connection, Ordering::Relaxed);
         self.client.store(client, Ordering::Relaxed);
         let before = self.bell.swap(Some(Arc::new(bell)));
         self.bell_version.fetch_add(1, Ordering::Release);
@@ -179,7 +182,8 @@ impl Shared {
         Ok(())
     }
 
-    fn release(&self, connection: u64) {
+    /// Has the daemon told that this is not used any more which was opened over a connection.
+    pub(crate) fn release(&self, connection: u64) {
         self.core.release(Released {
             epoch: self.control.epoch(),
             append: self.is_appendable,
@@ -361,9 +365,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let connection = *self.attached_to.get_mut();
-        if connection != 0 && self.core.made_in.is_current() {
-            self.release(connection);
+        // What was let go of before may be open again, as another one's.
+        let is_attached = *self.client.get_mut() != 0;
+        if is_attached && self.core.made_in.is_current() {
+            self.release(self.attached_to());
         }
     }
 }

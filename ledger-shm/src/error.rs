@@ -178,8 +178,8 @@ pub enum Refused {
         /// What its `Serialize` said.
         reason: String,
     },
-    /// The context was dropped.
-    #[error("the context was dropped; who opens its name again begins a new one")]
+    /// The context was dropped, or has left memory and come back in other memory.
+    #[error("the context was dropped, or has left memory; open it again")]
     Closed,
     /// This process is a fork's child and must not use its parent's appender.
     #[error("this process is a fork of the one that made the appender; make a new one")]

@@ -1,6 +1,8 @@
 //! Contexts that leave memory, and come back.
 
 use ledger_shm::object::{self, Name};
+#[cfg(target_arch = "x86_64")]
+use ledger_tests::traced::TracedThread;
 use ledger_tests::{Instance, PATIENCE, eventually};
 
 use crate::archive::{SMALL, append, check_all, check_files_reach, lose_memory};
@@ -128,6 +130,52 @@ fn an_idle_context_gives_up_its_memory_and_comes_back_as_it_was() {
         assert_eq!(entry.lamport(), lamport + round);
         check_all(&instance, latest + 1);
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn who_asks_for_it_just_after_it_has_left_is_told_and_keeps_nobody_from_giving_it_up() {
+    let idle = [&SMALL[..], &["--idle-close-after", "0.05"]].concat();
+    let mut instance = started(&idle);
+    let mut peer = instance.peer();
+    peer.must("open log");
+    // Beyond its first part, the number of which another one has when it comes back.
+    peer.must("fill 2000 100");
+    let context = instance.connect().context("log").open_read_only();
+    let epoch = context.expect("there").epoch();
+    let provision = TracedThread::attach(peer.pid().as_raw() as u32, "ledger-provision");
+    let run_to = |nr: i64| while provision.run_to_call().nr as i64 != nr {};
+    provision.run_to_rest();
+    instance.kill_daemon();
+    // It has looked by then whether its context is gone.
+    run_to(libc::SYS_connect);
+    // Until its memory is full; then it waits for more.
+    peer.tell("marked-wait 5000 100");
+    eventually("it waits", || peer.sleeps_in("peer", libc::SYS_futex));
+    instance.start(&idle);
+    has_given_memory_up(&instance);
+    assert_eq!(provision.call(), 0, "it is connected");
+    run_to(libc::SYS_recvmsg);
+    assert!(provision.call() > 0, "it is greeted");
+    run_to(libc::SYS_recvmsg);
+    assert!(provision.call() > 0, "it is answered");
+    let control = Name::Control(epoch);
+    let names = object::list(&instance.objects()).expect("a memory file system");
+    assert!(names.contains(&control), "it is back: {names:?}");
+    drop(provision);
+    // In other memory than that which it still has.
+    let told = peer.hear();
+    assert!(told.contains("has left memory"), "{told}");
+    has_given_memory_up(&instance);
+    // What it had before is let go of, and what it has now is not.
+    peer.must("open log");
+    let provision = TracedThread::attach(peer.pid().as_raw() as u32, "ledger-provision");
+    provision.run_to_rest();
+    drop(provision);
+    let status = instance.printed(&["status", "-o", "jsonl"]);
+    assert!(status.contains("\"attached\":1"), "{status}");
+    peer.must("append k v");
+    instance.printed(&["verify", "log"]);
 }
 
 #[test]

@@ -158,6 +158,7 @@ impl Peer {
                 let appender = self.appender()?;
                 let entry = NewEntry::new("marked", &payload);
                 let mut entries = std::iter::repeat_n(entry, count);
+                appender.set_wait(PATIENCE);
                 nix::unistd::getppid();
                 let last: Result<u64, Box<dyn Error>> = match command {
                     "marked" => {
