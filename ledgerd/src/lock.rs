@@ -6,8 +6,9 @@
 //! process id of who locked it last, for people to read: nothing follows from it; and
 //! where the archive is, for those who read without the daemon.
 
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -84,11 +85,15 @@ impl Lock {
             // A purge may have removed the name between opening and locking.
             let named = nix::sys::stat::stat(&path);
             if named.is_ok_and(|named| named.st_ino == locked.st_ino) {
-                // Where memory is full it stays unsaid.
-                let pid = std::process::id().to_string();
-                let _ = file.0.set_len(0);
-                let _ = file.0.write_at(pid.as_bytes(), 0);
-                return Ok(Lock { file });
+                let lock = Lock { file };
+                // Who reads files meanwhile finds them where they were, though this daemon
+                // should end before it knows better. Where memory is full it stays unsaid.
+                let mut said = Vec::new();
+                let _ = (&lock.file.0).read_to_end(&mut said);
+                let archive_dir = said.split(|byte| *byte == b'\n').nth(1);
+                let archive_dir = OsStr::from_bytes(archive_dir.unwrap_or_default());
+                let _ = lock.tell_archive(Path::new(archive_dir));
+                return Ok(lock);
             }
         }
     }
@@ -245,6 +250,26 @@ mod tests {
         assert_eq!(holder(), Some(std::process::id()));
         lock.file.0.write_all_at(b"17\n", 0).expect("room");
         assert_eq!(holder(), Some(17), "whoever it was");
+    }
+
+    #[test]
+    fn where_the_files_are_is_said_on_while_the_next_daemon_starts() {
+        let memory = Objects::new();
+        let said = || std::fs::read(Name::Lock.path_in(&memory.instance)).expect("it is there");
+        let pid = std::process::id();
+        let lock = Lock::take(&memory.instance).expect("nobody has it");
+        assert_eq!(said(), format!("{pid}\n\n").as_bytes());
+        lock.tell_archive(Path::new("/some/where")).expect("room");
+        let of = |pid: u32| format!("{pid}\n/some/where\n").into_bytes();
+        assert_eq!(said(), of(pid));
+        // Of one whose process id is longer.
+        let before = of(u32::MAX);
+        lock.file.0.write_all_at(&before, 0).expect("room");
+        drop(lock);
+        let lock = Lock::take(&memory.instance).expect("nobody has it");
+        assert_eq!(said(), of(pid));
+        lock.tell_archive(Path::new("/else")).expect("room");
+        assert_eq!(said(), format!("{pid}\n/else\n").as_bytes());
     }
 
     #[test]
