@@ -1,5 +1,5 @@
 use super::*;
-use crate::objects::{epoch, facts};
+use crate::objects::{Objects, epoch, facts};
 
 const ID: u8 = 1;
 
@@ -88,4 +88,25 @@ fn a_damaged_context_is_refused_with_what_was_wrong_first() {
         log.check_usable(),
         Err(Refusal::Quarantined("a word".into()))
     );
+}
+
+#[test]
+fn what_serves_a_context_is_there_as_long_as_somebody_is_attached() {
+    const FIRST_SEQ: u64 = 7;
+    let memory = Objects::new();
+    let control = memory.context(ID, None, State::Open);
+    let segment_len = memory.part(ID, 1, FIRST_SEQ).geometry().segment_len;
+    let mut log = Log::new(&control, &memory.options);
+    log.chain.push_back(Part {
+        number: 1,
+        segment_len,
+    });
+    assert_eq!(log.latest(&memory.instance), None, "nobody has it open");
+    log.awake(&memory.instance).expect("memory");
+    assert_eq!(log.latest(&memory.instance), Some(FIRST_SEQ - 1));
+    let asleep = (segment_len + CONTROL_LEN) as u64;
+    assert_eq!(log.committed_len(), asleep + BELL_LEN as u64);
+    log.asleep();
+    assert!(log.live.is_none());
+    assert_eq!(log.committed_len(), asleep);
 }
