@@ -8,7 +8,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,12 +17,15 @@ use ledger_client::place;
 use ledger_shm::control::State;
 use ledger_shm::fork::Generation;
 use ledger_shm::object::{self, Instance, Name};
-use ledger_shm::{Control, Tail};
+use ledger_shm::{Control, Tail, uninterrupted};
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
 use crate::daemon::StartError;
 use crate::log;
+
+/// Bytes of what is said there: the longest path, and more.
+const SAID_LEN_MAX: usize = 8192;
 
 /// A file that is locked until dropped (flock(2)).
 #[derive(Debug)]
@@ -88,9 +91,11 @@ impl Lock {
                 let lock = Lock { file };
                 // Who reads files meanwhile finds them where they were, though this daemon
                 // should end before it knows better. Where memory is full it stays unsaid.
-                let mut said = Vec::new();
-                let _ = (&lock.file.0).read_to_end(&mut said);
-                let archive_dir = said.split(|byte| *byte == b'\n').nth(1);
+                let mut said = [0; SAID_LEN_MAX];
+                let len = uninterrupted(|| lock.file.0.read_at(&mut said, 0)).unwrap_or(0);
+                let mut lines = said[..len].split(|byte| *byte == b'\n').skip(1);
+                // What does not end was not read whole.
+                let archive_dir = lines.next().filter(|_| lines.next().is_some());
                 let archive_dir = OsStr::from_bytes(archive_dir.unwrap_or_default());
                 let _ = lock.tell_archive(Path::new(archive_dir));
                 return Ok(lock);
