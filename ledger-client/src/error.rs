@@ -99,7 +99,8 @@ pub enum DurableError {
         /// What is on stable storage.
         durable_seq: u64,
     },
-    /// The context was dropped, or has left memory and come back in other memory.
+    /// The context was dropped, or has left memory while the daemon did not know that it
+    /// was open.
     #[error("the context was dropped, or has left memory; open it again")]
     Closed,
     /// It could not be waited for.

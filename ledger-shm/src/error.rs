@@ -178,7 +178,8 @@ pub enum Refused {
         /// What its `Serialize` said.
         reason: String,
     },
-    /// The context was dropped, or has left memory and come back in other memory.
+    /// The context was dropped, or has left memory while the daemon did not know that it
+    /// was open.
     #[error("the context was dropped, or has left memory; open it again")]
     Closed,
     /// This process is a fork's child and must not use its parent's appender.
