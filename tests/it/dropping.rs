@@ -5,6 +5,7 @@ use std::process::Stdio;
 use ledger_client::{OpenError, ReadError};
 use ledger_tests::process::Process;
 use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
+use nix::sys::signal::Signal;
 
 use crate::archive::{SMALL, append, check_all, has_left_memory, home};
 use crate::{PROGRAMS, started};
@@ -71,6 +72,26 @@ fn what_had_left_memory_is_closed_when_its_context_is_dropped() {
     });
     let read = held.get(1);
     assert!(matches!(read, Err(ReadError::Closed)), "{read:?}");
+}
+
+#[test]
+fn who_appends_where_the_daemon_does_not_know_of_it_is_refused_after_a_drop() {
+    let mut instance = started(&["--durability", "archive"]);
+    let mut appender = instance.peer();
+    appender.must("open log");
+    appender.must("append k v");
+    appender.signal(Signal::SIGSTOP);
+    appender.wait_for_state(&['T']);
+    // The next daemon does not hear of it.
+    instance.kill_daemon();
+    instance.start(&["--durability", "archive"]);
+    instance.printed(&["drop", "log", "--yes"]);
+    appender.signal(Signal::SIGCONT);
+    let appended = appender.ask("try k late");
+    assert!(
+        appended.starts_with("error") && appended.contains("dropped"),
+        "{appended}"
+    );
 }
 
 #[test]
