@@ -140,3 +140,34 @@ impl Loads {
         self.ready.try_recv().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::KernelFileSystem;
+
+    fn order(number: u8) -> Order {
+        Order {
+            name: number.to_string(),
+            is_only_new: true,
+            epoch: Epoch([number; 16]),
+            has_foreign_writers: false,
+            created_at_ns: 0,
+        }
+    }
+
+    #[test]
+    fn so_many_are_loaded_at_once_and_no_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::new(Arc::new(KernelFileSystem));
+        let wake = Arc::new(EventFd::new().expect("descriptors"));
+        let loads = Loads::new(dir.path().into(), disk, wake);
+        let most: Vec<_> = (1..=LOADS_MAX as u8)
+            .map(|number| loads.begin(order(number)).expect("there is a place"))
+            .collect();
+        let one_more = loads.begin(order(100)).map(drop);
+        let told = "8 snapshots are being loaded already; try again later";
+        assert_eq!(one_more, Err(Refusal::NotLoaded(told.into())));
+        drop(most);
+    }
+}
