@@ -1,13 +1,13 @@
 //! An appender that is stopped before each of its instructions, until others have left it
 //! and its memory far behind; then it goes on.
 
-use ledger_client::NewEntry;
+use ledger_client::{Entry, NewEntry};
 
 use super::appends::{Scene, Stage, everywhere};
 use super::course::Place;
 use super::observed::{
     Found, Lateness, another, append_at_once, caught_up, check_drained, check_whole, check_woken,
-    entries, leave_behind,
+    entries, found, leave_behind,
 };
 use super::promises::{DENSE, FENCED, KEPT, NO_WAITING, UNCHANGED, WATCHED};
 use super::{Effort, Verdicts};
@@ -41,24 +41,31 @@ fn one(
     let context = scene.context().clone();
     let mut watcher = context.watch(1);
     scene.begin(stage.instance());
-    let begun_ns = now_ns().expect("a clock");
     let is_there = scene.run_to(stage, place);
     scene.freeze();
     stage.recover();
 
     let objects = stage.instance().objects();
     let first = context.latest().expect("readable") + 1;
+    let asleep_for = scene.filled + scene.interfered.len() as u64 + 1;
+    let is_seen = asleep_for < first;
+    let woken = |scene: &mut Scene, since_ns, verdicts: &mut Verdicts| {
+        if let Some(sleeper) = &mut scene.sleeper {
+            check_woken(sleeper, asleep_for, since_ns, lateness, verdicts, case);
+        }
+    };
+    if is_seen {
+        // Others ring as well: it is seen without them.
+        let unseen_at_ns = scene.unseen_at_ns;
+        woken(&mut scene, unseen_at_ns, verdicts);
+    }
     stage.have_room(&scene.other);
     let others_began_ns = now_ns().expect("a clock");
-    overtake(stage, &mut scene, first, lateness, verdicts, case);
+    let mapped = overtake(stage, &mut scene, first, lateness, verdicts, case);
+    if !is_seen {
+        woken(&mut scene, others_began_ns, verdicts);
+    }
     if let Some(sleeper) = &mut scene.sleeper {
-        // Whoever appends first rings, if the victim has not.
-        let asleep_for = scene.filled + scene.interfered.len() as u64 + 1;
-        let since_ns = match first == asleep_for {
-            true => others_began_ns,
-            false => begun_ns,
-        };
-        check_woken(sleeper, asleep_for, since_ns, lateness, verdicts, case);
         check_drained(sleeper, first + MEANWHILE - 1, verdicts, case);
     }
     if stage.is_daemon_dead() {
@@ -83,6 +90,10 @@ fn one(
     });
 
     let answer = scene.victim.thaw();
+    let is_same = |(entry, before): &(_, Found)| found(entry).as_ref() == Ok(before);
+    verdicts.check(UNCHANGED, mapped.iter().all(is_same), || {
+        format!("{case}: in memory: {answer}")
+    });
     match (before, entries(&context)) {
         (Ok(before), Ok(after)) => {
             let by_victim = after.len() as u64 - scene.filled - others;
@@ -100,7 +111,7 @@ fn one(
 }
 
 /// Another process appends while the victim stands still: from this seq on, at once as long as
-/// there is room.
+/// there is room. What is there after the first few, in the memory that they were found in.
 fn overtake(
     stage: &Stage,
     scene: &mut Scene,
@@ -108,10 +119,17 @@ fn overtake(
     lateness: Option<&Lateness>,
     verdicts: &mut Verdicts,
     case: &str,
-) {
+) -> Vec<(Entry<'static>, Found)> {
     for seq in first..first + AT_ONCE {
         append_at_once(&mut scene.other, &another(), seq, lateness, verdicts, case);
     }
+    let context = scene.context().clone();
+    let held = |seq| {
+        let entry = context.get(seq).expect("readable").expect("it is there");
+        let found = found(&entry).expect("it is whole");
+        (entry, found)
+    };
+    let mapped = (1..first + AT_ONCE).map(held).collect();
     let mut next = first + AT_ONCE;
     // Without a daemon there is no room for that.
     while !stage.is_daemon_dead() && next < first + AT_ONCE + LARGE_ONES {
@@ -129,6 +147,7 @@ fn overtake(
             format!("{case}: {got:?}, not {seq}")
         });
     }
+    mapped
 }
 
 /// What was there before the victim went on is as it was, and behind it there is what it says.

@@ -34,8 +34,10 @@ fn one(
     });
     let filled = entries(scene.context());
     scene.begin(stage.instance());
-    let begun_ns = now_ns().expect("a clock");
     let is_there = scene.run_to(stage, place);
+    let context = scene.context().clone();
+    let seen = context.latest();
+    let unseen_at_ns = scene.unseen_at_ns;
     let Survivors {
         mut other,
         mut reader,
@@ -43,10 +45,8 @@ fn one(
         before,
         interfered,
     } = scene.kill();
-    let killed_ns = now_ns().expect("a clock");
     stage.recover();
 
-    let context = other.context().clone();
     let latest = match context.latest() {
         Ok(latest) => latest,
         Err(error) => {
@@ -55,7 +55,11 @@ fn one(
         }
     };
     let by_victim = latest.checked_sub(before);
-    // Before it could be acknowledged it was there, and cannot have gone.
+    // What was there cannot have gone, and what was not does not come any more.
+    let is_same = seen.as_ref().is_ok_and(|seen| *seen == latest);
+    verdicts.check(WHOLE, is_same, || {
+        format!("{case}: {latest} entries, {seen:?} before it was killed")
+    });
     let is_appended = is_there && stage.has_appended(place);
     let least = if is_appended { stage.wanted() } else { 0 };
     let is_whole = by_victim.is_some_and(|count| (least..=stage.wanted()).contains(&count));
@@ -64,8 +68,14 @@ fn one(
     });
     verdicts.count("surely_appended", is_appended.into());
     verdicts.count("found_appended", by_victim.unwrap_or(0).min(1));
+    // Others ring as well: what the victim has appended is seen without them.
+    let mut slept = sleeper.as_mut().map(|sleeper| (sleeper, before + 1));
+    if let Some((sleeper, seq)) = slept.take_if(|(_, seq)| *seq <= latest) {
+        check_woken(sleeper, seq, unseen_at_ns, lateness, verdicts, case);
+    }
     let total = latest + AFTERWARDS;
     stage.have_room(&other);
+    let others_began_ns = now_ns().expect("a clock");
     for seq in latest + 1..=total {
         append_at_once(&mut other, &another(), seq, lateness, verdicts, case);
     }
@@ -87,14 +97,10 @@ fn one(
         format!("{case}: {lens:?} bytes were appended after {filled:?}: {there:?}")
     });
 
+    if let Some((sleeper, seq)) = slept {
+        check_woken(sleeper, seq, others_began_ns, lateness, verdicts, case);
+    }
     if let Some(sleeper) = &mut sleeper {
-        // It was appended after this.
-        let since_ns = if by_victim == Some(0) {
-            killed_ns
-        } else {
-            begun_ns
-        };
-        check_woken(sleeper, before + 1, since_ns, lateness, verdicts, case);
         check_drained(sleeper, total, verdicts, case);
     }
     check_drained(&mut reader, total, verdicts, case);

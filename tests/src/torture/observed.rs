@@ -41,7 +41,7 @@ pub(super) fn entries(context: &Context) -> Result<Vec<Found>, String> {
 }
 
 /// An entry that is whole.
-fn found(entry: &Entry) -> Result<Found, String> {
+pub(super) fn found(entry: &Entry) -> Result<Found, String> {
     let seq = entry.seq();
     entry.verify().map_err(|error| format!("{seq}: {error}"))?;
     let letter = match entry.key() {

@@ -10,7 +10,7 @@ use crate::torture::frontier::Frontier;
 use crate::torture::observed::Found;
 use crate::torture::victim::Victim;
 use crate::traced::{Traced, TracedThread};
-use crate::{Instance, PATIENCE, Peer, Programs, eventually};
+use crate::{Instance, PATIENCE, Peer, Programs, eventually, now_ns};
 
 /// An instance on which one path is taken again and again, each time in a context of its
 /// own.
@@ -45,6 +45,8 @@ pub struct Scene {
     /// A watcher in a process of its own that sleeps for the next entry, on the paths
     /// that have one.
     pub sleeper: Option<Peer>,
+    /// When nothing that it appends was there yet: the latest such time that is known.
+    pub unseen_at_ns: u64,
     frontier: Option<Frontier>,
     path: Path,
 }
@@ -74,6 +76,8 @@ struct Turns {
     interfered_at: Option<usize>,
     /// The log had changed.
     changed_at: Option<usize>,
+    /// The first entry that it appends was there.
+    seen_at: Option<usize>,
     /// All that it appends was there.
     appended_at: Option<usize>,
     /// It had made its first system call.
@@ -269,6 +273,7 @@ impl Stage {
             interfered: Vec::new(),
             reader,
             sleeper,
+            unseen_at_ns: 0,
             frontier: Some(frontier),
             path,
         }
@@ -302,11 +307,16 @@ impl Stage {
         let frontier = scene.frontier.take().expect("until somebody looks");
         let taken = frontier.data_taken();
         let context = scene.context().clone();
-        let all = scene.filled + self.wanted() + u64::from(interfere_at.is_some());
+        let before = scene.filled + u64::from(interfere_at.is_some());
+        let all = before + self.wanted();
         let mut turns = Turns::default();
         let look = |traced: &Traced, number| {
-            if turns.appended_at.is_none() && context.latest().is_ok_and(|latest| latest == all) {
-                turns.appended_at = Some(number);
+            if turns.appended_at.is_none() {
+                let latest = context.latest().unwrap_or(0);
+                if latest > before {
+                    turns.seen_at.get_or_insert(number);
+                }
+                turns.appended_at = (latest == all).then_some(number);
             }
             if turns.changed_at.is_none() && frontier.has_moved() {
                 turns.changed_at = Some(number);
@@ -388,6 +398,7 @@ impl Scene {
 
     /// Has the victim begin, and stops it before the first instruction of the path.
     pub fn begin(&mut self, instance: &Instance) {
+        self.unseen_at_ns = now_ns().expect("a clock");
         self.victim.begin(&self.path.command());
         if self.path == Path::SuccessorAwaited {
             self.victim.traced().run_to_wait();
@@ -399,14 +410,21 @@ impl Scene {
     /// another way this time.
     pub fn run_to(&mut self, stage: &Stage, place: Place) -> bool {
         let (mut from, mut is_there) = (0, true);
+        let mut run = |to| {
+            // Where it takes another way it stays where that is noticed.
+            is_there = is_there && stage.course.run(self.victim.traced(), from..=to);
+            from = to;
+        };
         if let Some(interfered_at) = stage.turns.interfered_at {
-            is_there = stage.course.run(self.victim.traced(), 0..=interfered_at);
+            run(interfered_at);
             self.interfered.push(interfere(self.path, &mut self.other));
-            from = interfered_at;
         }
-        is_there &= stage
-            .course
-            .run(self.victim.traced(), from..=place.instruction);
+        let seen_at = stage.turns.seen_at;
+        if let Some(seen_at) = seen_at.filter(|at| *at <= place.instruction) {
+            run(seen_at - 1);
+            self.unseen_at_ns = now_ns().expect("a clock");
+        }
+        run(place.instruction);
         self.victim.traced().step(place.copied);
         is_there
     }
