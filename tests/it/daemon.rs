@@ -228,6 +228,16 @@ fn a_stopped_daemon_delays_no_append_and_no_read() {
         );
     }
     assert_eq!(context.latest().expect("readable"), 100);
+    let entry = context.get(50).expect("readable").expect("it is there");
+    assert_eq!(entry.payload(), b"during");
+    let mut range = context.range(1);
+    let mut seqs = 0;
+    while let Some(entry) = range.next_entry().expect("readable") {
+        seqs += entry.seq();
+    }
+    assert_eq!(seqs, 5050);
+    let mut watcher = context.watch(100);
+    assert_eq!(watcher.next().expect("readable").seq(), 100);
     // The shortest wait for a daemon is 2 s.
     assert!(started.elapsed() < Duration::from_secs(1));
     instance.resume_daemon();

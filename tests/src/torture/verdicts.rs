@@ -212,9 +212,9 @@ impl Verdicts {
         let not_met = std::mem::take(&mut self.not_met);
         self.count("not_met", not_met.len() as u64);
         self.check(TRIED, tried > 0, || format!("{of}: no time for any"));
-        // Of few cases a busy machine makes more of a part miss.
+        // Of few cases a busy machine has more go wrong by chance.
         let count = not_met.len() as u64;
-        let are_few = count * 20 <= tried || count * count <= tried;
+        let are_few = count < tried.max(1) && (count <= 3 || count * 20 <= tried);
         self.check(TRIED, are_few, || {
             let some = &not_met[..not_met.len().min(BROKEN_SHOWN_MAX)];
             format!(
