@@ -344,6 +344,33 @@ fn nobody_loses_entries_for_a_wish_that_cannot_be_met() {
     assert_eq!(first_available(), before);
 }
 
+/// A budget for the first part and one for a large entry, and for nothing beside them.
+const FEW_PARTS: [&str; 8] = [
+    "--first-segment",
+    "1M",
+    "--spare-min",
+    "1M",
+    "--spare-max",
+    "1M",
+    "--memory-budget",
+    "3M",
+];
+/// Takes a part of its own.
+static LARGE: [u8; 3 << 19] = [7; 3 << 19];
+
+#[test]
+fn a_spare_is_given_though_there_is_no_room_for_another_and_none_beyond_the_budget() {
+    let instance = started(&[&IN_MEMORY[..], &FEW_PARTS].concat());
+    let mut appender = instance.context("log").appender().expect("an appender");
+    let large = NewEntry::new("large", &LARGE);
+    assert_eq!(appender.append(&large).expect("room for one").seq, 1);
+    let refused = appender.append(&large);
+    let no_room = AppendError::Refused(Refused::Full(Full::Budget));
+    assert_eq!(refused.expect_err("no room for two"), no_room);
+    let status = instance.connect().status().expect("a daemon");
+    assert!(status.committed <= status.budget, "{status:?}");
+}
+
 #[test]
 fn a_budget_that_was_lowered_makes_room_all_the_same() {
     // Also where it has to be written first.
