@@ -90,23 +90,45 @@ fn a_damaged_context_is_refused_with_what_was_wrong_first() {
     );
 }
 
-#[test]
-fn what_serves_a_context_is_there_as_long_as_somebody_is_attached() {
-    const FIRST_SEQ: u64 = 7;
-    let memory = Objects::new();
+/// A context that starts with this seq, and its memory.
+fn of_memory(memory: &Objects, first_seq: u64) -> Log {
     let control = memory.context(ID, None, State::Open);
-    let segment_len = memory.part(ID, 1, FIRST_SEQ).geometry().segment_len;
+    let segment_len = memory.part(ID, 1, first_seq).geometry().segment_len;
     let mut log = Log::new(&control, &memory.options);
     log.chain.push_back(Part {
         number: 1,
         segment_len,
     });
+    log
+}
+
+#[test]
+fn what_serves_a_context_is_there_as_long_as_somebody_is_attached() {
+    const FIRST_SEQ: u64 = 7;
+    let memory = Objects::new();
+    let mut log = of_memory(&memory, FIRST_SEQ);
     assert_eq!(log.latest(&memory.instance), None, "nobody has it open");
     log.awake(&memory.instance).expect("memory");
     assert_eq!(log.latest(&memory.instance), Some(FIRST_SEQ - 1));
-    let asleep = (segment_len + CONTROL_LEN) as u64;
-    assert_eq!(log.committed_len(), asleep + BELL_LEN as u64);
+    let asleep = log.committed_len() - BELL_LEN as u64;
     log.asleep();
     assert!(log.live.is_none());
     assert_eq!(log.committed_len(), asleep);
+}
+
+#[test]
+fn what_goes_wrong_in_a_visit_is_known_until_one_goes_well() {
+    let memory = Objects::new();
+    let mut log = of_memory(&memory, 1);
+    for wrong in ["no room", "no room", "no memory"] {
+        let outcome = std::io::Error::other(wrong);
+        log.visit(&memory.instance, |_, _| Err(outcome.into()));
+        assert_eq!(log.trouble.as_deref(), Some(wrong));
+        assert_eq!(log.state, State::Open);
+    }
+    log.visit(&memory.instance, |_, _| Ok(()));
+    assert_eq!(log.trouble, None);
+    let damage = Corrupt::new("a word", 1, 0);
+    log.visit(&memory.instance, |_, _| Err(damage.into()));
+    assert_eq!(log.state, State::Quarantined);
 }
