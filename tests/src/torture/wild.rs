@@ -11,7 +11,7 @@ use ledger_shm::Entry;
 use ledger_shm::file::{FileName, Scan, verify};
 use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
 
-use super::observed::{another, append_at_once, entries};
+use super::observed::{another, append_at_once, entries, found};
 use super::promises::{CONTAINED, KEPT, NO_PANIC, VALID};
 use super::{Effort, Verdicts};
 use crate::attack::scribble::TARGETS;
@@ -290,7 +290,8 @@ fn check_file(kind: FileName, bytes: &[u8]) -> Result<(), String> {
         let header = bytes[at..].first_chunk().ok_or("half a header")?;
         let len = RECORD_HEADER_LEN + RecordHeader::decode(header).body_len as usize;
         let entry = Entry::from_bytes(&bytes[at..][..len]).map_err(|why| why.to_string())?;
-        if whose(&entry).is_none() && entry.key() != "other" {
+        let is_of_another = entry.key() == "other" && found(&entry).is_ok();
+        if whose(&entry).is_none() && !is_of_another {
             return Err(format!("{}: nobody has appended it", entry.seq()));
         }
         at += len.next_multiple_of(RECORD_ALIGN);
