@@ -198,7 +198,7 @@ pub(super) fn one(
     let outcome = scene.run(|call| course.order(call));
     let (ended, said) = (&outcome.ended, &outcome.said);
     let is_done = matches!(ended, Some(WaitStatus::Exited(_, 0)));
-    let has_ended = is_done || matches!(ended, Some(WaitStatus::Exited(..)));
+    let has_ended = matches!(ended, Some(WaitStatus::Exited(..)));
     verdicts.check(RESUMES, has_ended && !said.contains("panicked"), || {
         format!("{case}: {ended:?}: {said}")
     });
