@@ -107,13 +107,23 @@ impl Traced {
 
     /// Runs until it is about to wait for another thread of its process, not longer than a
     /// while: for a lock it would wait for ever.
+    ///
+    /// # Panics
+    ///
+    /// If it comes to its next marker without.
     pub fn run_to_wait(&self) {
         const WAIT: libc::c_int = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
         let is_wait = |call: &Call| {
             let [_, operation, _, timeout, ..] = call.args;
             call.nr == libc::SYS_futex as u64 && operation == WAIT as u64 && timeout != 0
         };
-        while !is_wait(&self.run_to_call()) {}
+        loop {
+            let call = self.run_to_call();
+            assert_ne!(call.nr, MARK, "it waits for nobody");
+            if is_wait(&call) {
+                return;
+            }
+        }
     }
 
     /// Runs to the next marker, or past it, and says whether a sleep on a futex came to its end on the

@@ -243,8 +243,16 @@ impl Stage {
             }
             Path::SuccessorMissing | Path::SuccessorAwaited => {
                 instance.pause_daemon();
-                let answer = victim.ask(&format!("marked 100 {ALMOST_ALL}"));
-                assert!(answer.contains("no room"), "{answer}");
+                let refused = |victim: &mut Peer| {
+                    let answer = victim.ask(&format!("marked 100 {ALMOST_ALL}"));
+                    assert!(answer.contains("no room"), "{answer}");
+                };
+                refused(&mut victim);
+                eventually("it waits for an answer", || {
+                    victim.sleeps_in("ledger-provision", libc::SYS_recvmsg)
+                });
+                // What it was given before it asked.
+                refused(&mut victim);
             }
         }
         let filled = context.latest().expect("readable");
