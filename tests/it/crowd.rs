@@ -1,12 +1,15 @@
 //! Many clients at once.
 
+use std::process::Stdio;
+
 use ledger_client::wire::Reply;
 use ledger_shm::socket::Packets;
+use ledger_tests::process::Process;
 use ledger_tests::spoken::{ask, greet, open};
-use ledger_tests::{PATIENCE, eventually};
+use ledger_tests::{Instance, PATIENCE, eventually, may_be_others};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::started;
+use crate::{PROGRAMS, started};
 
 const CLIENTS: u64 = 1000;
 
@@ -30,4 +33,24 @@ fn a_thousand_clients_are_served_at_once() {
     assert!(clients() > CLIENTS);
     drop(connections);
     eventually("all to be forgotten", || (clients() == 1).then_some(()));
+}
+
+#[test]
+fn of_another_uid_who_is_one_too_many_is_told_only_that() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::new(PROGRAMS);
+    let rights = "[[rights]]\ncontexts = [\"*\"]\nusers = [1009]\nright = \"read\"\n";
+    let config = instance.configure(&format!("clients_max = 1\n{rights}"));
+    instance.start(&["--config", config.to_str().expect("text")]);
+    let first = instance.connect();
+    first.status().expect("an answer");
+    let mut status = instance.ledgerd_as(1009, &["status"]);
+    let output = Process::start(status.stderr(Stdio::piped())).output();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("1 already, as many as `clients_max"),
+        "{said}"
+    );
 }
