@@ -433,7 +433,9 @@ impl Scene {
             self.unseen_at_ns = now_ns().expect("a clock");
         }
         run(place.instruction);
-        self.victim.traced().step(place.copied);
+        if is_there {
+            self.victim.traced().step(place.copied);
+        }
         is_there
     }
 

@@ -250,7 +250,9 @@ impl Scene {
         is_there &= stage
             .course
             .run(self.victim.traced(), from..=place.instruction);
-        self.victim.traced().step(place.copied);
+        if is_there {
+            self.victim.traced().step(place.copied);
+        }
         is_there
     }
 
