@@ -14,7 +14,7 @@ use super::promises::{ATTACHED, DENSE, KEPT, LOADED, RESUMES, TRIED, WATCHED};
 use super::service::{ARGS, Told, lived};
 use crate::call::Call;
 use crate::supervised::Order;
-use crate::{Instance, PATIENCE};
+use crate::{Instance, PATIENCE, eventually};
 
 /// How long a daemon lacks something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,12 +129,16 @@ fn has_ended_well(told: &Told, until: Until, has_served: bool) -> bool {
     }
 }
 
-/// Has the attached appender go on. If the kernel had no memory for its connection, its
-/// context may have been given up as one that nobody uses, and it is told to open it again.
+/// Has the attached appender go on, once it is connected again. If the kernel had no memory
+/// for its connection, its context may have been given up as one that nobody uses, and it is
+/// told to open it again.
 fn go_on(told: &mut Told, verdicts: &mut Verdicts) {
     let Some(appender) = &mut told.appender else {
         return;
     };
+    eventually("it is connected again", || {
+        appender.context().ledger().is_connected().then_some(())
+    });
     appender.set_wait(PATIENCE);
     match appender.append(&another()) {
         Ok(appended) => drop(told.appended.insert("log", appended.seq)),
