@@ -50,7 +50,7 @@ fn of_another_uid_who_is_one_too_many_is_told_only_that() {
     let output = Process::start(status.stderr(Stdio::piped())).output();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && said.contains("1 already, as many as `clients_max"),
+        !output.status.success() && said.contains("1 already, as many as `clients_max`"),
         "{said}"
     );
 }

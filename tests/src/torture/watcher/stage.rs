@@ -247,9 +247,8 @@ impl Scene {
             (self.sleeper, self.latest) = (Some(sleeper), seq);
             from = slept_at + 1;
         }
-        is_there &= stage
-            .course
-            .run(self.victim.traced(), from..=place.instruction);
+        let (traced, course) = (self.victim.traced(), &stage.course);
+        is_there = is_there && course.run(traced, from..=place.instruction);
         if is_there {
             self.victim.traced().step(place.copied);
         }
