@@ -3,19 +3,25 @@
 
 use std::fs::Permissions;
 use std::mem::offset_of;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ledger_client::NewEntry;
+use ledger_client::wire::{Reply, Request};
 use ledger_shm::format::ControlHeader;
 use ledger_shm::object::{Epoch, Name, list};
 use ledger_shm::slot::Slot;
 use ledger_tests::damage::Bytes;
+use ledger_tests::held_disk::HeldDisk;
 use ledger_tests::process::state;
+use ledger_tests::spoken::{greeted, open, reply};
 use ledger_tests::{Instance, PATIENCE, eventually};
+use ledgerd::Daemon;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{IN_MEMORY, started};
+use crate::{IN_MEMORY, PROGRAMS, archive, started};
 
 #[test]
 fn purge_frees_a_stopped_instance_and_refuses_a_running_one() {
@@ -124,6 +130,49 @@ fn an_idle_context_gives_up_its_spares_and_comes_back_when_appended_to() {
             "v".repeat(seq)
         );
     }
+}
+
+#[test]
+fn who_asks_for_a_context_that_leaves_memory_is_answered_once_it_has() {
+    let instance = Instance::new(PROGRAMS);
+    let disk = Arc::new(HeldDisk::default());
+    let mut options = instance.options();
+    options.file_system = Arc::clone(&disk) as _;
+    options.idle_close_after = Duration::from_millis(10);
+    let daemon = Daemon::start(options).expect("it starts");
+    let drops = Request::Drop { name: "log".into() };
+    for (request, seqs) in [(open("log", false), 1..=3), (drops, 4..=6)] {
+        let context = instance.context("log");
+        archive::append(&context, seqs.clone());
+        let durable = context.wait_durable(*seqs.end(), PATIENCE);
+        durable.expect("it is written");
+        let held = disk.hold();
+        drop(context);
+        eventually("it is closed, to leave", || {
+            instance
+                .printed(&["ls", "-o", "jsonl"])
+                .contains("\"idle\"")
+                .then_some(())
+        });
+        let connection = greeted(&instance.socket()).expect("the daemon answers");
+        connection.send(&request.encode(), None).expect("room");
+        // Whatever comes later is answered later.
+        instance.connect().status().expect("an answer");
+        let mut answer = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+        let answered = poll(&mut answer, PollTimeout::ZERO).expect("a poll");
+        assert_eq!(answered, 0, "{request:?} is answered at once");
+        drop(held);
+        match reply(&connection).expect("an answer") {
+            (Reply::Opened { created: false, .. } | Reply::Dropped, _) => {}
+            (other, _) => panic!("{request:?}: {other:?}"),
+        }
+        drop(connection);
+        if *seqs.start() == 1 {
+            archive::check_all(&instance, 3);
+        }
+    }
+    assert_eq!(instance.printed(&["ls", "-o", "raw"]), "");
+    daemon.stop().expect("it ends");
 }
 
 #[test]

@@ -36,6 +36,41 @@ fn a_thousand_clients_are_served_at_once() {
 }
 
 #[test]
+fn of_another_uid_who_does_not_read_has_its_place_until_it_does() {
+    const PLACES: usize = 3;
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::new(PROGRAMS);
+    let rights = "[[rights]]\ncontexts = [\"*\"]\nusers = [1009]\nright = \"read\"\n";
+    let config = instance.configure(&format!("clients_max_per_uid = {PLACES}\n{rights}"));
+    instance.start(&["--config", config.to_str().expect("text")]);
+    let descriptors = || {
+        let dir = format!("/proc/{}/fd", instance.daemon_pid());
+        std::fs::read_dir(dir).expect("the daemon lives").count()
+    };
+    let mut reader = instance.peer_as(1009);
+    reader.must(&format!("neglect {PLACES}"));
+    let held = descriptors();
+    let status = || {
+        let mut status = instance.ledgerd_as(1009, &["status"]);
+        Process::start(status.stderr(Stdio::piped()).stdout(Stdio::piped())).output()
+    };
+    let said = status();
+    let why = format!("{PLACES} already, as many as `clients_max_per_uid`");
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains(&why), "{said}");
+    reader.must("heed");
+    // Though nobody comes.
+    eventually("all are let go of", || {
+        (descriptors() <= held - PLACES).then_some(())
+    });
+    for _ in 0..PLACES {
+        assert!(status().status.success());
+    }
+}
+
+#[test]
 fn of_another_uid_who_is_one_too_many_is_told_only_that() {
     if !may_be_others() {
         return;

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_client::{AppendError, Appender, Full, NewEntry, ReadError, Sizes};
 use ledger_shm::Refused;
 use ledger_shm::format::{PAGE_LEN, SEGMENT_LEN_MAX};
 use ledger_shm::object::{MEMORY_DIR, list};
+use ledger_tests::held_disk::HeldDisk;
 use ledger_tests::process::Process;
 use ledger_tests::small_memory::with_small_memory;
 use ledger_tests::{Instance, PATIENCE, eventually, parts_in_memory};
+use ledgerd::Daemon;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -465,6 +468,38 @@ fn who_opens_a_context_gets_memory_that_has_to_be_written_first() {
         other.open_or_create().expect("memory that is written");
     }
     assert_eq!(context.first_available().expect("readable"), 1);
+}
+
+#[test]
+fn who_waits_for_memory_that_nobody_can_write_is_refused_in_the_end() {
+    let instance = Instance::new(PROGRAMS);
+    let disk = Arc::new(HeldDisk::default());
+    let mut options = instance.options();
+    options.file_system = Arc::clone(&disk) as _;
+    options.memory_budget = Some(16 << 20);
+    options.sizes.spare_len_min = Some(64 << 10);
+    let daemon = Daemon::start(options).expect("it starts");
+    let context = instance.context("busy");
+    let mut appender = context.appender().expect("an appender");
+    let held = disk.hold();
+    let (_, why) = fill(&mut appender, 1000);
+    assert_eq!(why, Full::Budget);
+    drop(appender);
+    let ledger = instance.connect();
+    let large = Sizes {
+        first_len: Some(4 << 20),
+        ..Sizes::default()
+    };
+    let open = || ledger.context("other").sizes(large).open_or_create();
+    let error = open().expect_err("there is no memory");
+    let said = error.to_string();
+    assert!(
+        said.contains("the instance's memory budget is spent"),
+        "{said}"
+    );
+    drop(held);
+    open().expect("memory that is written");
+    daemon.stop().expect("it ends");
 }
 
 #[test]

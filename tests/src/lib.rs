@@ -7,6 +7,7 @@ pub mod attack;
 pub mod call;
 pub mod damage;
 mod example;
+pub mod held_disk;
 mod mapped;
 pub mod memory_group;
 pub mod oracle;

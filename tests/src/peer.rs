@@ -24,6 +24,8 @@
 //! | `doze CTX` | sleeps until a context's bell rings; says `waiting` first |
 //! | `invade CTX` | opens a context for reading, as an [`Attacker`] |
 //! | `attack WHAT` | tries something that it may not; answers what came of it |
+//! | `neglect N` | has N connections let go, because they ask and read no answer |
+//! | `heed` | reads what they were answered |
 //! | `reach PATH` | tries to come by a file by its name; answers what the kernel says, see [`reach`] |
 //! | `digest` | latest seq and a checksum over all records |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
@@ -38,17 +40,20 @@ use std::error::Error;
 use std::future::Future;
 use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
+use ledger_client::wire::Request;
 use ledger_client::{AppendError, Appender, Context, Ledger, NewEntry, Watcher, admin, place};
 use ledger_shm::object;
+use ledger_shm::socket::{PACKET_LEN_MAX, Packets};
 use ledger_tests::attack::abuse::abuse;
 use ledger_tests::attack::scribble::scribble;
 use ledger_tests::attack::{Attacker, reach};
 use ledger_tests::sleeper::Sleeper;
+use ledger_tests::spoken::greeted;
 use ledger_tests::{PATIENCE, now_ns, owner, small_memory, worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -64,6 +69,7 @@ struct Peer {
     /// Kept: a connection that ends has the daemon ring.
     sleeper: Option<Sleeper>,
     attacker: Option<Attacker>,
+    neglected: Vec<Packets>,
 }
 
 /// As what a program ends with whose main thread panics.
@@ -75,6 +81,20 @@ fn place() -> Result<(object::Instance, PathBuf), Box<dyn Error>> {
     let runtime_dir = place::runtime_dir(instance.uid());
     let socket = place::socket_path(&runtime_dir, &instance);
     Ok((instance, socket))
+}
+
+/// A connection that the daemon has let go, and that has an answer to read.
+fn neglected(socket: &Path) -> Result<Packets, Box<dyn Error>> {
+    let connection = greeted(socket)?;
+    for _ in 0..2 {
+        connection.send(&Request::Status.encode(), None)?;
+    }
+    let mut end = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+    let timeout = PollTimeout::try_from(PATIENCE)?;
+    match poll(&mut end, timeout)? {
+        0 => Err("it is not let go".into()),
+        _ => Ok(connection),
+    }
 }
 
 fn say(line: &str) -> std::io::Result<()> {
@@ -285,6 +305,20 @@ impl Peer {
             "attack" => {
                 let attacker = self.attacker.as_mut().ok_or("nothing is invaded")?;
                 attacker.attack(word()?)
+            }
+            "neglect" => {
+                let (_, socket) = place()?;
+                for _ in 0..word()?.parse()? {
+                    self.neglected.push(neglected(&socket)?);
+                }
+                Ok(String::new())
+            }
+            "heed" => {
+                let mut buffer = [0; PACKET_LEN_MAX];
+                for connection in &self.neglected {
+                    while connection.receive(&mut buffer)?.is_some() {}
+                }
+                Ok(String::new())
             }
             other => Err(format!("unknown command {other:?}").into()),
         }

@@ -45,6 +45,15 @@ pub fn ask(
     request: &Request,
 ) -> Result<(Reply, Option<OwnedFd>), Box<dyn Error>> {
     connection.send(&request.encode(), None)?;
+    reply(connection)
+}
+
+/// The same, of what was asked before.
+///
+/// # Errors
+///
+/// The kernel's, or that it does not answer.
+pub fn reply(connection: &Packets) -> Result<(Reply, Option<OwnedFd>), Box<dyn Error>> {
     let mut buffer = [0; PACKET_LEN_MAX];
     let packet = connection.receive(&mut buffer)?.ok_or("no answer")?;
     let reply = Reply::decode(packet.bytes).ok_or("no reply")?;
