@@ -106,6 +106,19 @@ fn clients_go_on_while_the_daemon_is_dead_and_after_it_is_back() {
 }
 
 #[test]
+fn who_follows_others_into_memory_that_they_were_given_needs_no_daemon() {
+    let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
+    let (mut before, mut busy) = (instance.peer(), instance.peer());
+    before.must("open log");
+    before.must("fill 10 10");
+    busy.must("open log");
+    busy.must("fill 1000 1000");
+    instance.kill_daemon();
+    assert_eq!(before.must("append k v"), "1011");
+    assert_eq!(busy.must("append k v"), "1012");
+}
+
+#[test]
 fn who_had_a_context_open_that_is_gone_asks_for_it_once() {
     let mut instance = started(&IN_MEMORY);
     let mut peer = instance.peer();
