@@ -123,9 +123,16 @@ impl Provisioner {
     /// left to try again.
     fn stay_attached(&mut self, contexts: &[Arc<Shared>]) -> (bool, bool) {
         let mut is_settled = true;
-        if contexts.is_empty() {
-            // Said by `is_connected`, and there for who opens one.
-            let _ = self.core.line.connect(None);
+        // Also where nothing is to be attached: said by `is_connected`, and there for who
+        // opens a context.
+        if self.core.line.connection().is_none()
+            && let Err(error) = self.core.line.connect(None)
+        {
+            let why_not = OpenError::from(error).as_full();
+            for shared in contexts {
+                shared.arrived(Some(why_not));
+            }
+            return (false, false);
         }
         for shared in contexts {
             if self.core.line.connection() == Some(shared.attached_to()) {

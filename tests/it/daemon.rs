@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use ledger_client::wire::RECONNECT_PAUSE_MAX;
 use ledger_client::{ConnectError, NewEntry};
+use ledger_shm::control::State;
 use ledger_tests::process::{Lines, Process};
 #[cfg(target_arch = "x86_64")]
 use ledger_tests::traced::TracedThread;
-use ledger_tests::{Instance, Peer, eventually, sleeps};
+use ledger_tests::{Instance, PATIENCE, Peer, eventually, sleeps};
 use nix::sys::signal::Signal;
 
 use crate::archive::lose_memory;
@@ -132,6 +133,22 @@ fn who_had_a_context_open_that_is_gone_asks_for_it_once() {
         };
         // The daemon's end, too; and no end of its own.
         (descriptors == "0x2" && timeout.ends_with("ffffffff")).then_some(())
+    });
+}
+
+#[test]
+fn who_has_only_contexts_open_that_are_gone_is_connected_all_the_same() {
+    let mut instance = started(&[]);
+    let context = instance.context("log");
+    let appender = context.appender().expect("an appender");
+    // Who wants memory would ask for it.
+    assert!(appender.wait_ready(PATIENCE));
+    instance.kill_daemon();
+    instance.printed(&["purge"]);
+    assert!(matches!(context.state(), Ok(State::Dropped)));
+    instance.start(&[]);
+    eventually("it is connected", || {
+        context.ledger().is_connected().then_some(())
     });
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ledger_client::{AppendError, OpenError};
 use ledger_shm::Refused;
+use ledger_shm::control::State;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -63,7 +64,7 @@ pub(super) fn outlast(
             has_served = instance.builder().connect().is_ok();
         }
         if has_served {
-            go_on(told, verdicts);
+            go_on(instance, told, verdicts);
             check_kept(instance, told, verdicts, case);
         }
     });
@@ -90,7 +91,7 @@ pub(super) fn outlast(
     });
     instance.start(&ARGS);
     if !has_served {
-        go_on(&mut told, verdicts);
+        go_on(instance, &mut told, verdicts);
     }
     check_kept(instance, &mut told, verdicts, case);
     let status = instance.stop_daemon();
@@ -129,15 +130,20 @@ fn has_ended_well(told: &Told, until: Until, has_served: bool) -> bool {
     }
 }
 
-/// Has the attached appender go on, once it is connected again. If the kernel had no memory
-/// for its connection, its context may have been given up as one that nobody uses, and it is
-/// told to open it again.
-fn go_on(told: &mut Told, verdicts: &mut Verdicts) {
+/// Has the attached appender go on, once the daemon knows of it again. If the kernel had no
+/// memory for its connection, its context may have been given up as one that nobody uses, and
+/// it is told to open it again.
+fn go_on(instance: &Instance, told: &mut Told, verdicts: &mut Verdicts) {
     let Some(appender) = &mut told.appender else {
         return;
     };
-    eventually("it is connected again", || {
-        appender.context().ledger().is_connected().then_some(())
+    let context = appender.context();
+    eventually("it is connected, with its context open or given up", || {
+        let is_open = matches!(context.state(), Ok(State::Open));
+        // Nobody else has one open.
+        let status = instance.connect().status().ok()?;
+        let is_known = context.ledger().is_connected() && (status.attached > 0 || !is_open);
+        is_known.then_some(())
     });
     appender.set_wait(PATIENCE);
     match appender.append(&another()) {
