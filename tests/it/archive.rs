@@ -308,6 +308,26 @@ fn a_reader_of_another_uid_gets_files_from_the_daemon() {
 }
 
 #[test]
+fn a_reader_of_another_uid_needs_no_daemon_for_what_is_in_memory() {
+    if !may_be_others() {
+        return;
+    }
+    let mut instance = Instance::new(PROGRAMS);
+    let rights = "[[rights]]\ncontexts = [\"*\"]\nusers = [1008]\nright = \"read\"\n";
+    let config = instance.configure(rights);
+    instance.start(&["--config", config.to_str().expect("text")]);
+    append(&instance.context("log"), 1..=10);
+    let mut reader = instance.peer_as(1008);
+    reader.must("read log");
+    // Memory it is given by the daemon.
+    let digest = reader.must("digest");
+    assert!(digest.starts_with("10 "), "{digest}");
+    instance.kill_daemon();
+    assert_eq!(reader.must("oldest"), "1");
+    assert_eq!(reader.must("digest"), digest);
+}
+
+#[test]
 fn two_daemons_keep_no_archive_in_one_place() {
     let instance = started(&["--durability", "archive"]);
     let other = Instance::new(PROGRAMS);

@@ -45,6 +45,25 @@ fn a_context_comes_back_when_all_memory_is_lost() {
     check_files_reach(&instance, &context, 20_000);
 }
 
+#[test]
+fn a_context_that_is_let_go_of_after_a_restart_leaves_memory() {
+    let idle = ["--durability", "archive", "--idle-close-after", "0.01"];
+    let mut instance = started(&idle);
+    let context = instance.context("log");
+    instance.kill_daemon();
+    instance.start(&idle);
+    let ledger = context.ledger().clone();
+    eventually("it is open again", || {
+        let status = ledger.status().ok()?;
+        (status.attached == 1).then_some(())
+    });
+    append(&context, 1..=3);
+    drop(context);
+    // Who had it open is there yet, and has to say that it is let go of.
+    has_given_memory_up(&instance);
+    assert!(ledger.is_connected());
+}
+
 /// Waits until nothing of the instance's contexts is in memory.
 fn has_given_memory_up(instance: &Instance) {
     let is_given_up = || {

@@ -506,7 +506,14 @@ fn who_waits_for_memory_that_nobody_can_write_is_refused_in_the_end() {
 fn an_append_faults_in_no_page_that_the_background_thread_has_seen() {
     const PAGES: i64 = 2048;
     let instance = started(&["--spare-min", "1M", "--spare-max", "1M"]);
-    let context = instance.context("log");
+    // The first part too is more than an opening waits for.
+    let large = Sizes {
+        first_len: Some(1 << 20),
+        ..Sizes::default()
+    };
+    let ledger = instance.connect();
+    let context = ledger.context("log").sizes(large);
+    let context = context.open_or_create().expect("a context");
     let mut appender = context.appender().expect("an appender");
     let faults = || {
         let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");

@@ -28,6 +28,7 @@
 //! | `heed` | reads what they were answered |
 //! | `reach PATH` | tries to come by a file by its name; answers what the kernel says, see [`reach`] |
 //! | `digest` | latest seq and a checksum over all records |
+//! | `oldest` | the first seq that there is |
 //! | `fork` | forks; the child tries the parent's appender, drops everything and ends |
 //! | `end` | ends |
 //!
@@ -203,6 +204,7 @@ impl Peer {
                 nix::unistd::getppid();
                 Ok(entry?.ok_or("no such entry")?.seq().to_string())
             }
+            "oldest" => Ok(self.context()?.first_available()?.to_string()),
             "fork" => self.fork(),
             "watch" => {
                 self.watcher = Some(self.context()?.watch(word()?.parse()?));

@@ -155,6 +155,27 @@ fn a_typed_payload_is_as_large_as_its_limit_allows_wherever_it_begins() {
     }
 }
 
+#[test]
+fn typed_payloads_of_two_appenders_lie_each_in_its_own_record() {
+    let shelf = Shelf::of(1, 256 << 10);
+    let mut tails = [shelf.tail(1), shelf.tail(1)];
+    for n in 0..300_usize {
+        let value = char::from(b'a' + (n % 26) as u8).to_string().repeat(n);
+        // Often the payload alone fits into what is left of a block.
+        let metadata = [("longer", "than what is left behind a payload".repeat(4))];
+        let metadata = metadata
+            .each_ref()
+            .map(|(key, value)| (*key, value.as_str()));
+        let entry = NewEntry::typed("k", &value).metadata(&metadata);
+        let found = tails[n % 2].try_append(&entry, &Limits::default(), &shelf, &mut Held);
+        let seq = found.expect("room").seq;
+        let read = shelf.link(1).get(seq).expect("sound").expect("there");
+        read.verify().expect("checksums that hold");
+        let value_read = read.typed::<String>().expect("what was appended");
+        assert_eq!(*value_read, *value);
+    }
+}
+
 fn appended(seq: u64) -> Appended {
     Appended {
         seq,
