@@ -124,7 +124,7 @@ fn who_comes_to_a_seal_waits_for_nobody() {
     let mut stage = Stage::set(PROGRAMS, Path::DataFull, &IN_MEMORY);
     let place = Place {
         instruction: stage.changed_at().expect("it seals"),
-        copied: 0,
+        repeated: 0,
     };
     let large = NewEntry::new("k", &[0; 3000]);
     let mut slept = Vec::new();

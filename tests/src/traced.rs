@@ -264,18 +264,15 @@ impl Traced {
         }
     }
 
-    /// If its next instruction is one that repeats itself, runs all of it: as many
-    /// steps as it copies bytes otherwise.
-    pub fn step_over_repeated(&self) -> bool {
-        let at = self.at();
+    /// If its next instruction is one that repeats itself, runs all of it, and says how
+    /// many steps that is otherwise: in its counter.
+    pub fn step_over_repeated(&self) -> Option<u64> {
+        let registers = ptrace::getregs(self.pid).expect("stopped");
+        let at = registers.rip;
         let code = ptrace::read(self.pid, at as ptrace::AddressType).expect("code");
-        match repeated_len(code.to_le_bytes()) {
-            Some(len) => {
-                self.run_to(at + len, 1);
-                true
-            }
-            None => false,
-        }
+        let len = repeated_len(code.to_le_bytes())?;
+        self.run_to(at + len, 1);
+        Some(registers.rcx)
     }
 
     /// Runs until it has come to this instruction so many times; false if it came to the

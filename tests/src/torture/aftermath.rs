@@ -39,6 +39,8 @@ pub(super) struct Lack<B, E, K> {
     pub(super) end: E,
     /// Whether the kernel has killed it for that.
     pub(super) may_be_killed: K,
+    /// Whether who is attached may lose its connection for that.
+    pub(super) may_cost_connection: bool,
 }
 
 /// Has a daemon that lacks something do everything, then has it lack nothing any more, and
@@ -51,7 +53,12 @@ pub(super) fn outlast(
     verdicts: &mut Verdicts,
     case: &str,
 ) -> Told {
-    let Lack { until, end, .. } = lack;
+    let Lack {
+        until,
+        end,
+        may_cost_connection,
+        ..
+    } = lack;
     let (mut daemon, mut has_served) = (None, false);
     let begin = |pid| {
         daemon = Some(pid);
@@ -64,7 +71,7 @@ pub(super) fn outlast(
             has_served = instance.builder().connect().is_ok();
         }
         if has_served {
-            go_on(instance, told, verdicts);
+            go_on(instance, told, may_cost_connection, verdicts, case);
             check_kept(instance, told, verdicts, case);
         }
     });
@@ -91,7 +98,8 @@ pub(super) fn outlast(
     });
     instance.start(&ARGS);
     if !has_served {
-        go_on(instance, &mut told, verdicts);
+        // Its daemon has ended, and may have been away for long.
+        go_on(instance, &mut told, true, verdicts, case);
     }
     check_kept(instance, &mut told, verdicts, case);
     let status = instance.stop_daemon();
@@ -133,7 +141,13 @@ fn has_ended_well(told: &Told, until: Until, has_served: bool) -> bool {
 /// Has the attached appender go on, once the daemon knows of it again. If the kernel had no
 /// memory for its connection, its context may have been given up as one that nobody uses, and
 /// it is told to open it again.
-fn go_on(instance: &Instance, told: &mut Told, verdicts: &mut Verdicts) {
+fn go_on(
+    instance: &Instance,
+    told: &mut Told,
+    may_be_given_up: bool,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
     let Some(appender) = &mut told.appender else {
         return;
     };
@@ -151,6 +165,9 @@ fn go_on(instance: &Instance, told: &mut Told, verdicts: &mut Verdicts) {
         Err(AppendError::Refused(Refused::Closed)) => {
             (told.appender, told.watcher) = (None, None);
             verdicts.count("told_to_open_again", 1);
+            verdicts.check(ATTACHED, may_be_given_up, || {
+                format!("{case}: it is to open its context again")
+            });
         }
         Err(error) => panic!("{error}"),
     }

@@ -11,16 +11,16 @@ use crate::traced::Traced;
 const OCCURRENCES_ALL: usize = 4;
 /// How many of those.
 const IN_LOOPS: usize = 64;
-/// Bytes that a repeated instruction may have copied already when it is stopped.
-const COPIED_MAX: usize = 4000;
+/// How often a repeated instruction has been run already when it is stopped, at most.
+const REPEATED_MAX: usize = 4000;
 
 /// What a process does.
 #[derive(Debug, Default)]
 pub struct Course {
     /// Where each of its instructions lies, in the order in which they are run.
     instructions: Vec<u64>,
-    /// Those that repeat themselves.
-    repeated: Vec<usize>,
+    /// Those that repeat themselves, and how often.
+    repeated: HashMap<usize, usize>,
 }
 
 /// A place to stop at.
@@ -28,8 +28,8 @@ pub struct Course {
 pub struct Place {
     /// Before this instruction.
     pub instruction: usize,
-    /// Bytes that it has copied already, if it is one that repeats itself.
-    pub copied: usize,
+    /// How often it has been run already, if it is one that repeats itself.
+    pub repeated: usize,
 }
 
 impl Course {
@@ -44,10 +44,9 @@ impl Course {
             if step(traced, number) {
                 continue;
             }
-            if traced.step_over_repeated() {
-                course.repeated.push(number);
-            } else {
-                traced.step(1);
+            match traced.step_over_repeated() {
+                Some(times) => drop(course.repeated.insert(number, times as usize)),
+                None => traced.step(1),
             }
         }
         course
@@ -74,17 +73,18 @@ impl Course {
         for (instruction, at) in self.instructions.iter().enumerate().skip(first) {
             let count = occurrences.entry(*at).or_default();
             *count += 1;
-            let place = |copied| Place {
+            let place = |repeated| Place {
                 instruction,
-                copied,
+                repeated,
             };
             if *count > OCCURRENCES_ALL {
                 in_loops.push(place(0));
                 continue;
             }
             places.push(place(0));
-            if self.repeated.contains(&instruction) {
-                places.push(place(rng.usize(1..COPIED_MAX)));
+            let times = self.repeated.get(&instruction).copied().unwrap_or(0);
+            if times > 1 {
+                places.push(place(rng.usize(1..times.min(REPEATED_MAX))));
             }
         }
         rng.shuffle(&mut in_loops);

@@ -80,6 +80,10 @@ fn killed(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     verdicts.fact("kinds_of_calls", made.kinds.len());
     let has_recovered = verdicts.counted("killed_recovering") > 0;
     verdicts.check(TRIED, has_recovered, || "none killed that recovered".into());
+    let has_gone_on = verdicts.counted("appended_without_a_daemon") > 0;
+    verdicts.check(TRIED, has_gone_on || !effort.is_all(), || {
+        "nobody appended without a daemon".into()
+    });
     let spared: Vec<u64> = made.kinds.difference(&struck).copied().collect();
     eprintln!(
         "daemon: {} system calls, {} of the next one until it listens: {not_met} of {tried} not met, none killed before a call of {spared:?}",

@@ -1,7 +1,7 @@
 //! Somebody who may read a context, and does to its bell and to the daemon whatever can
 //! be done, while others work.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger_client::{Appender, NewEntry};
 
@@ -13,6 +13,8 @@ use crate::worker::Worker;
 use crate::{Instance, PATIENCE, Programs, eventually, may_be_others, now_ns, skip};
 
 const OWNER: u32 = 61_001;
+/// How soon there is memory, and who comes is served: an append waits so long for room.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 const READER: u32 = 61_002;
 /// May read as well, and means no harm.
 const OTHER_READER: u32 = 61_003;
@@ -114,7 +116,7 @@ fn one(programs: Programs, abuse: Abuse, effort: &Effort, verdicts: &mut Verdict
             verdicts.check(WATCHED, seen == Ok(latest), || {
                 format!("{case}: {seen:?} of {latest}")
             });
-            check_newcomers(&instance, latest, verdicts, &case);
+            check_newcomers(&instance, latest, lateness.as_ref(), verdicts, &case);
             true
         });
         rounds += 1;
@@ -151,10 +153,15 @@ fn check_append(
     case: &str,
 ) {
     let latest = appender.context().latest().expect("readable");
-    verdicts.check(NO_WAITING, appender.wait_ready(PATIENCE), || {
-        format!("{case}: no memory")
-    });
+    let asked_ns = now_ns().expect("a clock");
+    let is_ready = appender.wait_ready(PATIENCE);
     let since_ns = now_ns().expect("a clock");
+    // So long an append waits for it.
+    let is_in_time =
+        lateness.is_none_or(|lateness| lateness.allows_within(SERVED_WITHIN, asked_ns, since_ns));
+    verdicts.check(NO_WAITING, is_ready && is_in_time, || {
+        format!("{case}: memory after {} ns", since_ns - asked_ns)
+    });
     append_at_once(appender, &another(), latest + 1, lateness, verdicts, case);
     let seen = eventually("it is seen", || match sleeper.told_last() {
         Ok(Some((seq, _))) if seq <= latest => None,
@@ -169,18 +176,29 @@ fn check_append(
 }
 
 /// Others who come meanwhile are served: the owner's, and other readers.
-fn check_newcomers(instance: &Instance, latest: u64, verdicts: &mut Verdicts, case: &str) {
-    let began = Instant::now();
+fn check_newcomers(
+    instance: &Instance,
+    latest: u64,
+    lateness: Option<&Lateness>,
+    verdicts: &mut Verdicts,
+    case: &str,
+) {
+    let since_ns = now_ns().expect("a clock");
     let served = instance.builder().connect().map(|ledger| {
         let read = ledger.context(CONTEXT).open();
         let made = ledger.context(case).open_or_create();
         let first = read.map(|context| context.get(1).map(|entry| entry.is_some()));
         (format!("{first:?}"), made.map(|made| made.latest()))
     });
-    let took_us = began.elapsed().as_micros() as u64;
+    let until_ns = now_ns().expect("a clock");
+    let took_us = (until_ns - since_ns) / 1000;
     verdicts.largest("longest_until_served_us", took_us);
     let is_served = matches!(&served, Ok((first, Ok(Ok(0)))) if first == "Ok(Ok(true))");
-    verdicts.check(HARMLESS, is_served, || format!("{case}: {served:?}"));
+    let is_in_time =
+        lateness.is_none_or(|lateness| lateness.allows_within(SERVED_WITHIN, since_ns, until_ns));
+    verdicts.check(HARMLESS, is_served && is_in_time, || {
+        format!("{case}: {served:?} after {took_us} µs")
+    });
 
     let mut reader = instance.peer_as(OTHER_READER);
     let opened = reader.ask(&format!("read {CONTEXT}"));

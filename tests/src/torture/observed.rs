@@ -257,8 +257,13 @@ impl Lateness {
     /// Whether what took from one time to another was soon, but for how late the machine
     /// was then, and just before.
     pub(super) fn allows(&self, since_ns: u64, until_ns: u64) -> bool {
+        self.allows_within(SOON, since_ns, until_ns)
+    }
+
+    /// The same, of what may take so long.
+    pub(super) fn allows_within(&self, most: Duration, since_ns: u64, until_ns: u64) -> bool {
         let took_ns = until_ns.saturating_sub(since_ns);
-        let soon_ns = SOON.as_nanos() as u64;
+        let soon_ns = most.as_nanos() as u64;
         let just_before_ns = since_ns.saturating_sub(JUST_BEFORE.as_nanos() as u64);
         let late_ns = || self.sleeps.late_between(just_before_ns, until_ns);
         took_ns <= soon_ns || took_ns <= soon_ns + late_ns()

@@ -17,7 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use self::diary::Told;
-use self::story::Story;
+use self::story::{History, Story};
 use super::promises::TRIED;
 use super::{Effort, Verdicts};
 use crate::Programs;
@@ -51,7 +51,13 @@ pub fn power(programs: Programs, effort: &Effort) -> Verdicts {
         for at in moments.copied() {
             if effort.has_time() {
                 let name = format!("after {at} of {operations} operations");
-                losses.lose(&story, &story.trace, at, &story.diary.told_at(at), 1, &name);
+                let so_far = Course {
+                    story: &story,
+                    trace: &story.trace,
+                    told: story.diary.told_at(at),
+                    history: &story.entries,
+                };
+                losses.lose(so_far, at, 1, &name);
             }
         }
         left = left.saturating_sub(IMAGES_PER_STORY);
@@ -74,6 +80,16 @@ pub fn power(programs: Programs, effort: &Effort) -> Verdicts {
     verdicts
 }
 
+/// What was done until power is lost.
+struct Course<'a> {
+    story: &'a Story,
+    /// To the disk, since the last loss.
+    trace: &'a Trace,
+    told: Told,
+    /// What there may be of it.
+    history: &'a History,
+}
+
 struct Losses {
     programs: Programs,
     rng: fastrand::Rng,
@@ -85,15 +101,13 @@ struct Losses {
 impl Losses {
     /// Loses power when so many operations have been done, and perhaps once more while a
     /// daemon recovers from that.
-    fn lose(
-        &mut self,
-        story: &Story,
-        trace: &Trace,
-        at: usize,
-        told: &Told,
-        times: usize,
-        case: &str,
-    ) {
+    fn lose(&mut self, so_far: Course<'_>, at: usize, times: usize, case: &str) {
+        let Course {
+            story,
+            trace,
+            told,
+            history,
+        } = so_far;
         let loss = Loss::drawn(&mut self.rng);
         let image = trace.image(at, loss, &mut self.rng);
         let case = format!("{case}, {loss:?}");
@@ -103,17 +117,26 @@ impl Losses {
         self.verdicts.count("images", 1);
         let programs = self.programs;
         let outcome = self.verdicts.tried(&case, |verdicts| {
-            survivor::check(programs, story, &image, told, verdicts, &case)
+            survivor::check(programs, story, &image, &told, history, verdicts, &case)
         });
-        if let Some((trace, diary)) = outcome
+        if let Some(survived) = outcome
             && times < DEEP
-            && !trace.ops.is_empty()
             && self.rng.bool()
         {
-            let (at, all) = (self.rng.usize(0..=trace.ops.len()), trace.ops.len());
-            let told = diary.told_at(at).and(told);
-            let case = format!("{case}, then {at} of {all}");
-            self.lose(story, &trace, at, &told, times + 1, &case);
+            let all = survived.trace.ops.len();
+            let at = self.rng.usize(0..=all);
+            let so_far = Course {
+                story,
+                trace: &survived.trace,
+                told: survived.diary.told_at(at).and(&told),
+                history: &survived.history,
+            };
+            self.lose(
+                so_far,
+                at,
+                times + 1,
+                &format!("{case}, then {at} of {all}"),
+            );
         }
     }
 }

@@ -111,7 +111,7 @@ fn all(programs: Programs, effort: &Effort, verdicts: &mut Verdicts) {
     for ((scarce, least, step, enough), name, effort) in kinds {
         if let (Scarce::Resident, Err(error)) = (scarce, MemoryGroup::new(enough)) {
             // Many systems have their groups otherwise, or give them to nobody.
-            eprintln!("scarce: {name}: left out: no group that has only so much: {error}");
+            skip(&format!("{name}: no group that has only so much: {error}"));
             continue;
         }
         let began = Instant::now();
@@ -186,6 +186,7 @@ fn one(
         begin,
         end,
         may_be_killed,
+        may_cost_connection: true,
     };
     let told = outlast(&mut instance, lack, decide, verdicts, case);
     let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));

@@ -76,6 +76,8 @@ pub fn starve(programs: Programs, effort: &Effort) -> Verdicts {
         );
     }
     if effort.only.is_empty() {
+        let has_served = verdicts.counted("served_on") > 0;
+        verdicts.check(TRIED, has_served, || "no daemon served on".into());
         for (nr, _) in FAULTS {
             let is_made = made.contains(&(*nr as u64));
             verdicts.check(TRIED, is_made, || format!("nobody makes system call {nr}"));
@@ -113,6 +115,7 @@ fn one(programs: Programs, shortage: &Shortage, verdicts: &mut Verdicts, case: &
         begin: |_| {},
         end,
         may_be_killed: || false,
+        may_cost_connection: shortage.may_cost_connection(),
     };
     let told = outlast(&mut instance, lack, decide, verdicts, case);
     let is_error = matches!(told.ended, Some(WaitStatus::Exited(_, 1..)));

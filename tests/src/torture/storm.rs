@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::promises::NO_PANIC;
+use super::promises::{NO_PANIC, TRIED};
 use super::{Effort, Verdicts};
 use crate::process::Process;
 use crate::{Instance, Programs};
@@ -86,6 +86,7 @@ pub fn storm(programs: Programs, effort: &Effort) -> Verdicts {
             dealt += outcome.unwrap_or(0);
             left -= count;
         }
+        verdicts.check(TRIED, dealt > 0, || format!("{name}: no time for any"));
         eprintln!(
             "storm: {name}: {dealt} blows in {:.1} s",
             began.elapsed().as_secs_f64()

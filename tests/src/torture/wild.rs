@@ -11,8 +11,8 @@ use ledger_shm::Entry;
 use ledger_shm::file::{FileName, Scan, verify};
 use ledger_shm::format::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordHeader};
 
-use super::observed::{another, append_at_once, entries, found};
-use super::promises::{CONTAINED, KEPT, NO_PANIC, VALID};
+use super::observed::{Lateness, another, append_at_once, entries, found};
+use super::promises::{CONTAINED, KEPT, NO_PANIC, TRIED, VALID};
 use super::{Effort, Verdicts};
 use crate::attack::scribble::TARGETS;
 use crate::process::Process;
@@ -101,6 +101,8 @@ fn round(
     instance.start(&args);
     let sound = instance.context(SOUND);
     let mut appender = sound.appender().expect("an appender");
+    // A suite has more to do at the same time than a machine can be on time for.
+    let lateness = effort.is_all().then(Lateness::watched);
     let (mut contexts, mut tried) = (0, 0);
     for _ in 0..count {
         // Whoever reads has to come to an end at some time.
@@ -111,7 +113,8 @@ fn round(
             contexts += 1;
             let name = format!("wild{contexts}");
             let meanwhile = |verdicts: &mut Verdicts| {
-                check_sound(&instance, &mut appender, &name, verdicts, &case);
+                let lateness = lateness.as_ref();
+                check_sound(&instance, &mut appender, &name, lateness, verdicts, &case);
             };
             spoil(&instance, target, &name, seed, meanwhile, verdicts, &case);
             true
@@ -134,10 +137,23 @@ fn round(
     });
     look(&instance, &["ls"], None, verdicts, target);
     look(&instance, &["verify", "--all"], None, verdicts, target);
-    check_sound(&instance, &mut appender, "later", verdicts, target);
+    verdicts.meet(target, |verdicts| {
+        check_sound(
+            &instance,
+            &mut appender,
+            "later",
+            lateness.as_ref(),
+            verdicts,
+            target,
+        );
+        true
+    });
     let status = instance.stop_daemon();
     verdicts.check(NO_PANIC, status.success(), || format!("{target}: {status}"));
+    let before = verdicts.counted("files");
     check_files(&instance.state_dir(), verdicts, target);
+    let files = verdicts.counted("files") - before;
+    verdicts.check(TRIED, files > 0, || format!("{target}: no file"));
 }
 
 /// Spoils one context while others work on it, and has commands look at it.
@@ -237,6 +253,7 @@ fn check_sound(
     instance: &Instance,
     appender: &mut Appender,
     name: &str,
+    lateness: Option<&Lateness>,
     verdicts: &mut Verdicts,
     case: &str,
 ) {
@@ -245,7 +262,7 @@ fn check_sound(
     verdicts.check(CONTAINED, appender.wait_ready(PATIENCE), || {
         format!("{case}: no memory")
     });
-    append_at_once(appender, &another(), latest + 1, None, verdicts, case);
+    append_at_once(appender, &another(), latest + 1, lateness, verdicts, case);
     let durable = context.wait_durable(latest + 1, PATIENCE);
     verdicts.check(CONTAINED, durable.is_ok(), || {
         format!("{case}: {durable:?}")

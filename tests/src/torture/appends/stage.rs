@@ -357,11 +357,19 @@ impl Stage {
             Path::NewBlock => assert!(frontier.data_taken() > taken, "it takes a block"),
             // Who is woken before there is anything to see goes to sleep again.
             _ if self.path.is_parked() => assert!(
-                turns.changed_at < turns.called_at,
+                turns.changed_at.is_some() && turns.changed_at < turns.called_at,
                 "it rings before the entry is there"
             ),
             _ => {}
         }
+        // Otherwise nobody would know what has to be there.
+        let is_seen = turns.appended_at.is_some() && turns.seen_at.is_some();
+        assert_ne!(
+            is_seen,
+            self.path == Path::SuccessorMissing,
+            "{:?}",
+            self.path
+        );
         (self.course, self.turns) = (course, turns);
         scene.release();
         self.recover();
@@ -434,7 +442,7 @@ impl Scene {
         }
         run(place.instruction);
         if is_there {
-            self.victim.traced().step(place.copied);
+            self.victim.traced().step(place.repeated);
         }
         is_there
     }

@@ -57,13 +57,20 @@ pub(super) struct Told(pub(super) BTreeMap<&'static str, Said>);
 impl Told {
     /// What was said here, after what was said before.
     pub(super) fn and(mut self, before: &Told) -> Told {
-        for (name, said) in &before.0 {
-            let durable_seq = self.0.get(name).map_or(0, |now| now.durable_seq);
+        for (name, before) in &before.0 {
+            let now = self.0.remove(name).unwrap_or_default();
+            let is_gone_on_with = now.epoch.is_some();
             let said = Said {
-                durable_seq: durable_seq.max(said.durable_seq),
+                durable_seq: now.durable_seq.max(before.durable_seq),
+                appended_seq: match is_gone_on_with {
+                    true => now.appended_seq,
+                    false => before.appended_seq,
+                },
+                epoch: now.epoch.or(before.epoch),
                 // Who has it in memory may have more of it.
                 whole: None,
-                ..said.clone()
+                is_dropping: before.is_dropping && !is_gone_on_with,
+                ..before.clone()
             };
             self.0.insert(name, said);
         }

@@ -13,19 +13,21 @@ use ledger_shm::record::crc32c;
 use ledgerd::{ContextRules, Daemon, Options, Retention};
 
 use super::diary::{Diary, Event};
-use crate::power::{Image, Recorded, Trace};
+use crate::power::{Image, Op, Recorded, Trace};
 use crate::{Instance, PATIENCE, Programs, eventually};
 
 /// Entries that are kept at least of the context of that name.
 pub(super) const KEPT_ENTRIES: u64 = 20;
+
+/// Of each context all entries that it ever had, from the first on.
+pub(super) type History = BTreeMap<&'static str, Vec<u32>>;
 
 /// What was done, and what was said meanwhile.
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) trace: Trace,
     pub(super) diary: Arc<Diary>,
-    /// Of each context all entries that it ever had, from the first on.
-    pub(super) entries: BTreeMap<&'static str, Vec<u32>>,
+    pub(super) entries: History,
     /// Of contexts with this history, how many entries it has, and the root over them.
     pub(super) roots: BTreeMap<&'static str, (u64, Hash)>,
 }
@@ -80,7 +82,7 @@ impl Stage {
         archive_dir(&self.instance)
     }
 
-    fn note(&self, name: &'static str, event: Event) {
+    pub(super) fn note(&self, name: &'static str, event: Event) {
         self.diary.note(self.recorded.count(), name, event);
     }
 }
@@ -116,8 +118,11 @@ impl Story {
         let recorded = Arc::clone(&stage.recorded);
         // What it does at its end belongs to it.
         drop(stage);
+        let trace = recorded.trace();
+        let is_failed = |op: &Op| matches!(op, Op::Unsynced { .. });
+        assert!(trace.ops.iter().any(is_failed), "a disk that fails once");
         Story {
-            trace: recorded.trace(),
+            trace,
             diary,
             entries,
             roots,
@@ -127,7 +132,7 @@ impl Story {
 
 struct Teller {
     stage: Stage,
-    entries: BTreeMap<&'static str, Vec<u32>>,
+    entries: History,
     roots: BTreeMap<&'static str, (u64, Hash)>,
 }
 

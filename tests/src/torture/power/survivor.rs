@@ -7,12 +7,22 @@ use ledger_client::{Context, Ledger, NewEntry, ReadError};
 use ledger_shm::file::{FileName, verify};
 use ledger_shm::record::crc32c;
 
-use super::diary::{Diary, Said, Told};
-use super::story::{KEPT_ENTRIES, Stage, Story, entry};
+use super::diary::{Diary, Event, Said, Told};
+use super::story::{History, KEPT_ENTRIES, Stage, Story, entry};
 use crate::power::{Image, Trace};
 use crate::torture::Verdicts;
 use crate::torture::promises::{DENSE, DURABLE, KEPT, LOADED, TOLD, UNCHANGED, VALID};
 use crate::{Instance, PATIENCE, Programs};
+
+/// What is to be known of a loss of power, for the next one.
+pub(super) struct Survived {
+    /// What was done to the disk since.
+    pub(super) trace: Trace,
+    /// What was said since.
+    pub(super) diary: Arc<Diary>,
+    /// What there is now.
+    pub(super) history: History,
+}
 
 /// Checks what there is of every context, and that it goes on; what was done to the disk
 /// for that, and what was said.
@@ -21,9 +31,10 @@ pub(super) fn check(
     story: &Story,
     image: &Image,
     told: &Told,
+    history: &History,
     verdicts: &mut Verdicts,
     case: &str,
-) -> (Trace, Arc<Diary>) {
+) -> Survived {
     let stage = Stage::on(programs, image);
     let ledger = stage.instance.connect();
     let mut found = Vec::new();
@@ -46,7 +57,7 @@ pub(super) fn check(
             }
         };
         let last_seq = first_seq - 1 + entries.len() as u64;
-        let all = story.entries.get(name).map_or(&[][..], Vec::as_slice);
+        let all = history.get(name).map_or(&[][..], Vec::as_slice);
         let is_same = all
             .get(first_seq as usize - 1..last_seq as usize)
             .is_some_and(|same| same == entries);
@@ -75,22 +86,27 @@ pub(super) fn check(
         }
     }
     check_files(&stage.instance, verdicts, case);
-    let survived = (stage.recorded.trace(), Arc::clone(&stage.diary));
+    let mut history = history.clone();
     for (name, context, last_seq) in found {
         let case = format!("{case}: {name}");
-        let whole = story
-            .roots
-            .get(name)
-            .filter(|(count, _)| *count == last_seq);
+        let entries = history.entry(name).or_default();
+        entries.truncate(last_seq as usize);
+        let is_told = |count| story.entries[name].get(..count) == Some(entries);
+        let whole = story.roots.get(name);
+        let whole = whole.filter(|(count, _)| *count == last_seq && is_told(last_seq as usize));
         if let Some((_, root)) = whole {
             let found = context.root(last_seq);
             verdicts.check(UNCHANGED, found.as_ref().ok() == Some(root), || {
                 format!("{case}: {found:?}")
             });
         }
-        go_on(&context, last_seq + 1, verdicts, &case);
+        entries.extend(go_on(&stage, name, &context, last_seq + 1, verdicts, &case));
     }
-    survived
+    Survived {
+        trace: stage.recorded.trace(),
+        diary: Arc::clone(&stage.diary),
+        history,
+    }
 }
 
 fn opened(
@@ -181,15 +197,30 @@ fn check_last(last_seq: u64, said: &Said, verdicts: &mut Verdicts, case: &str) {
     });
 }
 
-/// What is appended from now on is durable, too.
-fn go_on(context: &Context, seq: u64, verdicts: &mut Verdicts, case: &str) {
+/// What is appended from now on is durable, too; the entry, as it is there.
+fn go_on(
+    stage: &Stage,
+    name: &'static str,
+    context: &Context,
+    seq: u64,
+    verdicts: &mut Verdicts,
+    case: &str,
+) -> Option<u32> {
+    stage.note(name, Event::Opening);
     let mut appender = context.appender().expect("an appender");
     appender.set_wait(PATIENCE);
     let appended = appender.append(&NewEntry::new("k", &entry(seq)));
     let got = appended.map(|appended| appended.seq);
     verdicts.check(DENSE, got == Ok(seq), || format!("{case}: then {got:?}"));
+    got.ok()?;
+    stage.note(name, Event::Appended(seq, context.epoch()));
     let is_durable = context.wait_durable(seq, PATIENCE);
     verdicts.check(DURABLE, is_durable.is_ok(), || {
         format!("{case}: then {is_durable:?}")
     });
+    if is_durable.is_ok() {
+        stage.note(name, Event::Durable(seq));
+    }
+    let entry = context.get(seq).expect("readable").expect("there");
+    Some(crc32c(entry.record_bytes()))
 }

@@ -108,6 +108,14 @@ const LEFT_OUT: &[libc::c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
+/// Calls by which a daemon has connections.
+const OF_CONNECTIONS: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_epoll_ctl,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+];
+
 /// Which call fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shortage {
@@ -151,6 +159,12 @@ impl Shortage {
             }
         }
         all
+    }
+
+    /// Whether a daemon may let go of its clients for it, because it does not hear them or
+    /// cannot answer.
+    pub(super) fn may_cost_connection(&self) -> bool {
+        OF_CONNECTIONS.iter().any(|nr| *nr as u64 == self.nr)
     }
 
     /// Whether somebody may end with this error for it: one that says what was refused, in

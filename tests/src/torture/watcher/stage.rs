@@ -250,7 +250,7 @@ impl Scene {
         let (traced, course) = (self.victim.traced(), &stage.course);
         is_there = is_there && course.run(traced, from..=place.instruction);
         if is_there {
-            self.victim.traced().step(place.copied);
+            self.victim.traced().step(place.repeated);
         }
         is_there
     }
