@@ -1,5 +1,5 @@
-//! A whole file, of which targets exchange some bytes: with checksums that hold again where
-//! asked for, so that what lies behind them is reached.
+//! Whole snapshots, of which targets exchange some bytes: with checksums that hold again
+//! where asked for, so that what lies behind them is reached.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -17,19 +17,38 @@ use ledger_shm::record::crc32c;
 use ledger_shm::{Appended, Entry, NewEntry};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 
-/// Entries of the whole one.
-pub const ENTRIES: u64 = 40;
+/// What the context is called.
+const NAME: &str = "loan-7";
+/// Entries of the longest one.
+pub const ENTRIES: u64 = 60;
+/// Of each whole one, how many entries its files have, and the key of all of them: others
+/// of the same entries, fewer and more of them, and some of other entries.
+const WHOLES: [(&[u64], &str); 4] = [
+    (&[40], "k"),
+    (&[20], "k"),
+    (&[20, 30, 10], "k"),
+    (&[40], "other"),
+];
 
-/// The whole file, and where its records are in it.
+/// A whole one, and where its files are in it.
 struct Whole {
     bytes: Vec<u8>,
+    files: Vec<Place>,
+}
+
+/// Where a file is, and where its records are in it.
+struct Place {
+    file: Range<usize>,
     records: Vec<Range<usize>>,
 }
 
-static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
+static WHOLE: LazyLock<Vec<Whole>> =
+    LazyLock::new(|| WHOLES.map(|(counts, key)| whole(counts, key)).into());
+
+fn whole(counts: &[u64], key: &str) -> Whole {
     let head = Head {
         facts: Facts {
-            name: "loan-7".into(),
+            name: NAME.into(),
             epoch: Epoch([7; 16]),
             limits: Limits::default(),
             sizes: Sizes::default(),
@@ -41,7 +60,7 @@ static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
         begun_at_ns: 18,
         snapshot: None,
     };
-    let records: Vec<Vec<u8>> = (1..=ENTRIES)
+    let records: Vec<Vec<u8>> = (1..=counts.iter().sum())
         .map(|seq| {
             let appended = Appended {
                 seq,
@@ -49,22 +68,36 @@ static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
                 appended_at_ns: seq,
             };
             let payload = vec![seq as u8; seq as usize];
-            let entry = NewEntry::new("k", &payload).metadata(&[("a", "longer than eight")]);
+            let entry = NewEntry::new(key, &payload).metadata(&[("a", "longer than eight")]);
             entry.record(&appended, &Limits::default()).expect("small")
         })
         .collect();
     let mut plan = SectionPlan::new(1);
     records.iter().for_each(|record| plan.add(record.len()));
+    let plan = plan.divided(counts);
     let mut writer = SnapshotWriter::begin(Vec::new(), &head, &plan).expect("memory");
     for record in &records {
         let entry = Entry::from_bytes(record).expect("just made");
         writer.push(&entry).expect("memory");
     }
     let bytes = writer.finish().expect("memory").target;
-    let mut end = stated(
-        &bytes,
-        trailer_at(&bytes) + offset_of!(FileTrailer, index_offset),
-    );
+    let (mut files, mut start, mut first) = (Vec::new(), 0, 0);
+    for count in counts {
+        let records = &records[first..][..*count as usize];
+        let mut alone = SectionPlan::new(first as u64 + 1);
+        records.iter().for_each(|record| alone.add(record.len()));
+        let end = start + alone.total_len(NAME.len()) as usize;
+        files.push(place(&bytes, start..end, records));
+        (start, first) = (end, first + records.len());
+    }
+    assert_eq!(start, bytes.len(), "it ends elsewhere");
+    Whole { bytes, files }
+}
+
+fn place(bytes: &[u8], file: Range<usize>, records: &[Vec<u8>]) -> Place {
+    let bytes = &bytes[file.clone()];
+    let index_at = trailer_at(bytes) + offset_of!(FileTrailer, index_offset);
+    let mut end = stated(bytes, index_at);
     // The last one ends where the index begins.
     let mut places: Vec<Range<usize>> = Vec::new();
     for record in records.iter().rev() {
@@ -78,11 +111,11 @@ static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
         end = start;
     }
     places.reverse();
-    Whole {
-        bytes,
+    Place {
+        file,
         records: places,
     }
-});
+}
 
 fn trailer_at(bytes: &[u8]) -> usize {
     bytes.len().saturating_sub(FILE_TRAILER_LEN)
@@ -95,13 +128,22 @@ fn stated(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Has every checksum hold that lies where it does in the whole one, of whatever it is over.
-fn repair(bytes: &mut [u8]) {
-    for place in &WHOLE.records {
+fn repair(bytes: &mut [u8], files: &[Place]) {
+    for place in files {
+        let end = place.file.end.min(bytes.len());
+        if let Some(file) = bytes.get_mut(place.file.start..end) {
+            repair_file(file, &place.records);
+        }
+    }
+}
+
+fn repair_file(bytes: &mut [u8], records: &[Range<usize>]) {
+    for place in records {
         if let Some(record) = bytes.get_mut(place.clone()) {
             repair_record(record);
         }
     }
-    if let Some(head) = bytes.get_mut(..WHOLE.records[0].start) {
+    if let Some(head) = bytes.get_mut(..records[0].start) {
         let at = offset_of!(FileHeader, header_crc);
         head[at..at + 4].fill(0);
         let crc = crc32c(head);
@@ -142,12 +184,23 @@ pub struct Damage {
     changes: Vec<(u16, u8)>,
     len: u16,
     is_repaired: bool,
+    which: u8,
 }
 
 impl Damage {
-    /// The file with this done to it.
+    fn of(&self) -> &'static Whole {
+        &WHOLE[usize::from(self.which) % WHOLE.len()]
+    }
+
+    /// Whether it is done to a snapshot of one file, which that file is.
+    pub fn is_of_one_file(&self) -> bool {
+        self.of().files.len() == 1
+    }
+
+    /// The snapshot with this done to it.
     pub fn done(&self) -> Vec<u8> {
-        let mut bytes = WHOLE.bytes.clone();
+        let Whole { bytes, files } = self.of();
+        let mut bytes = bytes.clone();
         for (at, value) in &self.changes {
             let at = usize::from(*at) % bytes.len();
             bytes[at] = *value;
@@ -156,7 +209,7 @@ impl Damage {
             bytes.truncate(usize::from(self.len));
         }
         if self.is_repaired {
-            repair(&mut bytes);
+            repair(&mut bytes, files);
         }
         bytes
     }

@@ -40,8 +40,8 @@ impl SectionPlan {
     }
 
     /// The same entries, of which each file has so many.
-    #[cfg(test)]
-    pub(super) fn divided(self, counts: &[u64]) -> SectionPlan {
+    #[cfg(any(test, fuzzing))]
+    pub fn divided(self, counts: &[u64]) -> SectionPlan {
         SectionPlan {
             counts: counts.to_vec(),
             ..self
