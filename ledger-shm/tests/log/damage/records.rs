@@ -1,9 +1,11 @@
 //! Records that nobody writes, and what of them is not looked at.
 
 use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger_shm::format::{RECORD_HEADER_LEN, RecordHeader};
-use ledger_shm::read::{Cursor, Filter, Found};
+use ledger_shm::read::{Cursor, Filter, Found, Link};
 use ledger_shm::slot::{Extent, Slot};
 use ledger_shm::{Corrupt, NewEntry};
 
@@ -69,6 +71,44 @@ fn a_payload_that_has_changed_is_noticed_by_who_verifies_it() {
     assert_eq!(entry.payload(), b"outcome:4200");
     let damage = entry.verify().expect_err("damaged");
     assert_eq!(damage.what, "record body checksum");
+}
+
+#[test]
+fn what_changes_while_it_is_read_is_what_was_verified_or_damaged() {
+    const OFTEN: usize = 10_000;
+    let mut shelf = Shelf::of(1, 8 << 10);
+    let mut tail = shelf.tail(1);
+    let payload = [b'p'; 4000];
+    shelf.append(&mut tail, &payload).expect("room");
+    let segment = Arc::new(shelf.map_distrusted(1).expect("a part"));
+    let base_seq = segment.base_seq();
+    let link = Link { segment, base_seq };
+    let at = shelf.record_at(1).start + RECORD_HEADER_LEN + 2000;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let words = [
+                u64::from_le_bytes(*b"others'!"),
+                u64::from_le_bytes([b'p'; 8]),
+            ];
+            for word in words.iter().cycle() {
+                shelf.write(1, at, *word);
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let (mut whole, mut damaged, mut others) = (0, 0, Vec::new());
+        while (whole < OFTEN || damaged < OFTEN) && others.is_empty() {
+            match link.clone().get(1) {
+                Ok(Ok(entry)) if entry.payload() == payload => whole += 1,
+                Err(corrupt) if corrupt.what == "record body checksum" => damaged += 1,
+                other => others.push(format!("{other:?}")),
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(others.is_empty(), "after {whole} whole ones: {others:?}");
+    });
 }
 
 /// A log of three entries with these keys.
