@@ -123,17 +123,6 @@ impl Provisioner {
     /// left to try again.
     fn stay_attached(&mut self, contexts: &[Arc<Shared>]) -> (bool, bool) {
         let mut is_settled = true;
-        // Also where nothing is to be attached: said by `is_connected`, and there for who
-        // opens a context.
-        if self.core.line.connection().is_none()
-            && let Err(error) = self.core.line.connect(None)
-        {
-            let why_not = OpenError::from(error).as_full();
-            for shared in contexts {
-                shared.arrived(Some(why_not));
-            }
-            return (false, false);
-        }
         for shared in contexts {
             if self.core.line.connection() == Some(shared.attached_to()) {
                 continue;
@@ -147,7 +136,13 @@ impl Provisioner {
                 Err(_) => is_settled = false,
             }
         }
-        let is_connected = self.core.line.connection().is_some();
+        let mut is_connected = self.core.line.connection().is_some();
+        if !is_connected {
+            // Also where nothing is to be attached: said by `is_connected`, and there for who
+            // opens a context. What there is may have to be, by now.
+            is_connected = self.core.line.connect(None).is_ok();
+            is_settled &= contexts.is_empty();
+        }
         if is_connected {
             self.reconnect_in = RECONNECT_PAUSE_MIN;
         }

@@ -85,6 +85,7 @@ fn every_patch_of_the_museum_fits_and_names_a_test() {
             "tests/model/tests",
             "ledgerd/src",
             "ledger-shm/src",
+            "ledger-shm/tests",
         ];
         assert!(folders.iter().any(is_there), "{path}: {test}");
     }
