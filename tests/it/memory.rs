@@ -366,7 +366,10 @@ fn a_spare_is_given_though_there_is_no_room_for_another_and_none_beyond_the_budg
     let instance = started(&[&IN_MEMORY[..], &FEW_PARTS].concat());
     let mut appender = instance.context("log").appender().expect("an appender");
     let large = NewEntry::new("large", &LARGE);
+    // It asks for memory beside what was asked for when the context was opened.
+    appender.set_wait(PATIENCE);
     assert_eq!(appender.append(&large).expect("room for one").seq, 1);
+    appender.set_wait(Duration::from_secs(1));
     let refused = appender.append(&large);
     let no_room = AppendError::Refused(Refused::Full(Full::Budget));
     assert_eq!(refused.expect_err("no room for two"), no_room);
