@@ -138,8 +138,8 @@ impl Provisioner {
         }
         let mut is_connected = self.core.line.connection().is_some();
         if !is_connected {
-            // Also where nothing is to be attached: said by `is_connected`, and there for who
-            // opens a context. What there is may have to be, by now.
+            // Also where nobody has asked the daemon anything: said by `is_connected`, and
+            // there for who opens a context. What is open is attached to it at the next look.
             is_connected = self.core.line.connect(None).is_ok();
             is_settled &= contexts.is_empty();
         }

@@ -135,7 +135,7 @@ pub fn whose(entry: &Entry) -> Option<(u64, u64)> {
 }
 
 /// Whether it is one of those that a test appends itself: all of one letter.
-fn is_of_nobody(entry: &Entry) -> bool {
+fn is_of_a_test(entry: &Entry) -> bool {
     entry.key() == "other" && entry.payload().iter().all(|byte| *byte == b'o')
 }
 
@@ -222,7 +222,7 @@ fn watch(name: &str, from: u64) -> Result<(), Box<dyn Error>> {
         if seq != expected {
             return Err(format!("{seq} came where {expected} was expected").into());
         }
-        if whose(&entry).is_none() && !is_of_nobody(&entry) {
+        if whose(&entry).is_none() && !is_of_a_test(&entry) {
             return Err(format!("{seq} is not what was appended").into());
         }
         out.write_all(format!("{seq} {}\n", now_ns()?).as_bytes())?;
