@@ -21,7 +21,8 @@ fn read(watcher: &mut Watcher, seqs: std::ops::RangeInclusive<u64>) {
     for seq in seqs {
         let entry = watcher.next_timeout(PATIENCE).expect("readable");
         let entry = entry.expect("it comes");
-        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+        assert_eq!(entry.seq(), seq, "another entry is next");
+        assert_eq!(entry.payload(), &payload(seq)[..]);
         entry.verify().expect("as it was appended");
     }
 }

@@ -144,7 +144,7 @@ fn who_comes_to_a_seal_waits_for_nobody() {
         assert_eq!(scene.victim.thaw(), format!("ok {}", appended.seq + 1));
     }
     // A page may be had late, but hardly each time.
-    assert!(slept.contains(&0), "{slept:?}");
+    assert!(slept.contains(&0), "it slept: {slept:?}");
 }
 
 /// The instructions of an append that ends by waking somebody, up to that call.

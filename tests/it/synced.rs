@@ -64,7 +64,7 @@ impl Names {
             .iter()
             .filter(|path| is_finished(path))
             .collect();
-        assert!(early.is_empty(), "{early:?}");
+        assert!(early.is_empty(), "told before it was synced: {early:?}");
     }
 
     fn count(&self, is_of_it: impl Fn(FileName) -> bool) -> usize {

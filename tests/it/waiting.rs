@@ -183,9 +183,13 @@ fn without_any_ring_an_entry_is_seen_within_50_ms() {
     let context = instance.context("log");
     let mut appender = context.appender().expect("an appender");
     for round in 0..5 {
-        let mut watcher = asleep(&instance, round);
+        let mut watcher = instance.peer();
+        watcher.must("read log");
+        watcher.must(&format!("watch {}", round + 1));
         let traced = watcher.traced();
+        watcher.tell("next");
         traced.run_to_sleep();
+        assert_eq!(watcher.hear(), "waiting");
         let sleep_len = traced.sleep_len().expect("not for ever");
         assert!(sleep_len <= Duration::from_millis(50), "{sleep_len:?}");
         traced.sleep();

@@ -147,7 +147,7 @@ mod tests {
             while !daemon.is_finished() {
                 let finished = finished_in(dir.path()).expect("readable");
                 let last = finished.len() as u64;
-                assert_eq!(finished, Vec::from_iter(1..=last));
+                assert_eq!(finished, Vec::from_iter(1..=last), "some were left out");
             }
         });
         let all = finished_in(dir.path()).expect("readable");

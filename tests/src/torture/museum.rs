@@ -1,8 +1,9 @@
 //! Other people's bugs: patches in `tests/museum`, each of which takes one of our defences
-//! away. The test that it names has to fail with it.
+//! away. The test that it names has to fail with it, and to say why.
 //!
-//! A patch begins with `Removes:` and what is gone with it, and `Fails:` and the arguments
-//! of `cargo test` that run one test.
+//! A patch begins with `Removes:` and what is gone with it, `Fails:` and the arguments of
+//! `cargo test` that run one test, and `Says:` and what that then prints, by which it is known
+//! that it fails for that reason, and not for another.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use std::process::{Command, Output, Stdio};
 use super::promises::{GUARDED, TRIED};
 use super::{Effort, Verdicts};
 use crate::Programs;
+
+/// Seconds in which a test is built, perhaps from nothing, and run.
+const ENDS_WITHIN_S: &str = "3600";
 
 /// One bug.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct Exhibit {
     pub removes: String,
     /// The arguments that run the test that fails.
     pub fails: Vec<String>,
+    /// What that test prints then.
+    pub says: String,
 }
 
 /// All of them, by name.
@@ -46,10 +52,12 @@ fn exhibit(path: PathBuf) -> Exhibit {
     };
     let removes = said("Removes: ").to_owned();
     let fails = said("Fails: ").split(' ').map(str::to_owned).collect();
+    let says = said("Says: ").to_owned();
     Exhibit {
+        path,
         removes,
         fails,
-        path,
+        says,
     }
 }
 
@@ -129,8 +137,10 @@ pub fn museum(_: Programs, effort: &Effort) -> Verdicts {
     let target = tree().join("target/museum");
     let copied = target.join("tree");
     let test = |fails: &[String]| {
-        let mut test = Command::new("cargo");
-        test.args(["test", "--locked", "--quiet", "--target-dir"])
+        // One that never ends has not noticed it either.
+        let mut test = Command::new("timeout");
+        test.args([ENDS_WITHIN_S, "cargo", "test", "--locked", "--quiet"])
+            .arg("--target-dir")
             .arg(target.join("build"));
         output(test.args(fails).current_dir(&copied))
     };
@@ -160,7 +170,7 @@ pub fn museum(_: Programs, effort: &Effort) -> Verdicts {
         let output = test(&exhibit.fails);
         let said = String::from_utf8_lossy(&output.stdout);
         // That it does not compile, or has no such test, is said otherwise.
-        let failed = said.contains("test result: FAILED");
+        let failed = said.contains("test result: FAILED") && said.contains(&exhibit.says);
         let errors = String::from_utf8_lossy(&output.stderr);
         eprintln!(
             "museum: {name}: {}: {}",
@@ -168,7 +178,11 @@ pub fn museum(_: Programs, effort: &Effort) -> Verdicts {
             if failed { "noticed" } else { "UNNOTICED" }
         );
         verdicts.check(GUARDED, failed, || {
-            format!("{name}: {} {errors}{said}", output.status)
+            let says = &exhibit.says;
+            format!(
+                "{name}, not with {says:?}: {} {errors}{said}",
+                output.status
+            )
         });
     }
     verdicts.check(TRIED, left == 0, || format!("no time for {left} of them"));
