@@ -1,5 +1,6 @@
 //! Where a log ends, looked at from outside while somebody is stopped in it.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use ledger_client::Context;
@@ -33,7 +34,9 @@ impl Frontier {
     fn found(instance: &Instance, epoch: Epoch) -> Option<Frontier> {
         let control = Control::open(instance, epoch, false).expect("it is there");
         let mut part = control.first_part();
+        let mut seen = BTreeSet::new();
         loop {
+            assert!(seen.insert(part), "part {part} is named by two seals");
             let object = match Object::open(instance, Name::Part(epoch, part), false) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return None,
                 outcome => outcome.expect("a part"),
