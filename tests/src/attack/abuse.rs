@@ -185,16 +185,11 @@ pub fn abuse(
             Ok(visit.is_some_and(|answer| answer.is_ok()))
         }),
     };
-    // A daemon that takes one descriptor has enough to do with it.
-    let well_begun = match abuse {
-        Abuse::Descriptors => 1,
-        _ => WELL_BEGUN,
-    };
     let mut done = 0;
     loop {
         let is_done = once()?;
         done += u64::from(is_done);
-        if is_done && done == well_begun {
+        if is_done && done == WELL_BEGUN {
             println!("{done} 0");
         }
     }
