@@ -68,6 +68,8 @@ pub(crate) struct Log {
     pub(crate) marks: Option<Arc<Marks>>,
     /// Its memory is about to be given up: nobody can open it until that is done.
     pub(crate) is_leaving: bool,
+    /// Its files may say that they have all of it.
+    pub(crate) may_be_complete: bool,
 }
 
 /// Maps a part of a context for the daemon's own use.
@@ -110,6 +112,7 @@ impl Log {
             home,
             marks: home.map(|_| Arc::default()),
             is_leaving: false,
+            may_be_complete: false,
         }
     }
 

@@ -112,6 +112,8 @@ impl Registry {
     pub(crate) fn adopt(&mut self, mut log: Log) {
         // Whoever has it open comes back to this daemon first.
         log.idle_since += COMING_BACK;
+        // An earlier daemon may have had it leave, and not come to its end.
+        log.may_be_complete = log.state == State::Idle;
         let may_be_idle = log.may_close_later() || log.may_leave();
         let has_more = matches!(log.state, State::Open | State::Idle);
         let epoch = log.epoch;
@@ -336,11 +338,23 @@ impl Registry {
         if !self.has_room(Geometry::of_len(lengths.first).segment_len as u64) {
             return Err(Refusal::Budget);
         }
+        self.go_on_in_files(epoch)?;
         let outcome = self.logs.change(epoch, |log| {
             log.reopen(&self.instance)
                 .map_err(|error| failed(log, error))
         });
         outcome.ok_or(Refusal::UnknownContext)?
+    }
+
+    /// Has the files of a context not say any longer that they have all of it.
+    fn go_on_in_files(&mut self, epoch: Epoch) -> Result<(), Refusal> {
+        let log = self.logs.get(epoch).filter(|log| log.may_be_complete);
+        if let Some(home) = log.and_then(|log| log.home).and_then(|of| self.home(of)) {
+            home.go_on(now_ns())
+                .map_err(|error| disk_refusal(&home, error))?;
+        }
+        self.logs.change(epoch, |log| log.may_be_complete = false);
+        Ok(())
     }
 
     fn create(&mut self, name: &str, sizes: Sizes) -> Result<Epoch, Refusal> {

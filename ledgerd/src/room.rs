@@ -180,6 +180,7 @@ impl Registry {
             });
             // One without entries has no files.
             log.is_leaving = has_entries && log.state == State::Idle && log.spares.is_empty();
+            log.may_be_complete |= log.is_leaving;
             log.is_leaving
         });
         if has_entries == Some(true) {

@@ -271,10 +271,13 @@ impl Behind {
             disk.make_home(dir)?;
             let name = FileName::Open(first_seq);
             let file = match disk.create(dir, name) {
-                // A creation that was cut short: nothing in it is valid.
+                // A creation that was cut short, or one that says that entries may be lost:
+                // it is there until this one says so.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    disk.set_aside(dir, name)?;
-                    disk.create(dir, name)?
+                    self.home.reopen(&head)?;
+                    let unfinished = self.home.unfinished(name).map_err(io::Error::other)?;
+                    let unfinished = unfinished.ok_or(io::ErrorKind::NotFound)?;
+                    return resume(&self.home, &self.control, unfinished, self.syncer.clone());
                 }
                 file => file?,
             };

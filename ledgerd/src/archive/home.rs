@@ -292,6 +292,30 @@ impl Home {
         self.disk.replace(&self.dir, name, &head.encode())
     }
 
+    /// As that, of a log that is in memory yet, if its files say that they have all of it.
+    pub(crate) fn go_on(&self, now_ns: u64) -> Result<(), MapError> {
+        let Some(first_seq) = self.finished()?.pop() else {
+            return Ok(());
+        };
+        let file = open_to_read(&self.dir, FileName::Finished(first_seq))?;
+        let trailer = Trailer::read(&file)?;
+        if !trailer.is_complete {
+            return Ok(());
+        }
+        let before = trailer.read_tree(&file)?;
+        if self.files()?.contains(&FileName::Open(before.count() + 1)) {
+            // Whoever made it may not have come to that.
+            return Ok(self.disk.sync_dir(&self.dir)?);
+        }
+        Ok(self.reopen(&Head {
+            facts: Head::read(&file)?.facts,
+            before,
+            base_lamport: trailer.last_lamport,
+            begun_at_ns: now_ns,
+            snapshot: None,
+        })?)
+    }
+
     /// Nothing could be appended after all.
     pub(crate) fn close_again(&self, first_seq: u64) -> io::Result<()> {
         self.disk.remove(&self.dir, FileName::Open(first_seq))?;

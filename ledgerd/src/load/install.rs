@@ -129,6 +129,7 @@ impl Registry {
             });
             log.check_usable()?;
             log.is_leaving = log.state == State::Idle && log.spares.is_empty();
+            log.may_be_complete |= log.is_leaving;
             match log.is_leaving {
                 true => Ok(true),
                 false => Err(Refusal::NotLoaded(
