@@ -14,10 +14,8 @@ use ledger_shm::socket;
 
 use crate::connection::Connection;
 use crate::error::ConnectError;
-use crate::wire::{Reply, Request};
+use crate::wire::{Reply, Request, SILENCE};
 
-/// How long a daemon that did not answer is not asked again.
-const SILENCE: Duration = Duration::from_secs(1);
 /// Longer than it takes a daemon that runs to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one that did not answer is given when it is tried again, doubled

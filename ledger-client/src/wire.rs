@@ -40,6 +40,15 @@ pub const WIRE_VERSION: u32 = 1;
 /// ```
 pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// How long a client does not ask a daemon again that did not answer.
+///
+/// ```
+/// use ledger_client::wire::{RECONNECT_PAUSE_MAX, SILENCE};
+///
+/// assert!(SILENCE > RECONNECT_PAUSE_MAX);
+/// ```
+pub const SILENCE: Duration = Duration::from_secs(1);
+
 const GREETING: [u8; 8] = *b"LEDGWIRE";
 
 /// The first packet in each direction: fixed bytes, not an archive.

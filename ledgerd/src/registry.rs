@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_client::wire::{RECONNECT_PAUSE_MAX, Refusal, Reply, Trouble};
+use ledger_client::wire::{RECONNECT_PAUSE_MAX, Refusal, Reply, SILENCE, Trouble};
 use ledger_shm::Control;
 use ledger_shm::bell::roster::ClientId;
 use ledger_shm::control::{Facts, InvalidName, Sizes, State};
@@ -31,9 +31,9 @@ const NAMES_LEN_MAX: usize = PACKET_LEN_MAX / 2;
 /// What a name, or a trouble, takes in an answer beside its bytes, at most.
 const NAME_OVERHEAD: usize = 16;
 const TROUBLE_OVERHEAD: usize = 64;
-/// How long who had a context open is waited for, before it is taken for one that nobody
-/// has open: they pause, look and open it again.
-const COMING_BACK: Duration = RECONNECT_PAUSE_MAX.saturating_mul(2);
+/// How long who had a context open and was not answered is waited for, before it is taken
+/// for one that nobody has open: they pause, look and open it again.
+const COMING_BACK: Duration = SILENCE.saturating_add(RECONNECT_PAUSE_MAX.saturating_mul(2));
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -477,9 +477,20 @@ impl Registry {
         }
     }
 
+    /// Some clients that had a context open were not answered, and may come back.
+    pub(crate) fn release_for_now(&mut self, epoch: Epoch, append: bool, count: usize) {
+        let idle_since = Instant::now() + COMING_BACK;
+        self.let_go(epoch, append, count, Some(idle_since));
+    }
+
     /// A client is done with a context that it had open so often, or gone: whoever sleeps
     /// there looks up, because it may have died before it rang.
     pub(crate) fn release(&mut self, epoch: Epoch, append: bool, count: usize) {
+        // Readers that come and go keep nothing alive.
+        self.let_go(epoch, append, count, append.then(Instant::now));
+    }
+
+    fn let_go(&mut self, epoch: Epoch, append: bool, count: usize, idle_since: Option<Instant>) {
         self.logs.change(epoch, |log| {
             if let Some(live) = &log.live {
                 live.bell.ring_all();
@@ -487,9 +498,8 @@ impl Registry {
             log.attached_count = log.attached_count.saturating_sub(count);
             if append {
                 log.appender_count = log.appender_count.saturating_sub(count);
-                // Readers that come and go keep nothing alive.
-                log.idle_since = Instant::now();
             }
+            log.idle_since = idle_since.map_or(log.idle_since, |since| log.idle_since.max(since));
             if log.attached_count == 0 {
                 log.asleep();
             }

@@ -276,7 +276,7 @@ impl Registry {
     /// Returns when to look again.
     pub(crate) fn close_idle(&mut self) -> Option<Instant> {
         // All wait equally long, so the first one is the next one; who leaves just after a
-        // daemon has started waits as long as those whom it has found.
+        // daemon has started, or after one who may come back, waits as long as those.
         while let Some((due, epoch)) = self.to_close.front().copied() {
             if due > Instant::now() {
                 return Some(due);

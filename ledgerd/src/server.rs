@@ -97,8 +97,13 @@ pub(crate) struct Server {
     buffer: Box<[u8; PACKET_LEN_MAX]>,
 }
 
-/// A client that is to be let go: it broke the protocol or is gone.
-struct Gone;
+/// A client that is to be let go.
+enum Gone {
+    /// It broke the protocol, or has ended its connection.
+    Ended,
+    /// It did not wait for its answer, and may come back.
+    Unanswered,
+}
 
 impl Server {
     pub(crate) fn new(
@@ -248,17 +253,20 @@ impl Server {
             Ok(()) => {
                 self.clients.insert(id, client);
             }
-            Err(Gone) => self.forget(client),
+            Err(gone) => self.forget(client, gone),
         }
     }
 
-    fn forget(&mut self, client: Client) {
+    fn forget(&mut self, client: Client, why: Gone) {
         tracing::debug!(client = client.id.number, "a client is gone");
         // Closing the descriptor would do, but for a copy that somebody holds.
         let _ = self.epoll.delete(&client.packets);
         for ((epoch, append), count) in client.open {
             self.registry.strike(epoch, client.id);
-            self.registry.release(epoch, append, count);
+            match why {
+                Gone::Ended => self.registry.release(epoch, append, count),
+                Gone::Unanswered => self.registry.release_for_now(epoch, append, count),
+            }
         }
         // What nobody has fetched yet stays on its way, and so does a descriptor with it.
         if client.who.is_foreign && client.packets.has_unread() {
@@ -288,30 +296,35 @@ impl Server {
     fn answer(&mut self, client: &mut Client) -> Result<(), Gone> {
         let packet = match client.packets.receive(&mut self.buffer) {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Err(Gone),
+            Ok(None) => {
+                return Err(match client.stage {
+                    Stage::Greeting | Stage::Ready => Gone::Ended,
+                    Stage::Waiting { .. } | Stage::Deferred(_) => Gone::Unanswered,
+                });
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(Gone),
+            Err(_) => return Err(Gone::Ended),
         };
         match client.stage {
             Stage::Greeting => {
-                let theirs = Hello::decode(packet.bytes).ok_or(Gone)?;
+                let theirs = Hello::decode(packet.bytes).ok_or(Gone::Ended)?;
                 // Said whatever they speak, so that they can name both versions.
                 send(client, &Hello::OURS.encode(), None)?;
                 if theirs != Hello::OURS {
-                    return Err(Gone);
+                    return Err(Gone::Ended);
                 }
                 client.stage = Stage::Ready;
                 Ok(())
             }
             // An answer that nobody fetches may keep a descriptor on its way, of which the
             // kernel allows us only so many, over all clients.
-            Stage::Ready if client.packets.has_unread() => Err(Gone),
+            Stage::Ready if client.packets.has_unread() => Err(Gone::Ended),
             Stage::Ready => {
-                let request = Request::decode(packet.bytes).ok_or(Gone)?;
+                let request = Request::decode(packet.bytes).ok_or(Gone::Ended)?;
                 self.handle(client, request)
             }
             // One question at a time.
-            Stage::Waiting { .. } | Stage::Deferred(_) => Err(Gone),
+            Stage::Waiting { .. } | Stage::Deferred(_) => Err(Gone::Ended),
         }
     }
 
@@ -325,7 +338,7 @@ impl Server {
             if let Some(refusal) = exceeded.filter(|_| !may_ask) {
                 tracing::warn!(?refusal, uid = client.who.uid, "a client is one too many");
                 send(client, &Reply::Refused(refusal).encode(), None)?;
-                return Err(Gone);
+                return Err(Gone::Ended);
             }
         }
         match request {
@@ -498,7 +511,7 @@ impl Server {
             };
             match outcome {
                 Ok(()) => drop(self.clients.insert(id, client)),
-                Err(Gone) => self.forget(client),
+                Err(gone) => self.forget(client, gone),
             }
         }
     }
@@ -554,7 +567,7 @@ impl Server {
                 let reply = self.registry.answer(epoch, record_len);
                 match send(&client, &reply.encode(), None) {
                     Ok(()) => drop(self.clients.insert(id, client)),
-                    Err(Gone) => self.forget(client),
+                    Err(gone) => self.forget(client, gone),
                 }
             }
         }
@@ -571,7 +584,7 @@ fn send(client: &Client, packet: &[u8], fd: Option<OwnedFd>) -> Result<(), Gone>
     client
         .packets
         .send(packet, fd.as_ref().map(AsFd::as_fd))
-        .map_err(|_| Gone)
+        .map_err(|_| Gone::Unanswered)
 }
 
 impl std::fmt::Debug for Server {

@@ -181,6 +181,47 @@ fn who_had_a_context_open_comes_back_before_it_is_taken_for_idle() {
 }
 
 #[test]
+fn who_was_not_answered_comes_back_before_a_context_is_taken_for_idle() {
+    let at_once = [
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+        "--idle-close-after",
+        "0",
+    ];
+    let instance = started(&at_once);
+    let ledger = instance.connect();
+    let context = ledger.context("log").open_or_create().expect("room");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(PATIENCE);
+    // Of another one a reader is all that has it open.
+    instance.printed(&["append", "read", "k", "v"]);
+    let reader = instance.connect();
+    let read = reader.context("read").open_read_only().expect("there");
+    let mut watcher = read.watch(2);
+    instance.pause_daemon();
+    // The daemon comes to the reader first: what is due later keeps others waiting.
+    for ledger in [&reader, &ledger] {
+        let error = ledger.context("other").open().map(drop);
+        let error = error.expect_err("nobody answers").to_string();
+        assert!(error.contains("does not answer"), "{error}");
+    }
+    instance.resume_daemon();
+    eventually("both are back", || {
+        let are_back = ledger.is_connected() && reader.is_connected();
+        are_back.then_some(())
+    });
+    // More than all spares hold.
+    for seq in 1..=3000 {
+        let appended = appender.append(&NewEntry::new("k", &[7; 100]));
+        assert_eq!(appended.map(|appended| appended.seq), Ok(seq));
+    }
+    instance.printed(&["append", "read", "k", "v"]);
+    assert_eq!(watcher.next().expect("readable").seq(), 2);
+}
+
+#[test]
 fn without_a_daemon_appends_end_with_the_reason_when_the_spares_are_full() {
     let mut instance = started(&["--spare-min", "64K", "--spare-max", "64K"]);
     let context = instance.context("log");
