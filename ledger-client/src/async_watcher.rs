@@ -98,6 +98,23 @@ impl AsyncWatcher {
         self.watcher.try_next()
     }
 
+    /// Whether a look for the next entry may wait for a disk: it lies in a file, or where it
+    /// lies is not known yet. Whoever keeps a runtime's thread from others by that may look
+    /// in another one.
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// let mut watcher = context.watch(1).into_async();
+    /// assert!(watcher.may_wait());
+    /// assert!(watcher.try_next()?.is_none());
+    /// assert!(!watcher.may_wait());
+    /// # Ok(()) });
+    /// ```
+    pub fn may_wait(&self) -> bool {
+        self.watcher.may_wait()
+    }
+
     /// The seq of the first entry that has not been looked at.
     ///
     /// ```

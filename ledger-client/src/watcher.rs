@@ -113,6 +113,14 @@ impl Watcher {
         &self.context
     }
 
+    /// Whether a look for the next entry may wait for a disk: it lies in a file, or where it
+    /// lies is not known yet.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn may_wait(&self) -> bool {
+        let is_file = |cursor: &Cursor| cursor.link().segment.part() == 0;
+        self.cursor.as_ref().is_none_or(is_file)
+    }
+
     /// The seq of the first entry that has not been looked at.
     ///
     /// ```
