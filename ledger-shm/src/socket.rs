@@ -158,6 +158,31 @@ pub fn shut_down(socket: &impl AsFd) {
     let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both);
 }
 
+/// The supplementary groups of who is at the other end (socket(7), SO_PEERGROUPS).
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+    // The most that a process can have (credentials(7)).
+    let mut groups = vec![0_u32; 1 << 16];
+    let mut len = libc::socklen_t::try_from(size_of_val(&*groups)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `len` bytes of integers into the
+    // vector, which has as many, and sets `len` to how many it wrote.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    nix::errno::Errno::result(outcome)?;
+    groups.truncate(len as usize / size_of::<u32>());
+    Ok(groups)
+}
+
 impl Packets {
     /// Connects; every later call waits at most `timeout`.
     ///
@@ -222,31 +247,6 @@ impl Packets {
             gid: credentials.gid(),
             pid: credentials.pid().cast_unsigned(),
         })
-    }
-
-    /// Its supplementary groups (socket(7), SO_PEERGROUPS).
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn peer_groups(&self) -> io::Result<Vec<u32>> {
-        // The most that a process can have (credentials(7)).
-        let mut groups = vec![0_u32; 1 << 16];
-        let mut len = libc::socklen_t::try_from(size_of_val(&*groups)).map_err(io::Error::other)?;
-        // SAFETY: the kernel writes at most `len` bytes of integers into the
-        // vector, which has as many, and sets `len` to how many it wrote.
-        let outcome = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERGROUPS,
-                groups.as_mut_ptr().cast(),
-                &raw mut len,
-            )
-        };
-        nix::errno::Errno::result(outcome)?;
-        groups.truncate(len as usize / size_of::<u32>());
-        Ok(groups)
     }
 
     /// Sends one packet, with a descriptor if there is one to give.

@@ -202,7 +202,7 @@ impl Server {
         };
         let Ok(peer) = packets.peer() else { return };
         // Kernels before 4.13 do not tell.
-        let gids = packets.peer_groups().unwrap_or_default();
+        let gids = socket::peer_groups(&packets).unwrap_or_default();
         let who = Who::new(peer, gids, self.owner_uid);
         let id = self.next_client;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, id);

@@ -90,7 +90,7 @@ fn all_groups_of_who_connects_are_known() {
     let told = || {
         let _client = Packets::connect(&place, PATIENCE).expect("it listens");
         let served = accept(&listener).expect("one waits").expect("one waits");
-        BTreeSet::from_iter(served.peer_groups().expect("groups"))
+        BTreeSet::from_iter(peer_groups(&served).expect("groups"))
     };
     let own = nix::unistd::getgroups().expect("groups");
     assert_eq!(told(), own.into_iter().map(Gid::as_raw).collect());
