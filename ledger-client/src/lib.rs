@@ -20,7 +20,8 @@
 //!    `dispatch` the one that sleeps for watchers in event loops and futures;
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context; [`admin`]: what is done to whole ones;
-//! 10. `converge` (feature): recording runs of converge-core.
+//! 10. `converge` (feature): recording runs of converge-core;
+//! 11. `remote` (feature): what a daemon on another host is asked.
 //!
 //! # Threads
 //!
@@ -60,6 +61,8 @@ pub mod place;
 mod proof;
 mod provision;
 mod range;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod shared;
 mod snapshot;
 mod watcher;

@@ -9,7 +9,9 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 pub(crate) use self::file::{ConfigError, File};
+use crate::grpc::{Address, KnownClient};
 use crate::options::Options;
+use crate::rights::Grant;
 use crate::settings::Settings;
 
 /// Where a value comes from.
@@ -58,14 +60,38 @@ impl Config {
         if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
             return Err(ConfigError::MetricsForOthers(address));
         }
+        let in_the_clear = self
+            .settings
+            .grpc_addresses()
+            .into_iter()
+            .find_map(|address| match address {
+                Address::Tcp(address) if !address.ip().is_loopback() => Some(address),
+                _ => None,
+            });
+        if let Some(address) = in_the_clear {
+            return Err(ConfigError::GrpcInTheClear(address));
+        }
+        self.clients()?;
         let mut options = Options::new(instance);
         options.runtime_dir = runtime_dir;
         self.settings.apply(&mut options);
+        options.rights = self.rights()?;
         if let Some(file) = &self.file {
-            options.rights = file.rights()?;
             options.context_rules = file.context_rules();
         }
         Ok(options)
+    }
+
+    /// What the file lets others do.
+    pub(crate) fn rights(&self) -> Result<Vec<Grant>, ConfigError> {
+        let rights = self.file.as_ref().map(File::rights);
+        Ok(rights.transpose()?.unwrap_or_default())
+    }
+
+    /// Whom the file makes known to those who come through the remote door.
+    pub(crate) fn clients(&self) -> Result<Vec<KnownClient>, ConfigError> {
+        let clients = self.file.as_ref().map(File::clients);
+        Ok(clients.transpose()?.unwrap_or_default())
     }
 
     fn path(&self) -> String {

@@ -148,6 +148,7 @@ pub struct Daemon {
     options: Options,
     next: Arc<Mutex<Option<Options>>>,
     thread: Option<JoinHandle<io::Result<()>>>,
+    archive_dir: Option<PathBuf>,
     state_lock: Option<StateLock>,
     /// Released last.
     _lock: Lock,
@@ -249,6 +250,7 @@ impl Daemon {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let turns = Arc::new(AtomicU64::new(0));
         let maker = Maker::start(instance.clone(), Arc::clone(&wake)).map_err(memory)?;
+        let own_dir = state_lock.as_ref().map(|_| archive_dir.clone());
         let archiver = state_lock.is_some().then(|| {
             let loads = Loads::new(archive_dir.clone(), disk, Arc::clone(&wake));
             let (dir, done) = (archive_dir.clone(), Arc::clone(&wake));
@@ -310,6 +312,7 @@ impl Daemon {
             options,
             next,
             thread: Some(thread),
+            archive_dir: own_dir,
             state_lock,
             _lock: lock,
         })
@@ -418,7 +421,7 @@ impl Daemon {
         if options.memory_budget.is_none() && self.options.memory_budget.is_some() {
             unchanged.push("memory_budget, to be as if it were not set");
         }
-        if !options.rights.is_empty() && !self.is_passed {
+        if options.has_other_uids() && !self.is_passed {
             admit_others(&self.socket).map_err(|source| StartError::Socket {
                 socket: self.socket.clone(),
                 source,
@@ -440,6 +443,11 @@ impl Daemon {
     pub(crate) fn turn(&self) {
         // Fails only when the counter is at its maximum, and then it is awake.
         let _ = self.wake.write(1);
+    }
+
+    /// Where it keeps its archive, if it does.
+    pub(crate) fn archive_dir(&self) -> Option<&Path> {
+        self.archive_dir.as_deref()
     }
 
     /// Becomes readable when the daemon has ended by itself, which it only does
@@ -509,7 +517,7 @@ fn lock_archive(dir: &Path, instance: &Instance, disk: &Disk) -> Result<StateLoc
 /// Makes the socket where clients look for it.
 fn listen(instance: &Instance, options: &Options) -> Result<(PathBuf, OwnedFd), StartError> {
     let socket = place::socket_path(&options.runtime_dir, instance);
-    let is_for_others = !options.rights.is_empty();
+    let is_for_others = options.has_other_uids();
     let make = || {
         place::prepare_runtime_dir(&options.runtime_dir, instance.uid(), is_for_others)?;
         remove_socket(&socket)?;

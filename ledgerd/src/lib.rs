@@ -25,7 +25,8 @@
 //!     what of it other uids were given;
 //! 14. [`cli`] and its commands; `settings` and `config`: what is set, and by whom;
 //! 15. `service`: what a service manager is told; `report` and `metrics`: what
-//!     operators are.
+//!     operators are;
+//! 16. `grpc`: the remote door, for those who may not map memory.
 //!
 //! `objects` is what unit tests work on.
 
@@ -40,6 +41,7 @@ mod config;
 mod connected;
 mod daemon;
 mod drop;
+mod grpc;
 mod held;
 mod lent;
 mod load;

@@ -88,6 +88,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether rights are given to any uid.
+    pub(crate) fn has_other_uids(&self) -> bool {
+        self.rights.iter().any(Grant::names_some_uid)
+    }
+
     /// What is said about contexts of this name.
     fn rules_of(&self, name: &str) -> Option<&ContextRules> {
         let fits = |of: &&ContextRules| {

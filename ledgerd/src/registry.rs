@@ -537,14 +537,9 @@ fn attach(log: &mut Log, instance: &Instance, append: bool) -> Result<OwnedFd, R
 }
 
 pub(crate) fn not_allowed(who: &Who, needed: Right) -> Refusal {
-    let right = match needed {
-        Right::Read => "read",
-        Right::Append => "append to",
-        Right::Admin => "administer",
-    };
     Refusal::NotAllowed {
         uid: who.uid,
-        right: right.into(),
+        right: needed.verb().into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Who may do what: root and the owner of the instance everything, others what
 //! grants give them.
 
+use std::fmt;
+
 use ledger_shm::socket::Peer;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
@@ -25,7 +27,18 @@ pub enum Right {
     Admin,
 }
 
-/// A right that users and groups have to some contexts.
+impl Right {
+    /// What it lets somebody do, in words that stand before "a context".
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Right::Read => "read",
+            Right::Append => "append to",
+            Right::Admin => "administer",
+        }
+    }
+}
+
+/// A right that users, groups and clients have to some contexts.
 ///
 /// ```
 /// # ledger_tests::daemon_example(|mut options| {
@@ -44,6 +57,7 @@ pub struct Grant {
     contexts: Vec<String>,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    clients: Vec<String>,
     right: Right,
 }
 
@@ -59,6 +73,7 @@ impl Grant {
             contexts: contexts.into_iter().map(Into::into).collect(),
             uids: Vec::new(),
             gids: Vec::new(),
+            clients: Vec::new(),
             right,
         }
     }
@@ -85,6 +100,22 @@ impl Grant {
         self
     }
 
+    /// To these clients of the remote door, by name.
+    ///
+    /// ```
+    /// # use ledgerd::{Grant, Right};
+    /// let grant = Grant::new(Right::Append, ["*"]).clients(["reporter"]);
+    /// ```
+    pub fn clients(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Grant {
+        self.clients.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether it gives anything to whom the kernel knows.
+    pub(crate) fn names_some_uid(&self) -> bool {
+        !(self.uids.is_empty() && self.gids.is_empty())
+    }
+
     fn covers(&self, context: &str) -> bool {
         let mut patterns = self.contexts.iter();
         patterns.any(|pattern| WildMatch::new(pattern).matches(context))
@@ -108,10 +139,15 @@ impl Who {
     /// A peer with these supplementary groups.
     pub(crate) fn new(peer: Peer, mut gids: Vec<u32>, owner_uid: u32) -> Who {
         gids.push(peer.gid);
+        Who::of(peer.uid, gids, owner_uid)
+    }
+
+    /// A user in all of these groups.
+    pub(crate) fn of(uid: u32, gids: Vec<u32>, owner_uid: u32) -> Who {
         Who {
-            uid: peer.uid,
+            uid,
             gids,
-            is_foreign: peer.uid != owner_uid && peer.uid != 0,
+            is_foreign: uid != owner_uid && uid != 0,
         }
     }
 
@@ -123,9 +159,38 @@ impl Who {
     }
 }
 
-/// Whether anybody was given the right to append to a context.
+/// Whoever comes through the remote door.
+#[derive(Clone, Debug)]
+pub(crate) enum Principal {
+    Uid(Who),
+    /// One that is known by what it shows.
+    Client(String),
+}
+
+impl Principal {
+    /// Whether it has a right to a context.
+    pub(crate) fn may(&self, right: Right, context: &str, grants: &[Grant]) -> bool {
+        match self {
+            Principal::Uid(who) => who.may(right, context, grants),
+            Principal::Client(name) => grants.iter().any(|grant| {
+                grant.right >= right && grant.clients.contains(name) && grant.covers(context)
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::Uid(who) => write!(f, "uid {}", who.uid),
+            Principal::Client(name) => write!(f, "client {name:?}"),
+        }
+    }
+}
+
+/// Whether any uid was given the right to append to a context, and so to map its memory.
 pub(crate) fn has_foreign_writers(context: &str, grants: &[Grant]) -> bool {
-    let mut grants = grants.iter();
+    let mut grants = grants.iter().filter(|grant| grant.names_some_uid());
     grants.any(|grant| grant.right >= Right::Append && grant.covers(context))
 }
 

@@ -2,8 +2,8 @@
 //! in this struct are the keys of the file, the flags and the variables.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use clap::Args;
 use ledger_shm::control::Sizes;
 use serde::{Deserialize, Serialize};
 
+use crate::grpc::Address;
 use crate::report::Level;
 use crate::{Durability, Options, Retention};
 
@@ -99,9 +100,30 @@ pub(crate) struct Settings {
     /// [default: do not]
     #[arg(long, env = "LEDGER_METRICS", value_name = "ADDRESS")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Serve gRPC at these addresses: 127.0.0.1:50051, unix:/run/ledger.sock
+    /// [default: do not]
+    #[arg(
+        long,
+        env = "LEDGER_GRPC",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc: Option<Vec<Address>>,
+    /// Serve gRPC at this port of 127.0.0.1 as well [default: do not]
+    #[arg(long, env = "GRPC_PORT", value_name = "PORT")]
+    pub(crate) grpc_port: Option<NonZeroU16>,
 }
 
 impl Settings {
+    /// Where gRPC is served.
+    pub(crate) fn grpc_addresses(&self) -> Vec<Address> {
+        let of_port = |port: NonZeroU16| SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
+        let of_port = self.grpc_port.map(of_port).map(Address::Tcp);
+        let named = self.grpc.clone().unwrap_or_default();
+        named.into_iter().chain(of_port).collect()
+    }
+
     /// Sets what these say.
     pub(crate) fn apply(&self, options: &mut Options) {
         let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -47,6 +47,7 @@ mod proofs;
 mod readers;
 mod rebuild;
 mod recorder;
+mod remote;
 mod restarts;
 mod retention;
 mod roster;

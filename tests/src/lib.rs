@@ -73,6 +73,7 @@ pub struct Instance {
     name: String,
     runtime_dir: PathBuf,
     daemon: Option<Process>,
+    said_first: Vec<String>,
     /// Hears what the daemon says, until it ends.
     heard: Option<JoinHandle<Vec<String>>>,
 }
@@ -101,6 +102,7 @@ impl Instance {
             name,
             runtime_dir,
             daemon: None,
+            said_first: Vec::new(),
             heard: None,
         };
         if !instance.is_own() {
@@ -236,6 +238,7 @@ impl Instance {
                 break;
             }
         }
+        self.said_first.clone_from(&heard);
         // Whatever it says later must not fill the pipe.
         let rest = BufReader::new(lines.rest());
         self.heard = Some(std::thread::spawn(move || {
@@ -245,6 +248,11 @@ impl Instance {
             heard
         }));
         self.daemon = Some(daemon);
+    }
+
+    /// What the daemon said until it listened.
+    pub fn said_first(&self) -> &[String] {
+        &self.said_first
     }
 
     /// The daemon's process id.

@@ -8,11 +8,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use clap::ArgMatches;
+use ledger_client::Ledger;
+use ledger_shm::object::Instance;
 
 use crate::Daemon;
 use crate::cli::{Failure, InstanceArgs};
 use crate::commands::config::ConfigArgs;
 use crate::config::Config;
+use crate::grpc::{Door, Entrance};
 use crate::metrics::Metrics;
 use crate::report::{self, Level};
 use crate::service::{self, Watchdog};
@@ -55,6 +58,7 @@ pub(crate) fn run(
     let metrics = settings.metrics;
     let metrics = metrics.map(|address| Metrics::serve(address, &place, &daemon, started));
     let _metrics = metrics.transpose()?;
+    let door = open_door(&config, &place, &daemon)?;
     let status = format!(
         "instance {} listens at {}, {} contexts in memory, {} leftovers removed, budget {}",
         place.name(),
@@ -66,25 +70,55 @@ pub(crate) fn run(
     tracing::info!("ledgerd {} {status}", env!("CARGO_PKG_VERSION"));
     service::ready(&status);
     let ended_on = wait(&signals, &daemon, || match args.layered(matches) {
-        Ok(next) => reload(&daemon, &config, &next, &runtime_dir),
+        Ok(next) => reload(&daemon, door.as_ref(), &config, &next, &runtime_dir),
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
     })?;
     service::stopping();
     if let Some(signal) = ended_on {
         tracing::info!("stops on {signal}; its contexts stay in memory");
     }
+    // What is under way there is done first.
+    drop(door);
     Ok(daemon.stop()?)
+}
+
+/// Opens the remote door if it is to be served anywhere.
+fn open_door(config: &Config, place: &Instance, daemon: &Daemon) -> Result<Option<Door>, Failure> {
+    let addresses = config.settings.grpc_addresses();
+    if addresses.is_empty() {
+        return Ok(None);
+    }
+    let runtime_dir = daemon.socket().parent().map(ToOwned::to_owned);
+    let ledger = Ledger::builder()
+        .instance(place.name())
+        .runtime_dir(runtime_dir.unwrap_or_default())
+        .daemon_optional(true)
+        .connect()?;
+    let entrance = Entrance::new(place.uid(), config.clients()?, config.rights()?);
+    // What is on its way may be larger than memory.
+    let elsewhere = std::env::temp_dir();
+    let spool_dir = daemon.archive_dir().unwrap_or(&elsewhere);
+    let door = Door::open(&addresses, entrance, ledger, spool_dir)?;
+    Ok(Some(door))
 }
 
 /// Goes on with a configuration that was read again; what is wrong with it
 /// changes nothing.
-fn reload(daemon: &Daemon, first: &Config, next: &Config, runtime_dir: &Path) {
+fn reload(daemon: &Daemon, door: Option<&Door>, first: &Config, next: &Config, runtime_dir: &Path) {
     let outcome = || -> Result<_, Failure> {
         let options = next.options(daemon.instance(), runtime_dir.to_owned())?;
+        let clients = next.clients()?;
+        let rights = options.rights.clone();
         let mut unchanged = daemon.reload(options)?;
+        if let Some(door) = door {
+            door.entrance().change(clients, rights);
+        }
         let (before, now) = (&first.settings, &next.settings);
         if before.metrics != now.metrics {
             unchanged.push("metrics");
+        }
+        if before.grpc_addresses() != now.grpc_addresses() {
+            unchanged.push("grpc");
         }
         if before.log_level != now.log_level {
             unchanged.push("log_level");

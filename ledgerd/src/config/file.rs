@@ -13,6 +13,7 @@ use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
+use crate::grpc::KnownClient;
 use crate::options::{ContextRules, Durability};
 use crate::rights::{Grant, Right};
 use crate::settings::{Age, Bytes, Count, Kept, Settings, retention};
@@ -43,7 +44,7 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         error: toml::de::Error,
     },
-    #[error("{}: a `[[rights]]` gives nothing to anybody; it needs `contexts`, and `users` or `groups`", path.display())]
+    #[error("{}: a `[[rights]]` gives nothing to anybody; it needs `contexts`, and `users`, `groups` or `clients`", path.display())]
     NoEffect { path: PathBuf },
     #[error("{}: there is no {what} {name:?} on this machine; use the number, or make one", path.display())]
     Nobody {
@@ -51,10 +52,32 @@ pub(crate) enum ConfigError {
         what: &'static str,
         name: String,
     },
+    #[error(
+        "{}: the rights name a client {name:?}, of which no `[[clients]]` says how it is known",
+        path.display()
+    )]
+    UnknownClient { path: PathBuf, name: String },
+    #[error(
+        "{}: `token_sha256` of client {name:?} is {found:?} and not 64 hexadecimal digits; `printf %s TOKEN | sha256sum` says what it is",
+        path.display()
+    )]
+    TokenHash {
+        path: PathBuf,
+        name: String,
+        found: String,
+    },
+    #[error(
+        "gRPC would be served at {0} in the clear, and others could listen; use a loopback address or a Unix socket"
+    )]
+    GrpcInTheClear(SocketAddr),
 }
 
 /// The tables that can be there many times, and their keys.
-const RIGHTS: (&str, &[&str]) = ("rights", &["contexts", "users", "groups", "right"]);
+const RIGHTS: (&str, &[&str]) = (
+    "rights",
+    &["contexts", "users", "groups", "clients", "right"],
+);
+const CLIENTS: (&str, &[&str]) = ("clients", &["name", "token_sha256"]);
 const CONTEXTS: (&str, &[&str]) = (
     "contexts",
     &[
@@ -69,6 +92,8 @@ const CONTEXTS: (&str, &[&str]) = (
         "window",
     ],
 );
+
+const TABLES: [(&str, &[&str]); 3] = [RIGHTS, CLIENTS, CONTEXTS];
 
 /// A user or group.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -86,7 +111,16 @@ struct RightsTable {
     users: Vec<Id>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Id>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    clients: Vec<String>,
     right: Right,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ClientTable {
+    name: String,
+    token_sha256: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -116,6 +150,8 @@ struct ContextTable {
 pub(super) struct Tables {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rights: Vec<RightsTable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    clients: Vec<ClientTable>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     contexts: Vec<ContextTable>,
 }
@@ -224,7 +260,18 @@ impl File {
             },
         };
         let grant = |table: &RightsTable| {
-            let has_somebody = !(table.users.is_empty() && table.groups.is_empty());
+            let unknown = table.clients.iter().find(|name| {
+                let mut clients = self.tables.clients.iter();
+                !clients.any(|client| client.name == **name)
+            });
+            if let Some(name) = unknown {
+                return Err(ConfigError::UnknownClient {
+                    path: self.path.clone(),
+                    name: name.clone(),
+                });
+            }
+            let has_uids = !(table.users.is_empty() && table.groups.is_empty());
+            let has_somebody = has_uids || !table.clients.is_empty();
             if !has_somebody || table.contexts.is_empty() {
                 return Err(ConfigError::NoEffect {
                     path: self.path.clone(),
@@ -233,9 +280,27 @@ impl File {
             let uids: Vec<u32> = table.users.iter().map(uid).collect::<Result<_, _>>()?;
             let gids: Vec<u32> = table.groups.iter().map(gid).collect::<Result<_, _>>()?;
             let grant = Grant::new(table.right, &table.contexts);
-            Ok(grant.uids(uids).gids(gids))
+            Ok(grant.uids(uids).gids(gids).clients(&table.clients))
         };
         self.tables.rights.iter().map(grant).collect()
+    }
+
+    /// Whom it makes known by what they show.
+    pub(crate) fn clients(&self) -> Result<Vec<KnownClient>, ConfigError> {
+        let client = |table: &ClientTable| {
+            let mut token = [0; 32];
+            let read = hex::decode_to_slice(&table.token_sha256, &mut token);
+            let name = table.name.clone();
+            match read {
+                Ok(()) => Ok(KnownClient { name, token }),
+                Err(_) => Err(ConfigError::TokenHash {
+                    path: self.path.clone(),
+                    name,
+                    found: table.token_sha256.clone(),
+                }),
+            }
+        };
+        self.tables.clients.iter().map(client).collect()
     }
 
     /// What it says about some contexts.
@@ -275,9 +340,9 @@ fn unknown_key(document: &DeTable<'_>) -> Option<(String, usize, Option<String>)
     };
     let command = Settings::augment_args(Command::new(""));
     let settings = command.get_arguments().map(|arg| arg.get_id().as_str());
-    let known: Vec<&str> = settings.chain([RIGHTS.0, CONTEXTS.0]).collect();
+    let known: Vec<&str> = settings.chain(TABLES.map(|(name, _)| name)).collect();
     check(document, "", &known).or_else(|| {
-        [RIGHTS, CONTEXTS].into_iter().find_map(|(name, keys)| {
+        TABLES.into_iter().find_map(|(name, keys)| {
             let DeValue::Array(tables) = document.get(name)?.get_ref() else {
                 return None;
             };
@@ -299,10 +364,11 @@ mod tests {
 
     #[test]
     fn every_known_key_is_taken() {
-        for (name, keys) in [RIGHTS, CONTEXTS] {
+        for (name, keys) in TABLES {
             for key in keys {
                 let value = match *key {
                     "right" => "\"read\"",
+                    "name" | "token_sha256" => "\"reporter\"",
                     "durability" => "\"archive\"",
                     "retain_entries" => "1000000",
                     "retain_bytes" => "\"10G\"",
@@ -314,6 +380,8 @@ mod tests {
                     ("rights", "contexts") => "right = \"read\"",
                     ("rights", "right") => "contexts = []",
                     ("rights", _) => "contexts = []\nright = \"admin\"",
+                    ("clients", "name") => "token_sha256 = \"\"",
+                    ("clients", _) => "name = \"reporter\"",
                     (_, "names") => "",
                     _ => "names = []",
                 };

@@ -1,0 +1,3 @@
+//! What a daemon on another host, or one whose memory may not be mapped, is asked.
+
+pub mod proto;

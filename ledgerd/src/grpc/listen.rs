@@ -1,0 +1,386 @@
+//! Where the door is heard: addresses, and connections that came there.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::Permissions;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use ledger_shm::socket;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Sleep, sleep};
+use tonic::transport::server::Connected;
+
+/// What the path of a Unix socket begins with.
+const UNIX: &str = "unix:";
+/// Connections at once of one address of another host, or of one uid.
+const CONNECTIONS_MAX_PER_PEER: usize = 1000;
+/// How long nobody is accepted after that could not be done.
+const DEAF_FOR: Duration = Duration::from_millis(100);
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    /// As gRPC's clients write them: an IP address and a port, or `unix:` and a path.
+    fn from_str(text: &str) -> Result<Address, String> {
+        if let Some(path) = text.strip_prefix(UNIX) {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match Path::new(path).is_absolute() {
+                true => Ok(Address::Unix(path.into())),
+                false => Err(format!(
+                    "{text:?} names no absolute path such as unix:/run/l"
+                )),
+            };
+        }
+        let address = text.parse().map(Address::Tcp);
+        address.map_err(|_| {
+            format!("{text:?} is no address such as 127.0.0.1:50051, [::1]:50051 or unix:/run/l")
+        })
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Address, String> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    Tcp(IpAddr),
+    /// With its primary and supplementary groups.
+    Unix {
+        uid: u32,
+        gids: Vec<u32>,
+    },
+}
+
+/// How many connections there are, by who is at the other end.
+#[derive(Clone, Debug, Default)]
+struct Connections(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// One connection's part in that.
+#[derive(Debug)]
+struct Counted {
+    connections: Connections,
+    peer: Peer,
+}
+
+impl Connections {
+    fn join(&self, peer: Peer) -> Option<Counted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer.clone()).or_default();
+        if *count >= CONNECTIONS_MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Counted {
+            connections: self.clone(),
+            peer,
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.connections.0.lock();
+        let counts = counts.as_mut().unwrap_or_else(|poison| poison.get_mut());
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    /// Removed with the listener.
+    Unix(UnixListener, PathBuf),
+}
+
+/// Connections, as they come.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Socket,
+    connections: Connections,
+    deaf: Option<Pin<Box<Sleep>>>,
+}
+
+impl Listener {
+    /// Listens. Other uids may connect to a Unix socket if rights are given to some.
+    pub(super) fn at(address: &Address, is_for_others: bool) -> io::Result<Listener> {
+        let listen = || {
+            Ok(match address {
+                Address::Tcp(address) => {
+                    let listener = std::net::TcpListener::bind(address)?;
+                    listener.set_nonblocking(true)?;
+                    Socket::Tcp(TcpListener::from_std(listener)?)
+                }
+                Address::Unix(path) => {
+                    remove_abandoned(path)?;
+                    let listener = UnixListener::bind(path)?;
+                    let mode = if is_for_others { 0o666 } else { 0o600 };
+                    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+                    Socket::Unix(listener, path.clone())
+                }
+            })
+        };
+        let unheard =
+            |error: io::Error| io::Error::other(format!("cannot listen at {address}: {error}"));
+        Ok(Listener {
+            socket: listen().map_err(unheard)?,
+            connections: Connections::default(),
+            deaf: None,
+        })
+    }
+
+    /// Where it is, with the port that it was given if it was to have any.
+    pub(super) fn address(&self) -> io::Result<Address> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            Socket::Unix(_, path) => Address::Unix(path.clone()),
+        })
+    }
+
+    fn poll_accept(&self, task: &mut Context<'_>) -> Poll<io::Result<(Io, Peer)>> {
+        Poll::Ready(Ok(match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, address) = ready!(listener.poll_accept(task))?;
+                stream.set_nodelay(true)?;
+                (Io::Tcp(stream), Peer::Tcp(address.ip()))
+            }
+            Socket::Unix(listener, _) => {
+                let (stream, _) = ready!(listener.poll_accept(task))?;
+                let peer = stream.peer_cred()?;
+                // Kernels before 4.13 do not tell.
+                let mut gids = socket::peer_groups(&stream.as_fd()).unwrap_or_default();
+                gids.push(peer.gid());
+                let uid = peer.uid();
+                (Io::Unix(stream), Peer::Unix { uid, gids })
+            }
+        }))
+    }
+}
+
+/// Removes a socket at which nobody listens any more. Whatever else is there stays.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        _ => return Ok(()),
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Stream for Listener {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(deaf) = &mut self.deaf {
+                ready!(deaf.as_mut().poll(task));
+                self.deaf = None;
+            }
+            match ready!(self.poll_accept(task)) {
+                Ok((io, peer)) => match self.connections.join(peer) {
+                    Some(counted) => return Poll::Ready(Some(Ok(Connection { io, counted }))),
+                    None => tracing::debug!("a connection is not taken: its peer has too many"),
+                },
+                Err(error) => {
+                    // Out of descriptors, most likely. Asked again at once it would say the
+                    // same.
+                    tracing::warn!(%error, "cannot accept a gRPC client");
+                    self.deaf = Some(Box::pin(sleep(DEAF_FOR)));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) struct Connection {
+    io: Io,
+    counted: Counted,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.counted.peer.clone()
+    }
+}
+
+/// The same on either kind.
+macro_rules! io {
+    ($connection:expr, $stream:ident => $act:expr) => {
+        match &mut $connection.get_mut().io {
+            Io::Tcp($stream) => {
+                let $stream = Pin::new($stream);
+                $act
+            }
+            Io::Unix($stream) => {
+                let $stream = Pin::new($stream);
+                $act
+            }
+        }
+    };
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        io!(self, stream => stream.poll_read(task, buffer))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        io!(self, stream => stream.poll_write(task, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        io!(self, stream => stream.poll_write_vectored(task, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        io!(self, stream => stream.poll_flush(task))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        io!(self, stream => stream.poll_shutdown(task))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_clients_write_them_and_written_as_they_are_read() {
+        for (text, written) in [
+            ("127.0.0.1:50051", "127.0.0.1:50051"),
+            ("[::1]:1", "[::1]:1"),
+            ("unix:/run/l", "unix:/run/l"),
+            ("unix:///run/l", "unix:/run/l"),
+        ] {
+            let address: Address = text.parse().expect(text);
+            assert_eq!(address.to_string(), written);
+        }
+        for wrong in [
+            "",
+            "50051",
+            "localhost:1",
+            "unix:",
+            "unix:l",
+            "unix://l",
+            "/run/l",
+        ] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_peer_has_so_many_connections_and_another_its_own() {
+        let connections = Connections::default();
+        let peer = |last| Peer::Tcp([127, 0, 0, last].into());
+        let mut held: Vec<_> = (0..CONNECTIONS_MAX_PER_PEER)
+            .map(|_| connections.join(peer(1)).expect("a place"))
+            .collect();
+        assert!(connections.join(peer(1)).is_none());
+        assert!(connections.join(peer(2)).is_some());
+        held.pop();
+        assert!(connections.join(peer(1)).is_some());
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_at_is_removed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("door");
+        std::fs::write(&path, "a file").expect("a folder of ours");
+        remove_abandoned(&path).expect("it is left");
+        assert!(path.exists());
+        std::fs::remove_file(&path).expect("ours");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("free");
+        remove_abandoned(&path).expect("it is left");
+        assert!(path.exists());
+        drop(listener);
+        remove_abandoned(&path).expect("it is removed");
+        assert!(!path.exists());
+    }
+}
