@@ -37,7 +37,8 @@ use super::listen::Peer;
 use super::recent::{Asked, Recent};
 use super::snapshot::{framed, load, snapshot};
 use super::status::trailers;
-use super::watch::Watch;
+use super::told_to_close;
+use super::watch::{Watch, closes};
 use crate::rights::{Principal, Right};
 
 /// Bytes of a message that is taken.
@@ -220,7 +221,10 @@ impl Service {
         let open = loop {
             match self.contexts.to_read(name).await? {
                 Some(open) => break open,
-                None => tokio::time::sleep(LOOK_AGAIN).await,
+                None => tokio::select! {
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    () = told_to_close(self.closing.clone()) => return Err(closes()),
+                },
             }
         };
         let mut watcher = open.context.watch(asked.from_sequence.saturating_add(1));

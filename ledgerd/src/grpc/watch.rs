@@ -93,8 +93,7 @@ impl Watch {
     /// The next bytes, or why there are none any more.
     fn poll_bytes(&mut self, task: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         if self.closing.as_mut().poll(task).is_ready() {
-            let closes = "the daemon stops; ask again, from the last sequence that came";
-            return Poll::Ready(Err(Status::unavailable(closes)));
+            return Poll::Ready(Err(closes()));
         }
         loop {
             let (watcher, gathered) = match std::mem::replace(&mut self.stage, Stage::Over) {
@@ -141,6 +140,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// What those who watch are told when the door closes.
+pub(super) fn closes() -> Status {
+    Status::unavailable("the daemon stops; ask again, from the last sequence that came")
 }
 
 /// Takes what comes next in another thread.

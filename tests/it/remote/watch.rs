@@ -188,22 +188,32 @@ fn who_does_not_read_costs_little_and_holds_nobody_up() {
 fn a_daemon_that_stops_tells_those_who_watch_and_another_goes_on() {
     let mut door = Door::unix(&[]);
     let mut client = door.client();
-    let watch = door.runtime.block_on(async {
-        append(&mut client, new("log", "k", "1"))
-            .await
-            .expect("appended");
+    let (mut watch, of_none) = door.runtime.block_on(async {
+        let appended = append(&mut client, new("log", "k", "1")).await;
+        appended.expect("appended");
         let watch = client.watch(from("log", 0)).await;
-        let mut watch = watch.expect("it begins").into_inner();
-        next(&mut watch).await.expect("the first");
-        watch
+        let mut waiting = client.clone();
+        let of_none = tokio::spawn(async move { waiting.watch(from("none", 0)).await });
+        tokio::task::yield_now().await;
+        // Behind that on its connection, and answered before the daemon ends.
+        let appended = append(&mut client, new("log", "k", "2")).await;
+        appended.expect("appended");
+        (watch.expect("it begins").into_inner(), of_none)
     });
-    let mut watch = watch;
     assert!(door.instance.stop_daemon_with(Signal::SIGTERM).success());
-    let status = door
-        .runtime
-        .block_on(next(&mut watch))
-        .expect_err("it ends");
-    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let said = door.runtime.block_on(async {
+        let of_none = of_none.await.expect("it asks");
+        let mut of_log = next(&mut watch).await;
+        while of_log.is_ok() {
+            of_log = next(&mut watch).await;
+        }
+        [of_none.map(drop), of_log.map(drop)]
+    });
+    for said in said {
+        let status = said.expect_err("it ends");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(status.message().contains("the daemon stops"), "{status}");
+    }
     let args = [
         "--grpc",
         &format!("unix://{}/door", door.instance.runtime_dir().display()),
@@ -212,12 +222,12 @@ fn a_daemon_that_stops_tells_those_who_watch_and_another_goes_on() {
     let mut client = door.client();
     eventually("it is served again", || {
         door.runtime.block_on(async {
-            let entry = append(&mut client, new("log", "k", "2")).await.ok()?;
-            assert_eq!(entry.sequence, 2);
-            let watch = client.watch(from("log", 1)).await;
+            let entry = append(&mut client, new("log", "k", "3")).await.ok()?;
+            assert_eq!(entry.sequence, 3);
+            let watch = client.watch(from("log", 2)).await;
             let mut watch = watch.expect("it begins").into_inner();
             let entry = next(&mut watch).await.expect("it goes on").entry;
-            assert_eq!(entry.expect("one").sequence, 2);
+            assert_eq!(entry.expect("one").sequence, 3);
             Some(())
         })
     });
