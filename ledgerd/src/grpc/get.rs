@@ -40,10 +40,16 @@ pub(super) async fn get(contexts: &Contexts, request: GetRequest) -> Result<Byte
 }
 
 fn answer(context: &Context, request: &GetRequest) -> Result<Bytes, ReadError> {
-    let mut bytes = BytesMut::new();
-    let mut outcome = Ok(());
-    write_message(&mut bytes, |bytes| outcome = page(context, request, bytes));
-    outcome.map(|()| bytes.freeze())
+    loop {
+        let mut bytes = BytesMut::new();
+        let mut outcome = Ok(());
+        write_message(&mut bytes, |bytes| outcome = page(context, request, bytes));
+        match outcome {
+            // What was the first entry has gone meanwhile, and another one is.
+            Err(ReadError::Evicted { .. }) if request.after_sequence == 0 => {}
+            outcome => return outcome.map(|()| bytes.freeze()),
+        }
+    }
 }
 
 fn page(context: &Context, request: &GetRequest, bytes: &mut BytesMut) -> Result<(), ReadError> {

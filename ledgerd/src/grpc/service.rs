@@ -234,6 +234,7 @@ impl Service {
         Ok(Watch::new(
             watcher.into_async(),
             Entries::of(&open.context),
+            asked.from_sequence == 0,
             self.closing.clone(),
         ))
     }

@@ -72,6 +72,8 @@ impl Rest {
 pub(super) struct Watch {
     stage: Stage,
     entries: Entries,
+    /// It begins with the first entry there is, wherever that is by then.
+    is_from_first: bool,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -80,12 +82,14 @@ impl Watch {
     pub(super) fn new(
         watcher: AsyncWatcher,
         entries: Entries,
+        is_from_first: bool,
         closing: told::Receiver<bool>,
     ) -> Watch {
         Watch {
             // Where it begins may have to be looked for in files.
             stage: elsewhere(watcher, entries.clone()),
             entries,
+            is_from_first,
             closing: Box::pin(told_to_close(closing)),
         }
     }
@@ -96,7 +100,7 @@ impl Watch {
             return Poll::Ready(Err(closes()));
         }
         loop {
-            let (watcher, gathered) = match std::mem::replace(&mut self.stage, Stage::Over) {
+            let (mut watcher, gathered) = match std::mem::replace(&mut self.stage, Stage::Over) {
                 Stage::Here(mut watcher) => {
                     let gathered = gather(&mut watcher, &self.entries, task);
                     if matches!(gathered.then, Then::Nothing) && gathered.bytes.is_empty() {
@@ -129,6 +133,12 @@ impl Watch {
             };
             self.stage = match gathered.then {
                 Then::Rest(rest) => Stage::Within(watcher, rest),
+                Then::Failed(ReadError::Evicted {
+                    first_available, ..
+                }) if self.is_from_first && gathered.bytes.is_empty() => {
+                    watcher.seek(first_available);
+                    elsewhere(watcher, self.entries.clone())
+                }
                 Then::Failed(error) => Stage::Failed(of_read(&error)),
                 Then::More | Then::Nothing if watcher.may_wait() => {
                     elsewhere(watcher, self.entries.clone())
@@ -136,6 +146,7 @@ impl Watch {
                 Then::More | Then::Nothing => Stage::Here(watcher),
             };
             if !gathered.bytes.is_empty() {
+                self.is_from_first = false;
                 return Poll::Ready(Ok(gathered.bytes.freeze()));
             }
         }

@@ -9,7 +9,7 @@ use ledger_shm::merkle::leaf_hash;
 use ledger_tests::eventually;
 use tonic::{Code, Request};
 
-use super::{Door, append, connected, get, new, runtime};
+use super::{Door, append, connected, from, get, new, next, runtime};
 
 #[test]
 fn what_is_appended_through_the_door_lies_in_memory_as_it_was() {
@@ -297,5 +297,45 @@ fn a_context_that_nobody_asks_for_leaves_memory_and_is_found_again() {
             let entry = append(&mut client, new("other", "k", "v")).await;
             assert_eq!(entry.expect("appended").sequence, seq);
         }
+    });
+}
+
+#[test]
+fn what_retention_has_removed_is_told_to_who_asks_for_it() {
+    let door = Door::unix(&[
+        "--archive-file",
+        "64K",
+        "--window",
+        "64K",
+        "--spare-min",
+        "64K",
+        "--spare-max",
+        "64K",
+        "--retain-entries",
+        "10",
+    ]);
+    let mut client = door.client();
+    let context = door.instance.context("log");
+    let mut appender = context.appender().expect("an appender");
+    appender.set_wait(ledger_tests::PATIENCE);
+    let first = eventually("some of it has gone", || {
+        let appended = appender.append(&NewEntry::new("k", &[7; 8000]));
+        appended.expect("room");
+        let first = context.first_available().expect("readable");
+        (first > 2).then_some(first)
+    });
+    door.runtime.block_on(async {
+        let page = get(&mut client, "log", 0).await.expect("what is left");
+        assert!(page.entries[0].sequence >= first);
+        let status = get(&mut client, "log", 1).await.expect_err("it is gone");
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+        let watch = client.watch(from("log", 0)).await;
+        let mut watch = watch.expect("it begins").into_inner();
+        let entry = next(&mut watch).await.expect("what is left").entry;
+        assert!(entry.expect("one").sequence >= first);
+        let watch = client.watch(from("log", 1)).await;
+        let mut watch = watch.expect("it begins").into_inner();
+        let status = next(&mut watch).await.expect_err("it is gone");
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
     });
 }
