@@ -23,7 +23,7 @@ mod status;
 mod watch;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,8 +34,9 @@ use tonic::transport::Server;
 
 pub(crate) use self::entrance::{Entrance, KnownClient};
 pub(crate) use self::listen::Address;
-use self::listen::Listener;
+use self::listen::{Listener, open_to_others};
 use self::service::{MESSAGE_LEN_MAX, Service};
+use crate::rights::Grant;
 
 /// Threads for what may wait.
 const WAITING_THREADS: usize = 8;
@@ -54,6 +55,8 @@ const DRAIN_FOR: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Door {
     entrance: Arc<Entrance>,
+    /// The Unix sockets among where it listens.
+    sockets: Vec<PathBuf>,
     is_closing: told::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -92,16 +95,27 @@ impl Door {
             // Who waits for a disk is not waited for.
             runtime.shutdown_background();
         })?;
+        let sockets = addresses.iter().filter_map(|address| match address {
+            Address::Unix(path) => Some(path.clone()),
+            Address::Tcp(_) => None,
+        });
         Ok(Door {
             entrance,
+            sockets: sockets.collect(),
             is_closing,
             thread: Some(thread),
         })
     }
 
-    /// Who is let in from now on.
-    pub(crate) fn entrance(&self) -> &Entrance {
-        &self.entrance
+    /// From now on others come in, or the same with other rights.
+    pub(crate) fn change(&self, clients: Vec<KnownClient>, grants: Vec<Grant>) -> io::Result<()> {
+        self.entrance.change(clients, grants);
+        if self.entrance.has_other_uids() {
+            for path in &self.sockets {
+                open_to_others(path)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -111,7 +111,7 @@ fn reload(daemon: &Daemon, door: Option<&Door>, first: &Config, next: &Config, r
         let rights = options.rights.clone();
         let mut unchanged = daemon.reload(options)?;
         if let Some(door) = door {
-            door.entrance().change(clients, rights);
+            door.change(clients, rights)?;
         }
         let (before, now) = (&first.settings, &next.settings);
         if before.metrics != now.metrics {

@@ -26,6 +26,8 @@ use tonic::transport::server::Connected;
 const UNIX: &str = "unix:";
 /// Connections at once of one address of another host, or of one uid.
 const CONNECTIONS_MAX_PER_PEER: usize = 1000;
+/// The mode of a socket that other uids may connect to.
+const FOR_OTHERS: u32 = 0o666;
 /// How long nobody is accepted after that could not be done.
 const DEAF_FOR: Duration = Duration::from_millis(100);
 
@@ -82,7 +84,7 @@ impl fmt::Display for Address {
 }
 
 /// The other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) enum Peer {
     Tcp(IpAddr),
     /// With its primary and supplementary groups.
@@ -92,9 +94,25 @@ pub(crate) enum Peer {
     },
 }
 
+/// Whose connections are counted together: a user may change its groups.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Ip(IpAddr),
+    Uid(u32),
+}
+
+impl Peer {
+    fn whose(&self) -> Whose {
+        match self {
+            Peer::Tcp(ip) => Whose::Ip(*ip),
+            Peer::Unix { uid, .. } => Whose::Uid(*uid),
+        }
+    }
+}
+
 /// How many connections there are, by who is at the other end.
 #[derive(Clone, Debug, Default)]
-struct Connections(Arc<Mutex<HashMap<Peer, usize>>>);
+struct Connections(Arc<Mutex<HashMap<Whose, usize>>>);
 
 /// One connection's part in that.
 #[derive(Debug)]
@@ -106,7 +124,7 @@ struct Counted {
 impl Connections {
     fn join(&self, peer: Peer) -> Option<Counted> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer.clone()).or_default();
+        let count = counts.entry(peer.whose()).or_default();
         if *count >= CONNECTIONS_MAX_PER_PEER {
             return None;
         }
@@ -123,10 +141,11 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.connections.0.lock();
         let counts = counts.as_mut().unwrap_or_else(|poison| poison.get_mut());
-        if let Some(count) = counts.get_mut(&self.peer) {
+        let whose = self.peer.whose();
+        if let Some(count) = counts.get_mut(&whose) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.peer);
+                counts.remove(&whose);
             }
         }
     }
@@ -160,7 +179,7 @@ impl Listener {
                 Address::Unix(path) => {
                     remove_abandoned(path)?;
                     let listener = UnixListener::bind(path)?;
-                    let mode = if is_for_others { 0o666 } else { 0o600 };
+                    let mode = if is_for_others { FOR_OTHERS } else { 0o600 };
                     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
                     Socket::Unix(listener, path.clone())
                 }
@@ -215,6 +234,11 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Has other uids reach a socket that was made when no rights were given to any.
+pub(super) fn open_to_others(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(FOR_OTHERS))
 }
 
 impl Drop for Listener {
@@ -359,6 +383,11 @@ mod tests {
     fn one_peer_has_so_many_connections_and_another_its_own() {
         let connections = Connections::default();
         let peer = |last| Peer::Tcp([127, 0, 0, last].into());
+        let user = |gid| Peer::Unix {
+            uid: 7,
+            gids: vec![gid],
+        };
+        assert_eq!(user(1).whose(), user(2).whose());
         let mut held: Vec<_> = (0..CONNECTIONS_MAX_PER_PEER)
             .map(|_| connections.join(peer(1)).expect("a place"))
             .collect();

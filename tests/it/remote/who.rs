@@ -1,5 +1,7 @@
 //! Who comes in, and what they may.
 
+use std::os::unix::fs::PermissionsExt;
+
 use ledger_client::remote::proto::GetRequest;
 use ledger_tests::eventually;
 use tonic::Code;
@@ -78,4 +80,37 @@ fn it_is_served_in_the_clear_on_this_machine_only() {
     let instance = ledger_tests::Instance::new(crate::PROGRAMS);
     let said = instance.complained(&["run", "--grpc", "192.0.2.1:50051"]);
     assert!(said.contains("192.0.2.1:50051 in the clear"), "{said}");
+}
+
+#[test]
+fn rights_that_are_given_to_a_uid_later_let_it_reach_the_socket() {
+    let mut instance = ledger_tests::Instance::new(crate::PROGRAMS);
+    let config = instance.configure("");
+    let socket = instance.runtime_dir().join("door");
+    let uri = format!("unix:{}", socket.display());
+    let config = config.to_str().expect("text").to_owned();
+    instance.start(&["--config", &config, "--grpc", &uri]);
+    let mode = || {
+        let found = std::fs::metadata(&socket).expect("it listens");
+        found.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(), 0o600);
+    instance.configure("[[rights]]\ncontexts = [\"*\"]\nusers = [1007]\nright = \"read\"\n");
+    instance.reload_daemon();
+    eventually("it may connect", || (mode() == 0o666).then_some(()));
+}
+
+#[test]
+fn a_port_alone_is_one_of_this_machine() {
+    let mut instance = ledger_tests::Instance::new(crate::PROGRAMS);
+    // Free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("it has one").port().to_string();
+    drop(free);
+    instance.start_in(&[("GRPC_PORT", &port)], &[]);
+    let said = instance.said_first().concat();
+    assert!(
+        said.contains(&format!("gRPC at 127.0.0.1:{port}")),
+        "{said}"
+    );
 }
