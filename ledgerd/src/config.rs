@@ -4,12 +4,14 @@ mod file;
 mod show;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use tokio_rustls::rustls::ServerConfig;
 
 pub(crate) use self::file::{ConfigError, File};
-use crate::grpc::{Address, KnownClient};
+use crate::grpc::{Address, KnownClient, TlsFiles};
 use crate::options::Options;
 use crate::rights::Grant;
 use crate::settings::Settings;
@@ -60,18 +62,24 @@ impl Config {
         if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
             return Err(ConfigError::MetricsForOthers(address));
         }
-        let in_the_clear = self
-            .settings
-            .grpc_addresses()
-            .into_iter()
-            .find_map(|address| match address {
-                Address::Tcp(address) if !address.ip().is_loopback() => Some(address),
-                _ => None,
-            });
-        if let Some(address) = in_the_clear {
+        let has_tls = self.tls()?.is_some();
+        let for_others =
+            self.settings
+                .grpc_addresses()
+                .into_iter()
+                .find_map(|address| match address {
+                    Address::Tcp(address) if !address.ip().is_loopback() => Some(address),
+                    _ => None,
+                });
+        if let Some(address) = for_others.filter(|_| !has_tls) {
             return Err(ConfigError::GrpcInTheClear(address));
         }
-        self.clients()?;
+        let mut clients = self.clients()?.into_iter();
+        let has_authorities = self.settings.grpc_client_ca.is_some();
+        let unseen = clients.find(|client| client.certificate.is_some() && !has_authorities);
+        if let Some(client) = unseen {
+            return Err(ConfigError::NoAuthorities { name: client.name });
+        }
         let mut options = Options::new(instance);
         options.runtime_dir = runtime_dir;
         self.settings.apply(&mut options);
@@ -92,6 +100,13 @@ impl Config {
     pub(crate) fn clients(&self) -> Result<Vec<KnownClient>, ConfigError> {
         let clients = self.file.as_ref().map(File::clients);
         Ok(clients.transpose()?.unwrap_or_default())
+    }
+
+    /// What those who come through it over TCP are spoken to with, if not in the clear.
+    pub(crate) fn tls(&self) -> Result<Option<Arc<ServerConfig>>, ConfigError> {
+        let files = self.settings.grpc_tls();
+        let files = files.map_err(|(has, lacks)| ConfigError::HalfTls { has, lacks })?;
+        Ok(files.as_ref().map(TlsFiles::load).transpose()?)
     }
 
     fn path(&self) -> String {

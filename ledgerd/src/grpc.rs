@@ -5,7 +5,7 @@
 //! One thread serves all connections. What may wait, for the daemon or for a disk, is done
 //! by a few others.
 //!
-//! Reading order: `listen`, where it is heard; `entrance`, who comes in, as whom; `service`,
+//! Reading order: `listen`, where it is heard, and `tls`, in which words; `entrance`, who comes in, as whom; `service`,
 //! the five operations; `contexts` are those that are open here; `append`, `recent`, `get`,
 //! `watch`, `snapshot` and `bulk`, what is done with them; `codec` and `status`, how it is put.
 
@@ -20,6 +20,7 @@ mod recent;
 mod service;
 mod snapshot;
 mod status;
+mod tls;
 mod watch;
 
 use std::io;
@@ -30,12 +31,14 @@ use std::time::Duration;
 
 use ledger_client::Ledger;
 use tokio::sync::watch as told;
+use tokio_rustls::rustls::ServerConfig;
 use tonic::transport::Server;
 
 pub(crate) use self::entrance::{Entrance, KnownClient};
 pub(crate) use self::listen::Address;
-use self::listen::{Listener, open_to_others};
+use self::listen::{Listener, Tls, open_to_others};
 use self::service::{MESSAGE_LEN_MAX, Service};
+pub(crate) use self::tls::{TlsError, TlsFiles};
 use crate::rights::Grant;
 
 /// Threads for what may wait.
@@ -57,6 +60,7 @@ pub(crate) struct Door {
     entrance: Arc<Entrance>,
     /// The Unix sockets among where it listens.
     sockets: Vec<PathBuf>,
+    tls: told::Sender<Option<Arc<ServerConfig>>>,
     is_closing: told::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -65,6 +69,7 @@ impl Door {
     /// Listens, for a daemon that this ledger is connected to.
     pub(crate) fn open(
         addresses: &[Address],
+        tls: Option<Arc<ServerConfig>>,
         entrance: Entrance,
         ledger: Ledger,
         spool_dir: &Path,
@@ -76,6 +81,7 @@ impl Door {
             .build()?;
         let entrance = Arc::new(entrance);
         let (is_closing, closing) = told::channel(false);
+        let (tls, told_tls) = told::channel(tls);
         let listeners = {
             let _within = runtime.enter();
             let listen = |address| Listener::at(address, entrance.has_other_uids());
@@ -91,7 +97,7 @@ impl Door {
         let service = runtime.block_on(service);
         let thread = std::thread::Builder::new().name("ledgerd-grpc".into());
         let thread = thread.spawn(move || {
-            runtime.block_on(serve(listeners, service, closing));
+            runtime.block_on(serve(listeners, told_tls, service, closing));
             // Who waits for a disk is not waited for.
             runtime.shutdown_background();
         })?;
@@ -102,13 +108,29 @@ impl Door {
         Ok(Door {
             entrance,
             sockets: sockets.collect(),
+            tls,
             is_closing,
             thread: Some(thread),
         })
     }
 
-    /// From now on others come in, or the same with other rights.
-    pub(crate) fn change(&self, clients: Vec<KnownClient>, grants: Vec<Grant>) -> io::Result<()> {
+    /// Whether TCP is spoken with TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.borrow().is_some()
+    }
+
+    /// From now on others come in, or the same with other rights, and new connections are
+    /// shown another certificate.
+    pub(crate) fn change(
+        &self,
+        tls: Option<Arc<ServerConfig>>,
+        clients: Vec<KnownClient>,
+        grants: Vec<Grant>,
+    ) -> io::Result<()> {
+        // Where it was served to other hosts it does not become clear text.
+        if tls.is_some() {
+            self.tls.send_replace(tls);
+        }
         self.entrance.change(clients, grants);
         if self.entrance.has_other_uids() {
             for path in &self.sockets {
@@ -131,7 +153,12 @@ impl Drop for Door {
 
 /// Serves at all of them until it is told to close, and those who are there then to their
 /// end.
-async fn serve(listeners: Vec<Listener>, service: Service, closing: told::Receiver<bool>) {
+async fn serve(
+    listeners: Vec<Listener>,
+    tls: Tls,
+    service: Service,
+    closing: told::Receiver<bool>,
+) {
     tokio::spawn(service.contexts().clone().look_after());
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
@@ -142,8 +169,9 @@ async fn serve(listeners: Vec<Listener>, service: Service, closing: told::Receiv
             .http2_max_header_list_size(METADATA_LEN_MAX)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
+        let incoming = listener.incoming(tls.clone(), closing.clone());
         let closing = told_to_close(closing.clone());
-        tasks.spawn(server.serve_with_incoming_shutdown(service.clone(), listener, closing));
+        tasks.spawn(server.serve_with_incoming_shutdown(service.clone(), incoming, closing));
     }
     let drained = async {
         while let Some(ended) = tasks.join_next().await {

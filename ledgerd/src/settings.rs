@@ -12,7 +12,7 @@ use clap::Args;
 use ledger_shm::control::Sizes;
 use serde::{Deserialize, Serialize};
 
-use crate::grpc::Address;
+use crate::grpc::{Address, TlsFiles};
 use crate::report::Level;
 use crate::{Durability, Options, Retention};
 
@@ -113,6 +113,18 @@ pub(crate) struct Settings {
     /// Serve gRPC at this port of 127.0.0.1 as well [default: do not]
     #[arg(long, env = "GRPC_PORT", value_name = "PORT")]
     pub(crate) grpc_port: Option<NonZeroU16>,
+    /// The server's certificate, and those between it and its authority, as PEM: gRPC over
+    /// TCP is TLS, and may be served at any address [default: in the clear, on loopback only]
+    #[arg(long, env = "LEDGER_GRPC_CERTIFICATE", value_name = "FILE")]
+    grpc_certificate: Option<PathBuf>,
+    /// The key of that certificate, as PEM, in a file that not everybody can read
+    /// [default: none]
+    #[arg(long, env = "LEDGER_GRPC_KEY", value_name = "FILE")]
+    grpc_key: Option<PathBuf>,
+    /// The authorities whose certificates make clients known, as PEM [default: none are asked
+    /// for]
+    #[arg(long, env = "LEDGER_GRPC_CLIENT_CA", value_name = "FILE")]
+    pub(crate) grpc_client_ca: Option<PathBuf>,
 }
 
 impl Settings {
@@ -122,6 +134,23 @@ impl Settings {
         let of_port = self.grpc_port.map(of_port).map(Address::Tcp);
         let named = self.grpc.clone().unwrap_or_default();
         named.into_iter().chain(of_port).collect()
+    }
+
+    /// What TLS is served with, if it is. An error names what is said without what is needed
+    /// for it.
+    pub(crate) fn grpc_tls(&self) -> Result<Option<TlsFiles>, (&'static str, &'static str)> {
+        let client_ca = self.grpc_client_ca.clone();
+        match (&self.grpc_certificate, &self.grpc_key) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca,
+            })),
+            (Some(_), None) => Err(("grpc_certificate", "grpc_key")),
+            (None, Some(_)) => Err(("grpc_key", "grpc_certificate")),
+            (None, None) if client_ca.is_some() => Err(("grpc_client_ca", "grpc_certificate")),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Sets what these say.

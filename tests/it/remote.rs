@@ -3,6 +3,7 @@
 mod bulk;
 mod generated;
 mod statuses;
+mod tls;
 mod verbs;
 mod watch;
 mod who;

@@ -36,6 +36,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -74,8 +75,9 @@ pub struct Instance {
     runtime_dir: PathBuf,
     daemon: Option<Process>,
     said_first: Vec<String>,
-    /// Hears what the daemon says, until it ends.
-    heard: Option<JoinHandle<Vec<String>>>,
+    /// What the daemon has said, and what hears it, until it ends.
+    said: Arc<Mutex<Vec<String>>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -103,7 +105,8 @@ impl Instance {
             runtime_dir,
             daemon: None,
             said_first: Vec::new(),
-            heard: None,
+            said: Arc::default(),
+            listener: None,
         };
         if !instance.is_own() {
             chown(&instance.runtime_dir, Some(uid), None).expect("root may");
@@ -239,13 +242,16 @@ impl Instance {
             }
         }
         self.said_first.clone_from(&heard);
+        self.said = Arc::new(Mutex::new(heard));
+        let said = Arc::clone(&self.said);
         // Whatever it says later must not fill the pipe.
         let rest = BufReader::new(lines.rest());
-        self.heard = Some(std::thread::spawn(move || {
-            let lines = rest.split(b'\n').map_while(std::io::Result::ok);
-            let said = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-            heard.extend(said.inspect(|line| eprintln!("{line}")));
-            heard
+        self.listener = Some(std::thread::spawn(move || {
+            for line in rest.split(b'\n').map_while(std::io::Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                eprintln!("{line}");
+                said.lock().expect("it only listens").push(line);
+            }
         }));
         self.daemon = Some(daemon);
     }
@@ -253,6 +259,12 @@ impl Instance {
     /// What the daemon said until it listened.
     pub fn said_first(&self) -> &[String] {
         &self.said_first
+    }
+
+    /// Whether the daemon has said something with this in it.
+    pub fn has_said(&self, text: &str) -> bool {
+        let said = self.said.lock().expect("it only listens");
+        said.iter().any(|line| line.contains(text))
     }
 
     /// The daemon's process id.
@@ -320,8 +332,9 @@ impl Instance {
     /// What the daemon has said. Also a thread that has panicked, and that the daemon goes on
     /// without, is none that should have.
     fn check_heard(&mut self) -> Vec<String> {
-        let heard = self.heard.take().expect("it said that it listens");
-        let heard = heard.join().expect("it only listens");
+        let listener = self.listener.take().expect("it said that it listens");
+        listener.join().expect("it only listens");
+        let heard = std::mem::take(&mut *self.said.lock().expect("it has ended"));
         let has_panicked = heard.iter().any(|line| line.contains("panicked at"));
         assert!(!has_panicked, "the daemon has panicked, see above");
         heard

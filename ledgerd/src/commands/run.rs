@@ -98,7 +98,7 @@ fn open_door(config: &Config, place: &Instance, daemon: &Daemon) -> Result<Optio
     // What is on its way may be larger than memory.
     let elsewhere = std::env::temp_dir();
     let spool_dir = daemon.archive_dir().unwrap_or(&elsewhere);
-    let door = Door::open(&addresses, entrance, ledger, spool_dir)?;
+    let door = Door::open(&addresses, config.tls()?, entrance, ledger, spool_dir)?;
     Ok(Some(door))
 }
 
@@ -107,11 +107,14 @@ fn open_door(config: &Config, place: &Instance, daemon: &Daemon) -> Result<Optio
 fn reload(daemon: &Daemon, door: Option<&Door>, first: &Config, next: &Config, runtime_dir: &Path) {
     let outcome = || -> Result<_, Failure> {
         let options = next.options(daemon.instance(), runtime_dir.to_owned())?;
-        let clients = next.clients()?;
+        let (tls, clients) = (next.tls()?, next.clients()?);
         let rights = options.rights.clone();
         let mut unchanged = daemon.reload(options)?;
         if let Some(door) = door {
-            door.change(clients, rights)?;
+            if tls.is_none() && door.has_tls() {
+                unchanged.push("grpc_certificate");
+            }
+            door.change(tls, clients, rights)?;
         }
         let (before, now) = (&first.settings, &next.settings);
         if before.metrics != now.metrics {

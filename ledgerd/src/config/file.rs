@@ -13,7 +13,7 @@ use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
-use crate::grpc::KnownClient;
+use crate::grpc::{KnownClient, TlsError};
 use crate::options::{ContextRules, Durability};
 use crate::rights::{Grant, Right};
 use crate::settings::{Age, Bytes, Count, Kept, Settings, retention};
@@ -67,9 +67,25 @@ pub(crate) enum ConfigError {
         found: String,
     },
     #[error(
-        "gRPC would be served at {0} in the clear, and others could listen; use a loopback address or a Unix socket"
+        "gRPC would be served at {0} in the clear, and others could listen; give it `grpc_certificate` and `grpc_key`, or use a loopback address or a Unix socket"
     )]
     GrpcInTheClear(SocketAddr),
+    #[error("`{has}` is given without `{lacks}`, and it takes both to serve gRPC over TLS")]
+    HalfTls {
+        has: &'static str,
+        lacks: &'static str,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(
+        "{}: nothing makes client {name:?} known; it needs `token_sha256` or `certificate_name`",
+        path.display()
+    )]
+    NothingKnown { path: PathBuf, name: String },
+    #[error(
+        "client {name:?} is known by its certificate, and no `grpc_client_ca` says whose certificates are taken"
+    )]
+    NoAuthorities { name: String },
 }
 
 /// The tables that can be there many times, and their keys.
@@ -77,7 +93,7 @@ const RIGHTS: (&str, &[&str]) = (
     "rights",
     &["contexts", "users", "groups", "clients", "right"],
 );
-const CLIENTS: (&str, &[&str]) = ("clients", &["name", "token_sha256"]);
+const CLIENTS: (&str, &[&str]) = ("clients", &["name", "token_sha256", "certificate_name"]);
 const CONTEXTS: (&str, &[&str]) = (
     "contexts",
     &[
@@ -120,7 +136,10 @@ struct RightsTable {
 #[serde(deny_unknown_fields)]
 struct ClientTable {
     name: String,
-    token_sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -288,17 +307,26 @@ impl File {
     /// Whom it makes known by what they show.
     pub(crate) fn clients(&self) -> Result<Vec<KnownClient>, ConfigError> {
         let client = |table: &ClientTable| {
-            let mut token = [0; 32];
-            let read = hex::decode_to_slice(&table.token_sha256, &mut token);
-            let name = table.name.clone();
-            match read {
-                Ok(()) => Ok(KnownClient { name, token }),
-                Err(_) => Err(ConfigError::TokenHash {
-                    path: self.path.clone(),
-                    name,
-                    found: table.token_sha256.clone(),
-                }),
+            let (path, name) = (self.path.clone(), table.name.clone());
+            let token = table.token_sha256.as_ref().map(|written| {
+                let mut token = [0; 32];
+                let read = hex::decode_to_slice(written, &mut token);
+                read.map(|()| token).map_err(|_| ConfigError::TokenHash {
+                    path: path.clone(),
+                    name: name.clone(),
+                    found: written.clone(),
+                })
+            });
+            let token = token.transpose()?;
+            let certificate = table.certificate_name.clone();
+            if token.is_none() && certificate.is_none() {
+                return Err(ConfigError::NothingKnown { path, name });
             }
+            Ok(KnownClient {
+                name,
+                token,
+                certificate,
+            })
         };
         self.tables.clients.iter().map(client).collect()
     }
@@ -368,7 +396,7 @@ mod tests {
             for key in keys {
                 let value = match *key {
                     "right" => "\"read\"",
-                    "name" | "token_sha256" => "\"reporter\"",
+                    "name" | "token_sha256" | "certificate_name" => "\"reporter\"",
                     "durability" => "\"archive\"",
                     "retain_entries" => "1000000",
                     "retain_bytes" => "\"10G\"",
@@ -380,7 +408,7 @@ mod tests {
                     ("rights", "contexts") => "right = \"read\"",
                     ("rights", "right") => "contexts = []",
                     ("rights", _) => "contexts = []\nright = \"admin\"",
-                    ("clients", "name") => "token_sha256 = \"\"",
+                    ("clients", "name") => "",
                     ("clients", _) => "name = \"reporter\"",
                     (_, "names") => "",
                     _ => "names = []",

@@ -16,7 +16,9 @@ use crate::rights::{Grant, Principal, Right, Who};
 pub(crate) struct KnownClient {
     pub(crate) name: String,
     /// SHA-256 of its token.
-    pub(crate) token: [u8; 32],
+    pub(crate) token: Option<[u8; 32]>,
+    /// A DNS name in its certificate.
+    pub(crate) certificate: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,8 +58,8 @@ impl Entrance {
         self.rules().grants.iter().any(Grant::names_some_uid)
     }
 
-    /// Who asks: whom the token is of if one is shown, else who is at the other end of a
-    /// Unix socket.
+    /// Who asks: whom the token is of if one is shown, else whom the certificate is of, or
+    /// who is at the other end of a Unix socket.
     pub(super) fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Principal, Status> {
         if let Some(shown) = headers.get(AUTHORIZATION) {
             let shown = shown.as_bytes();
@@ -70,24 +72,37 @@ impl Entrance {
                 }
             };
             let hash: [u8; 32] = Sha256::digest(token).into();
-            let rules = self.rules();
-            let mut clients = rules.clients.iter();
-            let known = clients.find(|client| client.token == hash);
-            return match known {
-                Some(known) => Ok(Principal::Client(known.name.clone())),
-                None => Err(Status::unauthenticated(
+            let known = self.client(|client| client.token == Some(hash));
+            return known.ok_or_else(|| {
+                Status::unauthenticated(
                     "no client has this token; whoever runs the ledger gives tokens, `[[clients]]` in the daemon's configuration",
-                )),
-            };
+                )
+            });
         }
         match peer {
             Peer::Unix { uid, gids } => {
                 Ok(Principal::Uid(Who::of(*uid, gids.clone(), self.owner_uid)))
             }
-            Peer::Tcp(_) => Err(Status::unauthenticated(
-                "over TCP everybody needs a token; send `authorization: Bearer TOKEN`, or use the Unix socket",
+            Peer::Tcp { names, .. } if names.is_empty() => Err(Status::unauthenticated(
+                "over TCP everybody needs a token or a certificate; send `authorization: Bearer TOKEN`, or use the Unix socket",
             )),
+            Peer::Tcp { names, .. } => {
+                let is_shown = |name: &String| names.contains(name);
+                let known = self.client(|client| client.certificate.as_ref().is_some_and(is_shown));
+                known.ok_or_else(|| {
+                    Status::unauthenticated(format!(
+                        "no client has a certificate for {}; whoever runs the ledger makes them known, `[[clients]]` in the daemon's configuration",
+                        names.join(", ")
+                    ))
+                })
+            }
         }
+    }
+
+    fn client(&self, is_it: impl Fn(&&KnownClient) -> bool) -> Option<Principal> {
+        let rules = self.rules();
+        let known = rules.clients.iter().find(is_it)?;
+        Some(Principal::Client(known.name.clone()))
     }
 
     /// Whether somebody may do so.
@@ -125,18 +140,29 @@ mod tests {
     fn who_shows_a_token_is_whom_it_is_of_and_else_the_kernel_knows() {
         let reporter = KnownClient {
             name: "reporter".to_owned(),
-            token: Sha256::digest("sesame").into(),
+            token: Some(Sha256::digest("sesame").into()),
+            certificate: None,
+        };
+        let auditor = KnownClient {
+            name: "auditor".to_owned(),
+            token: None,
+            certificate: Some("auditor.example".to_owned()),
         };
         let grants = vec![
             Grant::new(Right::Append, ["*"]).clients(["reporter"]),
             Grant::new(Right::Read, ["loan-*"]).gids([55]),
         ];
-        let entrance = Entrance::new(1000, vec![reporter], grants);
+        let entrance = Entrance::new(1000, vec![reporter, auditor], grants);
         let unix = |uid, gids: &[u32]| Peer::Unix {
             uid,
             gids: gids.to_vec(),
         };
-        let tcp = Peer::Tcp([127, 0, 0, 1].into());
+        let showing = |names: &[&str]| Peer::Tcp {
+            ip: [127, 0, 0, 1].into(),
+            names: names.iter().copied().map(str::to_owned).collect(),
+        };
+        let tcp = showing(&[]);
+        let of_auditor = showing(&["a.example", "auditor.example"]);
         for (peer, shown, expected) in [
             (&unix(7, &[]), None, Ok("uid 7")),
             (
@@ -146,6 +172,13 @@ mod tests {
             ),
             (&tcp, Some("bearer sesame"), Ok("client \"reporter\"")),
             (&tcp, None, Err(Code::Unauthenticated)),
+            (&of_auditor, None, Ok("client \"auditor\"")),
+            (
+                &of_auditor,
+                Some("Bearer sesame"),
+                Ok("client \"reporter\""),
+            ),
+            (&showing(&["*.example"]), None, Err(Code::Unauthenticated)),
             (&tcp, Some("Bearer "), Err(Code::Unauthenticated)),
             (&tcp, Some("Bearer another"), Err(Code::Unauthenticated)),
             (&tcp, Some("Basic sesame"), Err(Code::Unauthenticated)),

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::Permissions;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -19,17 +19,29 @@ use ledger_shm::socket;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{mpsc, watch as told};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+use super::{tls, told_to_close};
 
 /// What the path of a Unix socket begins with.
 const UNIX: &str = "unix:";
-/// Connections at once of one address of another host, or of one uid.
+/// Connections at once at one address, and of these of one other host, or of one uid.
+const CONNECTIONS_MAX: usize = 10_000;
 const CONNECTIONS_MAX_PER_PEER: usize = 1000;
 /// The mode of a socket that other uids may connect to.
 const FOR_OTHERS: u32 = 0o666;
+/// How long who comes over TCP may take to agree upon TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long nobody is accepted after that could not be done.
 const DEAF_FOR: Duration = Duration::from_millis(100);
+
+/// With what those who come over TCP are spoken to, which a reload changes.
+pub(super) type Tls = told::Receiver<Option<Arc<ServerConfig>>>;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,12 +98,10 @@ impl fmt::Display for Address {
 /// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
-    Tcp(IpAddr),
+    /// With the DNS names in the certificate that it has shown.
+    Tcp { ip: IpAddr, names: Vec<String> },
     /// With its primary and supplementary groups.
-    Unix {
-        uid: u32,
-        gids: Vec<u32>,
-    },
+    Unix { uid: u32, gids: Vec<u32> },
 }
 
 /// Whose connections are counted together: a user may change its groups.
@@ -104,7 +114,11 @@ enum Whose {
 impl Peer {
     fn whose(&self) -> Whose {
         match self {
-            Peer::Tcp(ip) => Whose::Ip(*ip),
+            // Of IPv6 one host has as many as it likes, in the network that it was given.
+            Peer::Tcp {
+                ip: IpAddr::V6(ip), ..
+            } => Whose::Ip(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
+            Peer::Tcp { ip, .. } => Whose::Ip(*ip),
             Peer::Unix { uid, .. } => Whose::Uid(*uid),
         }
     }
@@ -124,6 +138,9 @@ struct Counted {
 impl Connections {
     fn join(&self, peer: Peer) -> Option<Counted> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.values().sum::<usize>() >= CONNECTIONS_MAX {
+            return None;
+        }
         let count = counts.entry(peer.whose()).or_default();
         if *count >= CONNECTIONS_MAX_PER_PEER {
             return None;
@@ -158,12 +175,11 @@ enum Socket {
     Unix(UnixListener, PathBuf),
 }
 
-/// Connections, as they come.
+/// Heard, where nobody is accepted yet.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Socket,
     connections: Connections,
-    deaf: Option<Pin<Box<Sleep>>>,
 }
 
 impl Listener {
@@ -190,7 +206,6 @@ impl Listener {
         Ok(Listener {
             socket: listen().map_err(unheard)?,
             connections: Connections::default(),
-            deaf: None,
         })
     }
 
@@ -202,24 +217,85 @@ impl Listener {
         })
     }
 
-    fn poll_accept(&self, task: &mut Context<'_>) -> Poll<io::Result<(Io, Peer)>> {
-        Poll::Ready(Ok(match &self.socket {
+    /// Those who come, until it closes: over TCP with TLS, if there is any.
+    pub(super) fn incoming(self, tls: Tls, closing: told::Receiver<bool>) -> Incoming {
+        let (sender, incoming) = mpsc::channel(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = self.accept_all(tls, sender) => {}
+                () = told_to_close(closing) => {}
+            }
+        });
+        Incoming(incoming)
+    }
+
+    async fn accept_all(self, tls: Tls, sender: mpsc::Sender<Connection>) {
+        loop {
+            let (socket, peer) = match self.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely. Asked again at once it would say the
+                    // same.
+                    tracing::warn!(%error, "cannot accept a gRPC client");
+                    sleep(DEAF_FOR).await;
+                    continue;
+                }
+            };
+            let Some(counted) = self.connections.join(peer) else {
+                tracing::debug!("a connection is not taken: there are too many");
+                continue;
+            };
+            let tls = tls.borrow().clone();
+            let sender = sender.clone();
+            // Nobody waits for who is slow to say who it is.
+            tokio::spawn(async move {
+                let connection = match (socket, tls) {
+                    (Accepted::Unix(stream), _) => Connection::new(stream, counted),
+                    (Accepted::Tcp(stream), None) => Connection::new(stream, counted),
+                    (Accepted::Tcp(stream), Some(tls)) => {
+                        let accepted = TlsAcceptor::from(tls).accept(stream);
+                        match timeout(HANDSHAKE_TIMEOUT, accepted).await {
+                            Ok(Ok(stream)) => Connection::enciphered(stream, counted),
+                            Ok(Err(error)) => {
+                                tracing::debug!(%error, "a connection is not taken");
+                                return;
+                            }
+                            Err(_) => return,
+                        }
+                    }
+                };
+                // Else it closes.
+                let _ = sender.send(connection).await;
+            });
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+        Ok(match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(task))?;
+                let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                (Io::Tcp(stream), Peer::Tcp(address.ip()))
+                let ip = address.ip();
+                let names = Vec::new();
+                (Accepted::Tcp(stream), Peer::Tcp { ip, names })
             }
             Socket::Unix(listener, _) => {
-                let (stream, _) = ready!(listener.poll_accept(task))?;
+                let (stream, _) = listener.accept().await?;
                 let peer = stream.peer_cred()?;
                 // Kernels before 4.13 do not tell.
                 let mut gids = socket::peer_groups(&stream.as_fd()).unwrap_or_default();
                 gids.push(peer.gid());
                 let uid = peer.uid();
-                (Io::Unix(stream), Peer::Unix { uid, gids })
+                (Accepted::Unix(stream), Peer::Unix { uid, gids })
             }
-        }))
+        })
     }
+}
+
+#[derive(Debug)]
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// Removes a socket at which nobody listens any more. Whatever else is there stays.
@@ -249,42 +325,42 @@ impl Drop for Listener {
     }
 }
 
-impl Stream for Listener {
+/// Connections, as they come.
+#[derive(Debug)]
+pub(super) struct Incoming(mpsc::Receiver<Connection>);
+
+impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(deaf) = &mut self.deaf {
-                ready!(deaf.as_mut().poll(task));
-                self.deaf = None;
-            }
-            match ready!(self.poll_accept(task)) {
-                Ok((io, peer)) => match self.connections.join(peer) {
-                    Some(counted) => return Poll::Ready(Some(Ok(Connection { io, counted }))),
-                    None => tracing::debug!("a connection is not taken: its peer has too many"),
-                },
-                Err(error) => {
-                    // Out of descriptors, most likely. Asked again at once it would say the
-                    // same.
-                    tracing::warn!(%error, "cannot accept a gRPC client");
-                    self.deaf = Some(Box::pin(sleep(DEAF_FOR)));
-                }
-            }
-        }
+        self.0.poll_recv(task).map(|connection| connection.map(Ok))
     }
 }
 
-#[derive(Debug)]
-enum Io {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+/// What bytes go over.
+trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Io for T {}
 
 /// A connection that was accepted.
 #[derive(Debug)]
 pub(super) struct Connection {
-    io: Io,
+    io: Box<dyn Io>,
     counted: Counted,
+}
+
+impl Connection {
+    fn new(io: impl Io + 'static, counted: Counted) -> Connection {
+        let io = Box::new(io);
+        Connection { io, counted }
+    }
+
+    fn enciphered(stream: TlsStream<TcpStream>, mut counted: Counted) -> Connection {
+        if let Peer::Tcp { names, .. } = &mut counted.peer {
+            *names = tls::names(stream.get_ref().1);
+        }
+        Connection::new(stream, counted)
+    }
 }
 
 impl Connected for Connection {
@@ -295,59 +371,43 @@ impl Connected for Connection {
     }
 }
 
-/// The same on either kind.
-macro_rules! io {
-    ($connection:expr, $stream:ident => $act:expr) => {
-        match &mut $connection.get_mut().io {
-            Io::Tcp($stream) => {
-                let $stream = Pin::new($stream);
-                $act
-            }
-            Io::Unix($stream) => {
-                let $stream = Pin::new($stream);
-                $act
-            }
-        }
-    };
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        io!(self, stream => stream.poll_read(task, buffer))
+        Pin::new(&mut self.io).poll_read(task, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        io!(self, stream => stream.poll_write(task, bytes))
+        Pin::new(&mut self.io).poll_write(task, bytes)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        io!(self, stream => stream.poll_write_vectored(task, slices))
+        Pin::new(&mut self.io).poll_write_vectored(task, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.io.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        io!(self, stream => stream.poll_flush(task))
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(task)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        io!(self, stream => stream.poll_shutdown(task))
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(task)
     }
 }
 
@@ -382,12 +442,22 @@ mod tests {
     #[test]
     fn one_peer_has_so_many_connections_and_another_its_own() {
         let connections = Connections::default();
-        let peer = |last| Peer::Tcp([127, 0, 0, last].into());
+        let peer = |last| Peer::Tcp {
+            ip: [127, 0, 0, last].into(),
+            names: Vec::new(),
+        };
         let user = |gid| Peer::Unix {
             uid: 7,
             gids: vec![gid],
         };
         assert_eq!(user(1).whose(), user(2).whose());
+        let of_network = |ip: &str| {
+            let ip = ip.parse().expect("an address");
+            let names = Vec::new();
+            Peer::Tcp { ip, names }.whose()
+        };
+        assert_eq!(of_network("2001:db8::1"), of_network("2001:db8::2:1"));
+        assert_ne!(of_network("2001:db8::1"), of_network("2001:db8:0:1::1"));
         let mut held: Vec<_> = (0..CONNECTIONS_MAX_PER_PEER)
             .map(|_| connections.join(peer(1)).expect("a place"))
             .collect();
