@@ -12,6 +12,7 @@ mod limits;
 mod log;
 mod memory;
 mod peers;
+mod remote;
 mod report;
 mod scale;
 mod snapshot;
@@ -49,11 +50,18 @@ struct Args {
 type Row = fn(u64);
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == remote::LEDGERD)
+    {
+        return ledgerd::cli::main();
+    }
     let args = Args::parse();
     match args.role.as_deref() {
         None => return sweep::behind(),
         Some(sweep::MEASURER) => return measure(&args),
         Some("daemon") => scale::be_daemon(&args.rest),
+        Some("bare") => remote::be_bare(&args.rest),
         Some("host") => peers::ledger::host(&args.rest),
         Some("player") => beside::part::play(&args.rest),
         Some(role) => watch::play(role, &args.rest),
@@ -67,7 +75,7 @@ fn measure(args: &Args) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let scale = if args.quick { 10 } else { 1 };
-    let rows: [(&str, Row); 20] = [
+    let rows: [(&str, Row); 22] = [
         ("limit/clock", limits::clock),
         ("limit/zeroing", limits::zeroing),
         ("limit/random-reads", limits::random_reads),
@@ -87,6 +95,8 @@ fn measure(args: &Args) -> ExitCode {
         ("archive/restart", snapshot::restart),
         ("snapshot/large", snapshot::large),
         ("snapshot/small", snapshot::small),
+        ("remote/append", remote::append),
+        ("remote/watch", remote::watch),
         ("scale/idle-contexts", scale::idle_contexts),
     ];
     let own: Vec<_> = rows
