@@ -21,7 +21,7 @@
 //! 8. `line`, `connection`, [`wire`] and [`place`]: how to reach the daemon;
 //! 9. [`inspect`]: the drawing of a context; [`admin`]: what is done to whole ones;
 //! 10. `converge` (feature): recording runs of converge-core;
-//! 11. `remote` (feature): what a daemon on another host is asked.
+//! 11. `remote` (feature): a ledger on another host.
 //!
 //! # Threads
 //!

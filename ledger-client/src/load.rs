@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use ledger_shm::control::InvalidName;
-use ledger_shm::file::{HEAD_LEN_MAX, SnapshotError, SnapshotReader};
+use ledger_shm::file::{HEAD_LEN_MAX, Head, SnapshotError, SnapshotReader};
 use ledger_shm::merkle::Hash;
 use ledger_shm::object::Epoch;
 
@@ -174,13 +174,7 @@ impl<'a, R: Read> LoadFrom<'a, R> {
     /// ```
     pub fn run(mut self) -> Result<Loaded, LoadError> {
         // Whose it is, and whether it is one, is clear without the daemon.
-        let mut begin = Vec::new();
-        let first = (&mut self.reader).take(HEAD_LEN_MAX as u64);
-        { first }
-            .read_to_end(&mut begin)
-            .map_err(SnapshotError::Read)?;
-        let mut look = SnapshotReader::new(&begin[..]);
-        let head = look.next_section()?;
+        let (begin, head) = begun(&mut self.reader)?;
         let of_snapshot = head.map_or_else(String::new, |head| head.facts.name.clone());
         let name = self.name.take().unwrap_or(of_snapshot);
         let name = InvalidName::check(name.as_bytes())
@@ -256,6 +250,15 @@ impl<'a, R: Read> LoadFrom<'a, R> {
         let _ = stream.shutdown(Shutdown::Write);
         Ok(())
     }
+}
+
+/// The first bytes of a snapshot, and what they say.
+pub(crate) fn begun(reader: &mut impl Read) -> Result<(Vec<u8>, Option<Head>), SnapshotError> {
+    let mut begin = Vec::new();
+    let first = reader.take(HEAD_LEN_MAX as u64).read_to_end(&mut begin);
+    first.map_err(SnapshotError::Read)?;
+    let head = SnapshotReader::new(&begin[..]).next_section()?.cloned();
+    Ok((begin, head))
 }
 
 /// Whether the other side wants no more, and says why.

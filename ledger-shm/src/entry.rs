@@ -169,7 +169,13 @@ impl<'a, P> NewEntry<'a, P> {
         self.key
     }
 
-    pub(crate) fn received(&self) -> u64 {
+    /// The Lamport time of what caused it; 0 if nothing was said.
+    ///
+    /// ```
+    /// let entry = ledger_shm::NewEntry::new("facts", "income: 4200").received_lamport(17);
+    /// assert_eq!(entry.received(), 17);
+    /// ```
+    pub fn received(&self) -> u64 {
         self.received_lamport
     }
 
@@ -575,15 +581,7 @@ impl Candidate {
         } else {
             let mut buffer = AlignedVec::new();
             self.copy_verified(&segment, &mut buffer)?;
-            // SAFETY: the entry holds the buffer, whose heap bytes do not move
-            // with it; references are handed out as above.
-            let record = unsafe { &*std::ptr::from_ref(buffer.as_slice()) };
-            Entry::view(
-                record,
-                Hold::Copy {
-                    _bytes: Box::new(buffer),
-                },
-            )
+            Entry::keeping(buffer)
         }
     }
 
@@ -638,5 +636,45 @@ impl<'a> Entry<'a> {
     pub fn from_bytes(record: &'a [u8]) -> Result<Entry<'a>, Corrupt> {
         RecordHeader::verify(record)?;
         Entry::view(record, Hold::Borrow)
+    }
+}
+
+impl Entry<'static> {
+    /// As [`from_bytes`](Entry::from_bytes), of a copy that the entry keeps.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_bytes`](Entry::from_bytes).
+    ///
+    /// ```
+    /// # ledger_tests::example(|ledger| {
+    /// # let context = ledger.context("loan-7").open_or_create()?;
+    /// # context.appender()?.append(&ledger_shm::NewEntry::new("facts", "income: 4200"))?;
+    /// use ledger_shm::Entry;
+    ///
+    /// let record = context.get(1)?.expect("just appended").record_bytes().to_vec();
+    /// let entry = Entry::copied_from(&record)?;
+    /// drop(record);
+    /// assert_eq!(entry.payload(), b"income: 4200");
+    /// # Ok(()) });
+    /// ```
+    pub fn copied_from(record: &[u8]) -> Result<Entry<'static>, Corrupt> {
+        RecordHeader::verify(record)?;
+        let mut copy = AlignedVec::with_capacity(record.len());
+        copy.extend_from_slice(record);
+        Entry::keeping(copy)
+    }
+
+    /// The entry whose record this is.
+    fn keeping(record: AlignedVec<RECORD_ALIGN>) -> Result<Entry<'static>, Corrupt> {
+        // SAFETY: the entry holds the buffer, whose heap bytes do not move with it, and hands
+        // out references only for as long as the entry itself is borrowed.
+        let bytes = unsafe { &*std::ptr::from_ref(record.as_slice()) };
+        Entry::view(
+            bytes,
+            Hold::Copy {
+                _bytes: Box::new(record),
+            },
+        )
     }
 }

@@ -6,8 +6,8 @@
 //! by a few others.
 //!
 //! Reading order: `listen`, where it is heard, and `tls`, in which words; `entrance`, who comes in, as whom; `service`,
-//! the five operations; `contexts` are those that are open here; `append`, `recent`, `get`,
-//! `watch`, `snapshot` and `bulk`, what is done with them; `codec` and `status`, how it is put.
+//! the operations; `contexts` are those that are open here; `append`, `recent`, `get`,
+//! `watch`, `snapshot`, `bulk` and `list`, what is done with them; `codec` and `status`, how it is put.
 
 mod append;
 mod bulk;
@@ -15,6 +15,7 @@ mod codec;
 mod contexts;
 mod entrance;
 mod get;
+mod list;
 mod listen;
 mod recent;
 mod service;

@@ -1,6 +1,7 @@
 //! The remote door, as its clients find it.
 
 mod bulk;
+mod elsewhere;
 mod generated;
 mod statuses;
 mod tls;

@@ -13,8 +13,8 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use ledger_client::Ledger;
 use ledger_client::remote::proto::{
-    AppendRequest, FILE_DESCRIPTOR_SET, GetRequest, LoadChunk, LoadRequest, SnapshotRequest,
-    WatchRequest,
+    AppendRequest, FILE_DESCRIPTOR_SET, GetRequest, ListContextsRequest, LoadChunk, LoadRequest,
+    SnapshotRequest, WatchRequest,
 };
 use ledger_shm::control::InvalidName;
 use prost::Message;
@@ -33,12 +33,13 @@ use super::codec::{Asking, Entries};
 use super::contexts::Contexts;
 use super::entrance::Entrance;
 use super::get::get;
+use super::list::{list, list_one};
 use super::listen::Peer;
 use super::recent::{Asked, Recent};
 use super::snapshot::{framed, load, snapshot};
 use super::status::trailers;
 use super::told_to_close;
-use super::watch::{Watch, closes};
+use super::watch::{Watch, Watching, closes};
 use crate::rights::{Principal, Right};
 
 /// Bytes of a message that is taken.
@@ -139,8 +140,9 @@ impl Service {
                 Err(status) => status.into_http(),
             },
             (NAME, "LoadStream") => unary(self.load_stream(&principal, request).await),
+            (NAME, "ListContexts") => unary(self.list(&principal, request).await),
             (NAME, "Watch") => match self.watch(&principal, request).await {
-                Ok(watch) => response(Body::new(watch)),
+                Ok(watching) => response(Body::new(watching)),
                 Err(status) => status.into_http(),
             },
             _ => Status::unimplemented(format!("there is no method {path}")).into_http(),
@@ -214,10 +216,32 @@ impl Service {
         permit.expect("nobody closes it")
     }
 
-    async fn watch(&self, principal: &Principal, request: Request<Body>) -> Result<Watch, Status> {
-        let asked: WatchRequest = message(request).await?;
+    /// The messages of all contexts, one behind the other, are those of one answer.
+    async fn list(&self, principal: &Principal, request: Request<Body>) -> Result<Bytes, Status> {
+        let asked: ListContextsRequest = message(request).await?;
         let name = &asked.context_id;
+        if name.is_empty() {
+            let _permit = self.bulk().await;
+            let may = |name: &str| self.entrance.check(principal, Right::Read, name).is_ok();
+            return list(&self.contexts, may).await;
+        }
         self.check(principal, Right::Read, name)?;
+        list_one(&self.contexts, name).await
+    }
+
+    /// It is answered at once, and waits for the context behind that.
+    async fn watch(
+        &self,
+        principal: &Principal,
+        request: Request<Body>,
+    ) -> Result<Watching, Status> {
+        let asked: WatchRequest = message(request).await?;
+        self.check(principal, Right::Read, &asked.context_id)?;
+        Ok(Watching::opened_by(self.clone().opened(asked)))
+    }
+
+    async fn opened(self, asked: WatchRequest) -> Result<Watch, Status> {
+        let name = &asked.context_id;
         let open = loop {
             match self.contexts.to_read(name).await? {
                 Some(open) => break open,

@@ -182,6 +182,8 @@ pub(super) async fn load_from(
                 return Ok(LoadResponse {
                     entries_restored: loaded.new_count,
                     latest_sequence: loaded.last_seq,
+                    epoch: loaded.epoch.to_string(),
+                    merkle_root: Bytes::copy_from_slice(&loaded.root),
                 });
             }
         }

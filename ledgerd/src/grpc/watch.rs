@@ -33,6 +33,7 @@ enum Stage {
     Within(AsyncWatcher, Rest),
     /// Nothing comes any more but what is said at the end.
     Failed(Status),
+    /// It was said why.
     Over,
 }
 
@@ -68,7 +69,7 @@ impl Rest {
     }
 }
 
-/// The answer: events, until the door is closed.
+/// Events, until the door is closed.
 pub(super) struct Watch {
     stage: Stage,
     entries: Entries,
@@ -194,7 +195,28 @@ fn gather(watcher: &mut AsyncWatcher, entries: &Entries, task: &mut Context<'_>)
     Gathered { bytes, then }
 }
 
-impl Body for Watch {
+/// The answer, from its beginning to its end.
+pub(super) enum Watching {
+    /// The context is opened, or waited for.
+    Opening(Pin<Box<dyn Future<Output = Result<Watch, Status>> + Send>>),
+    Open(Box<Watch>),
+    Over,
+}
+
+impl Watching {
+    pub(super) fn opened_by(
+        opening: impl Future<Output = Result<Watch, Status>> + Send + 'static,
+    ) -> Watching {
+        Watching::Opening(Box::pin(opening))
+    }
+
+    fn ended(&mut self, status: &Status) -> Frame<Bytes> {
+        *self = Watching::Over;
+        Frame::trailers(trailers(status))
+    }
+}
+
+impl Body for Watching {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -202,15 +224,18 @@ impl Body for Watch {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if matches!(self.stage, Stage::Over) {
-            return Poll::Ready(None);
-        }
-        let frame = match ready!(self.poll_bytes(task)) {
-            Ok(bytes) => Frame::data(bytes),
-            Err(status) => {
-                self.stage = Stage::Over;
-                Frame::trailers(trailers(&status))
+        if let Watching::Opening(opening) = &mut *self {
+            match ready!(opening.as_mut().poll(task)) {
+                Ok(watch) => *self = Watching::Open(Box::new(watch)),
+                Err(status) => return Poll::Ready(Some(Ok(self.ended(&status)))),
             }
+        }
+        let Watching::Open(watch) = &mut *self else {
+            return Poll::Ready(None);
+        };
+        let frame = match ready!(watch.poll_bytes(task)) {
+            Ok(bytes) => Frame::data(bytes),
+            Err(status) => self.ended(&status),
         };
         Poll::Ready(Some(Ok(frame)))
     }

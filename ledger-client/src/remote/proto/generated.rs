@@ -138,12 +138,41 @@ pub struct LoadChunk {
     #[prost(bool, tag = "3")]
     pub fail_if_exists: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadResponse {
     #[prost(uint64, tag = "1")]
     pub entries_restored: u64,
     #[prost(uint64, tag = "2")]
     pub latest_sequence: u64,
+    /// Ours: the context's epoch, in hexadecimal digits, and the root over all its entries.
+    #[prost(string, tag = "3")]
+    pub epoch: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub merkle_root: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListContextsRequest {
+    /// Only this one, if there is one; all if it is empty.
+    #[prost(string, tag = "1")]
+    pub context_id: ::prost::alloc::string::String,
+}
+/// A context as it was at one moment. Damage only hides what it damaged.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContextSummary {
+    #[prost(string, tag = "1")]
+    pub context_id: ::prost::alloc::string::String,
+    /// In hexadecimal digits.
+    #[prost(string, tag = "2")]
+    pub epoch: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "4")]
+    pub first_available: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub latest_sequence: ::core::option::Option<u64>,
+    /// What is damaged; empty if nothing is.
+    #[prost(string, tag = "6")]
+    pub damage: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -413,6 +442,33 @@ pub mod context_service_client {
                     GrpcMethod::new("converge.context.v1.ContextService", "LoadStream"),
                 );
             self.inner.client_streaming(req, path, codec).await
+        }
+        /// Ours: what there is to say about the contexts that may be read, by name.
+        pub async fn list_contexts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListContextsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ContextSummary>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/converge.context.v1.ContextService/ListContexts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("converge.context.v1.ContextService", "ListContexts"),
+                );
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }
