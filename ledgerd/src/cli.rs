@@ -4,16 +4,19 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::CompleteEnv;
 use ledger_client::converge::history::HistoryError;
 use ledger_client::place;
+use ledger_client::remote::{RemoteError, RemoteLedger};
 use ledger_client::{ConnectError, LoadError, OpenError, ProveError, ReadError, SnapshotError};
 use ledger_shm::object::{Instance, InvalidInstance};
 use serde::Serialize;
 
 use crate::commands;
+use crate::commands::remote::RemoteArgs;
 
 /// A shared-memory ledger: append-only contexts that co-located processes
 /// append to, read and watch.
@@ -55,6 +58,8 @@ pub(crate) struct InstanceArgs {
     /// The user whose instance it is, by number [default: who runs this]
     #[arg(long, global = true, value_name = "UID", display_order = LAST)]
     uid: Option<u32>,
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 impl InstanceArgs {
@@ -89,6 +94,21 @@ impl InstanceArgs {
             Some(uid) => Instance::new(uid, &name),
             None => Instance::own(&name),
         }
+    }
+
+    /// The ledger elsewhere, if that is meant. `--timeout` bounds what is asked of it.
+    pub(crate) fn remote(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<RemoteLedger>, Failure> {
+        if self.remote.uri.is_none() {
+            return Ok(None);
+        }
+        if self.instance.is_some() || self.runtime_dir.is_some() || self.uid.is_some() {
+            let message = "--remote names a ledger, and so do --instance, --runtime-dir and --uid";
+            return Err(Failure::Said(Kind::Usage, message.to_owned()));
+        }
+        self.remote.connect(timeout)
     }
 
     /// The instance, of who runs this.
@@ -294,6 +314,19 @@ impl From<InvalidInstance> for Failure {
     }
 }
 
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Failure {
+        let kind = match error {
+            RemoteError::InvalidUri { .. }
+            | RemoteError::InvalidName(_)
+            | RemoteError::InvalidToken => Kind::Usage,
+            _ if error.is_unreachable() => Kind::Unreachable,
+            _ => Kind::Failed,
+        };
+        Failure::Said(kind, error.to_string())
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         match error {
@@ -373,6 +406,21 @@ failure_from!(
 );
 
 impl Command {
+    /// Whether it can be asked of a ledger elsewhere, or asks none at all.
+    fn may_be_remote(&self) -> bool {
+        matches!(
+            self,
+            Command::Ls(_)
+                | Command::Append(_)
+                | Command::Get(_)
+                | Command::Tail(_)
+                | Command::Snapshot(_)
+                | Command::CheckProof(_)
+                | Command::Completions(_)
+                | Command::Man(_)
+        )
+    }
+
     fn wants_json(&self) -> bool {
         match self {
             Command::Ls(output)
@@ -437,6 +485,11 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, of)| of);
     let wants_json = command.wants_json();
+    if instance.remote.uri.is_some() && !command.may_be_remote() {
+        let message = "--remote is for ls, append, get, tail and snapshot; run this where the \
+                       ledger is";
+        return fail(wants_json, Kind::Usage, message);
+    }
     let outcome = match command {
         Command::Run(args) => commands::run::run(&instance, args, matches),
         Command::Config(args) => commands::config::run(&instance, args, matches),

@@ -1,6 +1,7 @@
 //! The remote door, as its clients find it.
 
 mod bulk;
+mod commands;
 mod elsewhere;
 mod generated;
 mod statuses;

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
-use ledger_client::{AppendError, Appender, NewEntry};
+use ledger_client::{Appender, NewEntry, remote};
 use ledger_shm::entry::{LIMIT_MAX, Limits};
 use serde::Serialize;
 
@@ -71,20 +71,19 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         payload_len_max: LIMIT_MAX,
         metadata_len_max: LIMIT_MAX,
     })?;
-    let appended = args.appender(instance)?.append(&entry);
-    let appended =
-        appended.map_err(|error| Failure::Said(args.kind_of(&error), error.to_string()))?;
+    let appended = args.target(instance)?.append(&entry);
+    let appended = appended.map_err(|(kind, why)| Failure::Said(kind, why))?;
     let mut printer = Printer::new(args.output.output().of_one());
     print(&mut printer, &args.context.name, &appended)?;
     printer.finish().map_err(|error| unsaid(&appended, error))
 }
 
 fn run_bulk(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
-    let mut appender = args.appender(instance)?;
+    let mut target = args.target(instance)?;
     let mut printer = Printer::new(args.output.output());
     let input = io::stdin().lock();
-    let kind_of = |error: &AppendError| args.kind_of(error);
-    let outcome = jsonl::append_all(&mut appender, input, kind_of, |appended, has_more| {
+    let append = |entry: &NewEntry<'_>| target.append(entry);
+    let outcome = jsonl::append_all(append, input, |appended, has_more| {
         print(&mut printer, &args.context.name, appended)?;
         if has_more {
             return Ok(());
@@ -103,13 +102,54 @@ fn run_bulk(instance: &InstanceArgs, args: &Args) -> Result<(), Failure> {
     }
 }
 
-impl Args {
-    fn kind_of(&self, error: &AppendError) -> Kind {
-        if self.timeout.is_some() && error.is_full() {
-            Kind::TimedOut
-        } else {
-            Kind::Failed
+/// What is appended to.
+struct Target {
+    appender: EitherAppender,
+    has_timeout: bool,
+}
+
+enum EitherAppender {
+    Here(Box<Appender>),
+    Elsewhere(remote::Appender),
+}
+
+impl Target {
+    fn append(&mut self, entry: &NewEntry<'_>) -> Result<ledger_client::Appended, (Kind, String)> {
+        let timed_out = |is_over| match self.has_timeout && is_over {
+            true => Kind::TimedOut,
+            false => Kind::Failed,
+        };
+        match &mut self.appender {
+            EitherAppender::Here(appender) => appender
+                .append(entry)
+                .map_err(|error| (timed_out(error.is_full()), error.to_string())),
+            EitherAppender::Elsewhere(appender) => {
+                appender.append(entry).map_err(|error| match error {
+                    error if error.is_full() => (timed_out(true), error.to_string()),
+                    error => match Failure::from(error) {
+                        Failure::Said(kind, why) => (kind, why),
+                        Failure::ClosedPipe => (Kind::Failed, String::new()),
+                    },
+                })
+            }
         }
+    }
+}
+
+impl Args {
+    fn target(&self, instance: &InstanceArgs) -> Result<Target, Failure> {
+        let appender = match instance.remote(self.timeout)? {
+            Some(ledger) => {
+                let context = ledger.context(&self.context.name).open_or_create()?;
+                EitherAppender::Elsewhere(context.appender()?)
+            }
+            None => EitherAppender::Here(Box::new(self.appender(instance)?)),
+        };
+        let has_timeout = self.timeout.is_some();
+        Ok(Target {
+            appender,
+            has_timeout,
+        })
     }
 
     fn appender(&self, instance: &InstanceArgs) -> Result<Appender, Failure> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ledger_client::remote;
+
 use crate::cli::{Failure, InstanceArgs, Kind, OutputArgs};
 use crate::commands::print::Printer;
 use crate::commands::{ContextArg, get, open_to_read, seconds, text};
@@ -30,6 +32,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
+    if let Some(ledger) = instance.remote(None)? {
+        let context = ledger.context(&args.context.name).open()?;
+        return elsewhere(&context, args);
+    }
     let context = open_to_read(instance, &args.context.name)?;
     let mut printer = Printer::new(args.output.output());
     if let Some(seq) = args.seq {
@@ -37,13 +43,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
             context.watch(seq).next_timeout(timeout)?;
         }
         let Some(entry) = get(&context, seq)? else {
-            let latest = context.latest()?;
-            let message = format!("there is no entry {seq}; the latest is {latest}");
-            let kind = match args.timeout {
-                Some(_) => Kind::TimedOut,
-                None => Kind::Failed,
-            };
-            return Err(Failure::Said(kind, message));
+            return Err(args.missing(seq, context.latest()?));
         };
         printer.entry(&entry)?;
     } else {
@@ -61,4 +61,41 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         }
     }
     Ok(printer.finish()?)
+}
+
+/// The same, of a context elsewhere.
+fn elsewhere(context: &remote::Context, args: Args) -> Result<(), Failure> {
+    let mut printer = Printer::new(args.output.output());
+    if let Some(seq) = args.seq {
+        if let Some(timeout) = args.timeout {
+            context.watch(seq).next_timeout(timeout)?;
+        }
+        let Some(entry) = context.get(seq)? else {
+            return Err(args.missing(seq, context.latest()?));
+        };
+        printer.entry(&entry)?;
+    } else {
+        let limit = args.limit.unwrap_or(u64::MAX);
+        let range = context.range(1).after(args.after.unwrap_or(0)).limit(limit);
+        let mut range = range.until_now()?;
+        if let Some(key) = args.key {
+            range = range.key(key);
+        }
+        while let Some(entry) = range.next_entry()? {
+            printer.entry(&entry)?;
+        }
+    }
+    Ok(printer.finish()?)
+}
+
+impl Args {
+    /// What to say when there is no such entry.
+    fn missing(&self, seq: u64, latest: u64) -> Failure {
+        let kind = match self.timeout {
+            Some(_) => Kind::TimedOut,
+            None => Kind::Failed,
+        };
+        let message = format!("there is no entry {seq}; the latest is {latest}");
+        Failure::Said(kind, message)
+    }
 }

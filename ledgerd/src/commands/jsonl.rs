@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use ledger_client::{AppendError, Appender, NewEntry};
+use ledger_client::NewEntry;
 use ledger_shm::entry::LIMIT_MAX;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -124,9 +124,8 @@ pub(super) fn bytes(digits: &str) -> Result<Vec<u8>, String> {
 /// Appends every line, telling `done` what came of each, and whether more lines
 /// lie ready. What was appended before an error stays.
 pub(super) fn append_all(
-    appender: &mut Appender,
+    mut append: impl FnMut(&NewEntry<'_>) -> Result<ledger_client::Appended, (Kind, String)>,
     input: impl Read,
-    kind_of: impl Fn(&AppendError) -> Kind,
     mut done: impl FnMut(&ledger_client::Appended, bool) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut lines = Lines::of(BufReader::new(input));
@@ -143,8 +142,7 @@ pub(super) fn append_all(
         let entry = NewEntry::new(&line.key, &payload)
             .metadata(&metadata)
             .received_lamport(line.received_lamport);
-        let appended = appender.append(&entry);
-        let appended = appended.map_err(|error| failed(kind_of(&error), error.to_string()))?;
+        let appended = append(&entry).map_err(|(kind, why)| failed(kind, why))?;
         done(&appended, lines.has_more())?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `ledgerd ls`: the contexts in memory.
 
-use ledger_client::{ContextSummary, ReadError};
+use ledger_client::{ContextSummary, ReadError, remote};
 use serde::Serialize;
 
 use crate::cli::{Failure, InstanceArgs, Output, OutputArgs, say};
@@ -36,11 +36,31 @@ impl Summary {
     }
 }
 
+impl Summary {
+    fn elsewhere(found: remote::ContextSummary) -> Summary {
+        Summary {
+            context: found.name,
+            epoch: found.epoch,
+            state: found.state,
+            first_available: found.first_available,
+            latest: found.latest,
+            damage: found.damage,
+        }
+    }
+}
+
 pub(super) fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "?".to_owned(), |number| number.to_string())
 }
 
 pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failure> {
+    if let Some(ledger) = instance.remote(None)? {
+        let found = ledger.contexts()?;
+        if found.is_empty() {
+            say("there are no contexts there, or none that you may read");
+        }
+        return print(args, found.into_iter().map(Summary::elsewhere));
+    }
     let ledger = connect_to_read(instance)?;
     let found = ledger.contexts()?;
     if found.readable.is_empty() && found.unreadable.is_empty() {
@@ -52,13 +72,20 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
         };
         say(&format!("instance {name:?} has no contexts{no_daemon}"));
     }
+    print(args, found.readable.iter().map(Summary::of))?;
+    for (epoch, error) in found.unreadable {
+        say(&format!("context of epoch {epoch}: {error}"));
+    }
+    Ok(())
+}
+
+fn print(args: OutputArgs, found: impl ExactSizeIterator<Item = Summary>) -> Result<(), Failure> {
     let output = args.output();
     let mut printer = Printer::new(output);
-    if output == Output::Short && !found.readable.is_empty() {
+    if output == Output::Short && found.len() > 0 {
         printer.line(&columns("CONTEXT", "STATE", "FIRST", "LATEST"))?;
     }
-    for context in found.readable {
-        let summary = Summary::of(&context);
+    for summary in found {
         match output {
             Output::Json | Output::Jsonl => printer.json(&summary)?,
             Output::Raw | Output::Hex => printer.line(&summary.context)?,
@@ -70,11 +97,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: OutputArgs) -> Result<(), Failu
             ))?,
         }
     }
-    printer.finish()?;
-    for (epoch, error) in found.unreadable {
-        say(&format!("context of epoch {epoch}: {error}"));
-    }
-    Ok(())
+    Ok(printer.finish()?)
 }
 
 fn columns(context: &str, state: &str, first: &str, latest: &str) -> String {

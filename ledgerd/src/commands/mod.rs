@@ -22,6 +22,7 @@ pub(crate) mod man;
 mod print;
 pub(crate) mod prove;
 pub(crate) mod purge;
+pub(crate) mod remote;
 pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod status;

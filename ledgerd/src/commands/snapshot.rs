@@ -1,5 +1,6 @@
 //! `ledgerd snapshot`: a context as one file.
 
+mod elsewhere;
 mod input;
 mod progress;
 
@@ -7,7 +8,7 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use ledger_client::{LoadError, Loaded, Progress, SnapshotTo};
+use ledger_client::{LoadError, Loaded, Progress, Snapshot, SnapshotTo};
 use ledger_shm::file::{Damage, Head, SnapshotError, SnapshotReader};
 use ledger_shm::merkle::Hash;
 use serde::Serialize;
@@ -144,6 +145,10 @@ fn export(instance: &InstanceArgs, args: Export) -> Result<(), Failure> {
                        pipe it into a program";
         return Err(Failure::Said(Kind::Usage, message.to_owned()));
     }
+    if let Some(ledger) = instance.remote(None)? {
+        let context = ledger.context(&args.context.name).open()?;
+        return elsewhere::export(&context, &args, target);
+    }
     let context = open_to_read(instance, &args.context.name)?;
     let write = |error: ledger_client::SnapshotError| match error {
         ledger_client::SnapshotError::Write(error) => target.unwritten(error),
@@ -169,6 +174,11 @@ fn export(instance: &InstanceArgs, args: Export) -> Result<(), Failure> {
         snapshot.on_progress(on_progress).run().map_err(write)?
     };
     bar.finish();
+    written(target, snapshot)
+}
+
+/// Has what was written kept, and says what it is.
+fn written(target: Target, snapshot: Snapshot) -> Result<(), Failure> {
     let is_file = target.is_kept();
     target.keep()?;
     if !is_file {
@@ -297,6 +307,9 @@ fn named(file: &Path, error: &SnapshotError) -> Failure {
 
 fn load(instance: &InstanceArgs, args: Load) -> Result<(), Failure> {
     let input = Input::open(&args.file)?;
+    if let Some(ledger) = instance.remote(None)? {
+        return elsewhere::load(&ledger, args, input);
+    }
     let total_len = input.total_len();
     let ledger = builder(instance)?.connect()?;
     let bar = Bar::new();

@@ -1,6 +1,7 @@
 //! `ledgerd tail`: the last entries, and new ones as they come.
 
 mod begin;
+mod elsewhere;
 mod filter;
 mod reading;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use begin::Begin;
+use elsewhere::Elsewhere;
 use filter::Filter;
 use reading::Reading;
 
@@ -15,9 +17,6 @@ use crate::cli::{Failure, InstanceArgs, Kind, Output, OutputArgs};
 use crate::commands::cursor_file::CursorFile;
 use crate::commands::template::Template;
 use crate::commands::{ContextArg, open_to_read, seconds};
-
-/// Of the last entries, unless something else says where to begin.
-const LINES_DEFAULT: u64 = 10;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -58,6 +57,10 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         let message = "a document that has no end: use --output jsonl with --follow";
         return Err(Failure::Said(Kind::Usage, message.to_owned()));
     }
+    if let Some(ledger) = instance.remote(None)? {
+        let context = ledger.context(&args.context.name).open()?;
+        return Elsewhere::new(context, args)?.run();
+    }
     let context = open_to_read(instance, &args.context.name)?;
     let cursor_file = args.cursor_file.map(CursorFile::new);
     let remembered = match &cursor_file {
@@ -65,12 +68,7 @@ pub(crate) fn run(instance: &InstanceArgs, args: Args) -> Result<(), Failure> {
         None => None,
     };
     let is_told = args.filter.since.is_some() || cursor_file.is_some();
-    let begin = match (remembered.or(args.from), args.after, args.lines) {
-        (Some(from), ..) => Begin::At(from),
-        (None, Some(after), _) => Begin::At(after.saturating_add(1)),
-        (None, None, None) if is_told => Begin::FirstAvailable,
-        (None, None, lines) => Begin::Last(lines.unwrap_or(LINES_DEFAULT)),
-    };
+    let begin = Begin::told(remembered.or(args.from), args.after, args.lines, is_told);
     let reading = Reading::new(&context, begin, &args.filter, output)?;
     reading
         .template(args.template)

@@ -6,6 +6,9 @@ use ledger_client::{Context, ReadError};
 
 use crate::commands::tail::filter::Filter;
 
+/// Of the last entries, unless something else says where to begin.
+const LINES_DEFAULT: u64 = 10;
+
 pub(super) enum Begin {
     At(u64),
     FirstAvailable,
@@ -14,6 +17,21 @@ pub(super) enum Begin {
 }
 
 impl Begin {
+    /// What the arguments say; whether something else says where to begin.
+    pub(super) fn told(
+        from: Option<u64>,
+        after: Option<u64>,
+        lines: Option<u64>,
+        is_told: bool,
+    ) -> Begin {
+        match (from, after, lines) {
+            (Some(from), ..) => Begin::At(from),
+            (None, Some(after), _) => Begin::At(after.saturating_add(1)),
+            (None, None, None) if is_told => Begin::FirstAvailable,
+            (None, None, lines) => Begin::Last(lines.unwrap_or(LINES_DEFAULT)),
+        }
+    }
+
     /// The seq of the first entry to look at, with nothing after the latest.
     pub(super) fn seq(
         &self,

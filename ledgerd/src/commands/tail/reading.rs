@@ -15,7 +15,7 @@ use crate::commands::tail::filter::Filter;
 use crate::commands::template::Template;
 
 /// How often what was printed is delivered, and everything else looked after.
-const KEEP_HOUSE: Duration = Duration::from_millis(500);
+pub(super) const KEEP_HOUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Reading<'a> {
     context: &'a Context,
@@ -43,13 +43,13 @@ pub(super) struct Reading<'a> {
 }
 
 /// What is printed, and how.
-struct Shown {
-    printer: Printer,
-    template: Option<Template>,
+pub(super) struct Shown {
+    pub(super) printer: Printer,
+    pub(super) template: Option<Template>,
 }
 
 impl Shown {
-    fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+    pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         match &self.template {
             Some(template) => self.printer.line(&template.of(entry)?)?,
             None => self.printer.entry(entry)?,
@@ -234,7 +234,7 @@ impl<'a> Reading<'a> {
 }
 
 /// Whether nobody reads a pipe any more (poll(2), POLLERR).
-fn is_closed(pipe: &impl AsFd) -> bool {
+pub(super) fn is_closed(pipe: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
