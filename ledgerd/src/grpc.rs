@@ -6,7 +6,7 @@
 //! by a few others.
 //!
 //! Reading order: `listen`, where it is heard, and `tls`, in which words; `entrance`, who comes in, as whom; `service`,
-//! the operations; `contexts` are those that are open here; `append`, `recent`, `get`,
+//! the operations; `share`, how much one client may have; `contexts` are those that are open here; `append`, `recent`, `get`,
 //! `watch`, `snapshot`, `bulk` and `list`, what is done with them; `codec` and `status`, how it is put.
 
 mod append;
@@ -19,6 +19,7 @@ mod list;
 mod listen;
 mod recent;
 mod service;
+mod share;
 mod snapshot;
 mod status;
 mod tls;

@@ -10,7 +10,12 @@ mod verbs;
 mod watch;
 mod who;
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::vec;
+
 use bytes::Bytes;
+use futures_core::Stream;
 use ledger_client::remote::proto::context_service_client::ContextServiceClient;
 use ledger_client::remote::proto::{AppendRequest, Entry, GetRequest, GetResponse, WatchRequest};
 use ledger_tests::{Instance, PATIENCE};
@@ -76,10 +81,14 @@ fn runtime() -> Runtime {
     runtime.enable_all().build().expect("a runtime")
 }
 
-async fn connected(uri: &str) -> Client {
+async fn channel(uri: &str) -> Channel {
     let endpoint = Endpoint::from_shared(uri.to_owned()).expect("an address");
-    let channel = endpoint.connect().await.expect("it is heard");
-    ContextServiceClient::new(channel).max_decoding_message_size(8 << 20)
+    endpoint.connect().await.expect("it is heard")
+}
+
+async fn connected(uri: &str) -> Client {
+    let client = ContextServiceClient::new(channel(uri).await);
+    client.max_decoding_message_size(8 << 20)
 }
 
 /// A configuration with one client, and its rights.
@@ -128,6 +137,21 @@ fn from(context: &str, from_sequence: u64) -> WatchRequest {
         from_sequence,
         ..WatchRequest::default()
     }
+}
+
+/// All of these, one after the other.
+struct Sent<T>(vec::IntoIter<T>);
+
+impl<T: Unpin> Stream for Sent<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
+        Poll::Ready(self.0.next())
+    }
+}
+
+fn sent<T>(items: Vec<T>) -> Sent<T> {
+    Sent(items.into_iter())
 }
 
 /// The next entry of a stream, which has to come.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
 use super::contexts::{Contexts, waiting};
+use super::service::next_of;
 use super::snapshot::{Made, framed, load_from, made_from};
 use super::status::trailers;
 
@@ -160,7 +161,7 @@ pub(super) async fn load(
             Ok::<_, Status>(file)
         })
         .await??;
-        match pieces.message().await? {
+        match next_of(&mut pieces).await? {
             Some(piece) => data = piece.data,
             None => break,
         }

@@ -18,7 +18,7 @@ use ledger_client::remote::proto::{
 };
 use ledger_shm::control::InvalidName;
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as told};
+use tokio::sync::watch as told;
 use tonic::body::Body;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status, Streaming};
@@ -36,6 +36,7 @@ use super::get::get;
 use super::list::{list, list_one};
 use super::listen::Peer;
 use super::recent::{Asked, Recent};
+use super::share::{Share, Shares};
 use super::snapshot::{framed, load, snapshot};
 use super::status::trailers;
 use super::told_to_close;
@@ -45,8 +46,8 @@ use crate::rights::{Principal, Right};
 /// Bytes of a message that is taken.
 pub(super) const MESSAGE_LEN_MAX: usize = 16 << 20;
 const NAME: &str = "converge.context.v1.ContextService";
-/// Snapshots on their way at once, each by way of a file.
-const BULK_MAX: usize = 4;
+/// How long the message of a request, or the next one of many, may take to come.
+const RECEIVE_WITHIN: Duration = Duration::from_secs(60);
 /// The metadata that names an append which may be asked for again, and bytes of that name.
 const IDEMPOTENCY_KEY: &str = "ledger-idempotency-key";
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 256;
@@ -62,9 +63,8 @@ pub(super) struct Service {
     contexts: Contexts,
     entrance: Arc<Entrance>,
     recent: Arc<Recent>,
-    /// Snapshots on their way.
-    bulk: Arc<Semaphore>,
-    /// Where they lie.
+    shares: Shares,
+    /// Where snapshots lie that are on their way.
     spool_dir: Arc<Path>,
     closing: told::Receiver<bool>,
     health: Standard,
@@ -98,7 +98,7 @@ impl Service {
             contexts: Contexts::new(ledger),
             entrance,
             recent: Arc::default(),
-            bulk: Arc::new(Semaphore::new(BULK_MAX)),
+            shares: Shares::default(),
             spool_dir: spool_dir.into(),
             closing,
             health: BoxCloneSyncService::new(health),
@@ -125,6 +125,11 @@ impl Service {
             Ok(principal) => principal,
             Err(status) => return status.into_http(),
         };
+        let share = self.shares.of(&principal);
+        let _call = match method {
+            "Append" | "Get" | "Snapshot" | "Load" | "ListContexts" => Some(share.call().await),
+            _ => None,
+        };
         let [v1, v1alpha] = &self.reflection;
         match (service, method) {
             ("grpc.reflection.v1.ServerReflection", _) => passed_on(v1.clone(), request).await,
@@ -135,13 +140,15 @@ impl Service {
             (NAME, "Get") => unary(self.get(&principal, request).await),
             (NAME, "Snapshot") => unary(self.snapshot(&principal, request).await),
             (NAME, "Load") => unary(self.load(&principal, request).await),
-            (NAME, "SnapshotStream") => match self.snapshot_stream(&principal, request).await {
-                Ok(pieces) => response(Body::new(Sending::of(pieces))),
-                Err(status) => status.into_http(),
-            },
-            (NAME, "LoadStream") => unary(self.load_stream(&principal, request).await),
+            (NAME, "SnapshotStream") => {
+                match self.snapshot_stream(&principal, &share, request).await {
+                    Ok(pieces) => response(Body::new(Sending::of(pieces))),
+                    Err(status) => status.into_http(),
+                }
+            }
+            (NAME, "LoadStream") => unary(self.load_stream(&principal, &share, request).await),
             (NAME, "ListContexts") => unary(self.list(&principal, request).await),
-            (NAME, "Watch") => match self.watch(&principal, request).await {
+            (NAME, "Watch") => match self.watch(&principal, &share, request).await {
                 Ok(watching) => response(Body::new(watching)),
                 Err(status) => status.into_http(),
             },
@@ -190,30 +197,27 @@ impl Service {
     async fn snapshot_stream(
         &self,
         principal: &Principal,
+        share: &Share,
         request: Request<Body>,
     ) -> Result<Pieces, Status> {
         let asked: SnapshotRequest = message(request).await?;
         self.check(principal, Right::Read, &asked.context_id)?;
-        let (dir, permit) = (Arc::clone(&self.spool_dir), self.bulk().await);
+        let (dir, permit) = (Arc::clone(&self.spool_dir), share.bulk().await);
         bulk::snapshot(&self.contexts, asked, dir, permit).await
     }
 
     async fn load_stream(
         &self,
         principal: &Principal,
+        share: &Share,
         request: Request<Body>,
     ) -> Result<Bytes, Status> {
         let mut pieces = messages(request);
         let first: LoadChunk = first_of(&mut pieces).await?;
         self.check(principal, Right::Admin, &first.context_id)?;
-        let (dir, _permit) = (Arc::clone(&self.spool_dir), self.bulk().await);
+        let (dir, _permit) = (Arc::clone(&self.spool_dir), share.bulk().await);
         let loaded = bulk::load(&self.contexts, first, pieces, dir).await?;
         Ok(framed(&loaded))
-    }
-
-    async fn bulk(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.bulk).acquire_owned().await;
-        permit.expect("nobody closes it")
     }
 
     /// The messages of all contexts, one behind the other, are those of one answer.
@@ -221,7 +225,6 @@ impl Service {
         let asked: ListContextsRequest = message(request).await?;
         let name = &asked.context_id;
         if name.is_empty() {
-            let _permit = self.bulk().await;
             let may = |name: &str| self.entrance.check(principal, Right::Read, name).is_ok();
             return list(&self.contexts, may).await;
         }
@@ -233,11 +236,13 @@ impl Service {
     async fn watch(
         &self,
         principal: &Principal,
+        share: &Share,
         request: Request<Body>,
     ) -> Result<Watching, Status> {
         let asked: WatchRequest = message(request).await?;
         self.check(principal, Right::Read, &asked.context_id)?;
-        Ok(Watching::opened_by(self.clone().opened(asked)))
+        let permit = share.watch()?;
+        Ok(Watching::opened_by(self.clone().opened(asked), permit))
     }
 
     async fn opened(self, asked: WatchRequest) -> Result<Watch, Status> {
@@ -294,8 +299,18 @@ fn messages<M: Message + Default + Send + 'static>(request: Request<Body>) -> St
     Streaming::new_request(asking, request.into_body(), None, Some(MESSAGE_LEN_MAX))
 }
 
+/// The next message, which whoever sends has to send.
+pub(super) async fn next_of<M>(messages: &mut Streaming<M>) -> Result<Option<M>, Status> {
+    let next = tokio::time::timeout(RECEIVE_WITHIN, messages.message()).await;
+    next.unwrap_or_else(|_| {
+        Err(Status::deadline_exceeded(format!(
+            "nothing has come for {RECEIVE_WITHIN:?}, and the request is not at its end"
+        )))
+    })
+}
+
 async fn first_of<M>(messages: &mut Streaming<M>) -> Result<M, Status> {
-    match messages.message().await {
+    match next_of(messages).await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(Status::invalid_argument("the request has no message")),
         // The limit's own code says that there is no more to be read.

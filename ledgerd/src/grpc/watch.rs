@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http_body::{Body, Frame};
 use ledger_client::{AsyncWatcher, Entry, ReadError};
-use tokio::sync::watch as told;
+use tokio::sync::{OwnedSemaphorePermit, watch as told};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -196,7 +196,13 @@ fn gather(watcher: &mut AsyncWatcher, entries: &Entries, task: &mut Context<'_>)
 }
 
 /// The answer, from its beginning to its end.
-pub(super) enum Watching {
+pub(super) struct Watching {
+    at: At,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How far it is.
+enum At {
     /// The context is opened, or waited for.
     Opening(Pin<Box<dyn Future<Output = Result<Watch, Status>> + Send>>),
     Open(Box<Watch>),
@@ -206,12 +212,16 @@ pub(super) enum Watching {
 impl Watching {
     pub(super) fn opened_by(
         opening: impl Future<Output = Result<Watch, Status>> + Send + 'static,
+        permit: OwnedSemaphorePermit,
     ) -> Watching {
-        Watching::Opening(Box::pin(opening))
+        Watching {
+            at: At::Opening(Box::pin(opening)),
+            _permit: permit,
+        }
     }
 
     fn ended(&mut self, status: &Status) -> Frame<Bytes> {
-        *self = Watching::Over;
+        self.at = At::Over;
         Frame::trailers(trailers(status))
     }
 }
@@ -224,13 +234,13 @@ impl Body for Watching {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Watching::Opening(opening) = &mut *self {
+        if let At::Opening(opening) = &mut self.at {
             match ready!(opening.as_mut().poll(task)) {
-                Ok(watch) => *self = Watching::Open(Box::new(watch)),
+                Ok(watch) => self.at = At::Open(Box::new(watch)),
                 Err(status) => return Poll::Ready(Some(Ok(self.ended(&status)))),
             }
         }
-        let Watching::Open(watch) = &mut *self else {
+        let At::Open(watch) = &mut self.at else {
             return Poll::Ready(None);
         };
         let frame = match ready!(watch.poll_bytes(task)) {

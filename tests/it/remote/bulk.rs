@@ -2,9 +2,11 @@
 
 use ledger_client::NewEntry;
 use ledger_client::remote::proto::{LoadChunk, SnapshotChunk, SnapshotRequest};
+use ledger_tests::Instance;
 use tonic::{Code, Status, Streaming};
 
-use super::{Client, Door, append, new, next};
+use super::{Client, Door, TOKEN, append, new, next, right, sent, showing, with_reporter};
+use crate::PROGRAMS;
 
 /// All data, and the piece that says what it is.
 async fn collected(client: &mut Client, context: &str) -> Result<(Vec<u8>, SnapshotChunk), Status> {
@@ -31,24 +33,6 @@ fn pieces(context: &str, data: &[u8], fail_if_exists: bool) -> Vec<LoadChunk> {
         fail_if_exists,
     };
     data.chunks(1 << 20).map(piece).collect()
-}
-
-fn sent(pieces: Vec<LoadChunk>) -> impl futures_core::Stream<Item = LoadChunk> + Send + 'static {
-    let mut pieces = pieces.into_iter();
-    Sent(move || pieces.next())
-}
-
-struct Sent<F>(F);
-
-impl<F: FnMut() -> Option<LoadChunk> + Unpin> futures_core::Stream for Sent<F> {
-    type Item = LoadChunk;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<LoadChunk>> {
-        std::task::Poll::Ready((self.0)())
-    }
 }
 
 #[test]
@@ -106,5 +90,43 @@ fn of_pieces_that_are_not_all_nothing_is_loaded() {
         }
         let page = super::get(&mut client, "copy", 0).await.expect("a page");
         assert_eq!(page.latest_sequence, 0);
+    });
+}
+
+#[test]
+fn who_does_not_read_its_snapshots_keeps_only_itself_waiting() {
+    let instance = Instance::new(PROGRAMS);
+    let config = instance.configure(&with_reporter(&right("read")));
+    let uri = format!("unix://{}/door", instance.runtime_dir().display());
+    let config = config.to_str().expect("text").to_owned();
+    let door = Door::open(instance, &["--config", &config, "--grpc", &uri]);
+    let mut client = door.client();
+    door.runtime.block_on(async {
+        for _ in 0..4 {
+            let appended = append(&mut client, new("log", "k", vec![7; 1 << 20])).await;
+            appended.expect("appended");
+        }
+        let asked = || SnapshotRequest {
+            context_id: "log".to_owned(),
+        };
+        let mut unread = Vec::new();
+        for _ in 0..2 {
+            let pieces = client.snapshot_stream(asked()).await;
+            unread.push(pieces.expect("it begins").into_inner());
+        }
+        let mut further = client.clone();
+        let third = tokio::spawn(async move { further.snapshot_stream(asked()).await });
+        // Of another client, though over a connection like that one.
+        let another = client.snapshot_stream(showing(TOKEN, asked())).await;
+        let mut another = another.expect("it begins").into_inner();
+        while next(&mut another)
+            .await
+            .expect("a piece")
+            .metadata
+            .is_none()
+        {}
+        assert!(!third.is_finished());
+        unread.pop();
+        third.await.expect("it asks").expect("it begins");
     });
 }

@@ -1,10 +1,14 @@
 //! What is answered to what cannot be done.
 
 use bytes::Bytes;
-use ledger_client::remote::proto::{LoadRequest, SnapshotRequest};
-use tonic::{Code, Status};
+use http::uri::PathAndQuery;
+use ledger_client::remote::proto::{AppendResponse, LoadRequest, SnapshotRequest};
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
-use super::{Client, Door, append, get, new};
+use super::{Client, Door, append, channel, get, new, sent};
 
 async fn refused(client: &mut Client, request: super::AppendRequest) -> Status {
     append(client, request).await.expect_err("refused")
@@ -95,4 +99,90 @@ fn bytes_that_are_no_snapshot_and_one_that_is_damaged_are_told_apart() {
             .expect_err("it would rewrite history");
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     });
+}
+
+/// An append whose text may be any bytes.
+#[derive(Clone, PartialEq, Message)]
+struct Bytewise {
+    #[prost(bytes = "vec", tag = "1")]
+    context_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_said() {
+    let door = Door::unix(&[]);
+    let channel = door.runtime.block_on(channel(&door.uri));
+    let mut client = Grpc::new(channel);
+    door.runtime.block_on(async {
+        for (context_id, key, code) in [
+            (b"log".to_vec(), vec![0xff], Code::InvalidArgument),
+            (vec![0xff], b"k".to_vec(), Code::InvalidArgument),
+            (b"log".to_vec(), b"k".to_vec(), Code::Ok),
+        ] {
+            client.ready().await.expect("it is heard");
+            let path = "/converge.context.v1.ContextService/Append";
+            let codec = ProstCodec::<Bytewise, AppendResponse>::default();
+            let asked = Request::new(Bytewise { context_id, key });
+            let path = PathAndQuery::from_static(path);
+            let answer = client.unary(asked, path, codec).await;
+            let found = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+            assert_eq!(found, code);
+        }
+    });
+}
+
+#[test]
+fn what_there_is_to_ask_is_told_by_reflection() {
+    use tonic_reflection::pb::{v1, v1alpha};
+
+    let door = Door::unix(&[]);
+    let channel = door.runtime.block_on(channel(&door.uri));
+    let all = [
+        "converge.context.v1.ContextService",
+        "grpc.health.v1.Health",
+    ];
+    /// The same in either version.
+    macro_rules! told {
+        ($version:ident) => {{
+            use $version::server_reflection_client::ServerReflectionClient;
+            use $version::server_reflection_request::MessageRequest;
+            use $version::server_reflection_response::MessageResponse;
+
+            let mut client = ServerReflectionClient::new(channel.clone());
+            let asked = |message| $version::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(message),
+            };
+            door.runtime.block_on(async {
+                let asked = [
+                    asked(MessageRequest::ListServices(String::new())),
+                    asked(MessageRequest::FileContainingSymbol(all[0].to_owned())),
+                ];
+                let asked = sent(asked.into());
+                let told = client.server_reflection_info(asked).await;
+                let mut told = told.expect("it is told").into_inner();
+                let mut next = async || {
+                    let next = told.message().await.expect("readable").expect("one more");
+                    next.message_response.expect("an answer")
+                };
+                let MessageResponse::ListServicesResponse(services) = next().await else {
+                    panic!("another answer");
+                };
+                let names: Vec<_> = services.service.iter().map(|of| &*of.name).collect();
+                for name in all {
+                    assert!(names.contains(&name), "{names:?}");
+                }
+                let MessageResponse::FileDescriptorResponse(files) = next().await else {
+                    panic!("another answer");
+                };
+                let described = files.file_descriptor_proto.concat();
+                let described = String::from_utf8_lossy(&described);
+                assert!(described.contains("SnapshotStream"), "{described}");
+            });
+        }};
+    }
+    told!(v1);
+    told!(v1alpha);
 }

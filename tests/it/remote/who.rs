@@ -1,14 +1,18 @@
 //! Who comes in, and what they may.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
 use ledger_client::remote::proto::GetRequest;
-use ledger_tests::eventually;
+use ledger_tests::process::Process;
+use ledger_tests::{Instance, eventually, may_be_others};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{Door, TOKEN, append, new, right, showing, with_reporter};
+use crate::PROGRAMS;
 
 #[test]
 fn over_tcp_everybody_shows_a_token_that_is_known() {
@@ -77,14 +81,14 @@ fn whether_it_is_well_is_told_to_everybody() {
 
 #[test]
 fn it_is_served_in_the_clear_on_this_machine_only() {
-    let instance = ledger_tests::Instance::new(crate::PROGRAMS);
+    let instance = Instance::new(PROGRAMS);
     let said = instance.complained(&["run", "--grpc", "192.0.2.1:50051"]);
     assert!(said.contains("192.0.2.1:50051 in the clear"), "{said}");
 }
 
 #[test]
 fn rights_that_are_given_to_a_uid_later_let_it_reach_the_socket() {
-    let mut instance = ledger_tests::Instance::new(crate::PROGRAMS);
+    let mut instance = Instance::new(PROGRAMS);
     let config = instance.configure("");
     let socket = instance.runtime_dir().join("door");
     let uri = format!("unix:{}", socket.display());
@@ -102,7 +106,7 @@ fn rights_that_are_given_to_a_uid_later_let_it_reach_the_socket() {
 
 #[test]
 fn a_port_alone_is_one_of_this_machine() {
-    let mut instance = ledger_tests::Instance::new(crate::PROGRAMS);
+    let mut instance = Instance::new(PROGRAMS);
     // Free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = free.local_addr().expect("it has one").port().to_string();
@@ -112,5 +116,44 @@ fn a_port_alone_is_one_of_this_machine() {
     assert!(
         said.contains(&format!("gRPC at 127.0.0.1:{port}")),
         "{said}"
+    );
+}
+
+#[test]
+fn another_user_may_over_a_unix_socket_what_its_rights_say() {
+    if !may_be_others() {
+        return;
+    }
+    let instance = Instance::new(PROGRAMS);
+    let config = instance.configure(
+        "[[rights]]\ncontexts = [\"log\"]\nusers = [61001]\nright = \"append\"\n\
+         [[rights]]\ncontexts = [\"log\"]\ngroups = [61002]\nright = \"read\"\n",
+    );
+    let uri = format!("unix://{}/door", instance.runtime_dir().display());
+    let config = config.to_str().expect("text").to_owned();
+    let door = Door::open(instance, &["--config", &config, "--grpc", &uri]);
+    let run = |uid, args: &[&str]| {
+        let args = [&["--remote", &door.uri], args].concat();
+        let mut command = door.instance.ledgerd(&args);
+        command.uid(uid).gid(uid);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = Process::start(&mut command).output();
+        let said = [output.stdout, output.stderr].concat();
+        String::from_utf8(said).expect("text")
+    };
+    let append = &["append", "log", "k", "v", "-o", "raw"];
+    assert_eq!(run(61001, append), "1\n");
+    let said = run(61001, &["append", "another", "k", "v"]);
+    assert!(said.contains("uid 61001 may not append to this"), "{said}");
+    // Who is run as a user has its group.
+    assert_eq!(run(61002, &["get", "log", "-o", "raw"]), "v");
+    let said = run(61002, append);
+    assert!(said.contains("uid 61002 may not append to this"), "{said}");
+    let said = run(61003, &["get", "log"]);
+    assert!(said.contains("uid 61003 may not read this"), "{said}");
+    assert_eq!(
+        run(61003, &["ls", "-o", "raw"]).lines().count(),
+        1,
+        "a word that there are none"
     );
 }
